@@ -1,0 +1,37 @@
+# Every target sets up what it needs in .venv, on a machine that has Python 3.11 or newer, and make.
+
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python -m
+
+.PHONY: help compare test lint wheel clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 12
+
+compare: $(VENV)/.compare ## train the five networks of the notes; picture, losses and table in comparison/
+	$(RUN) fastoptim compare $(ARGS)
+
+test: $(VENV)/.test ## lint; run all tests compiled, and those of the kernels once more as plain Python, for coverage
+	$(RUN) ruff check
+	$(RUN) ruff format --check
+	$(RUN) pytest $(ARGS)
+	NUMBA_DISABLE_JIT=1 $(RUN) coverage run -m pytest -q -m "not compiled"
+	$(RUN) coverage report
+
+wheel: $(VENV)/.test ## build the wheel, try it and check its types where nothing else is installed
+	rm -rf build dist
+	$(RUN) build --wheel --outdir dist
+	$(PYTHON) tools/try_wheel.py dist
+
+clean: ## delete all that was built, compiled or installed
+	rm -rf $(VENV) build dist comparison .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+# One environment; a stamp for each extra says that it is installed as pyproject.toml has it now.
+$(VENV)/.%: pyproject.toml | $(VENV)/bin/python
+	$(RUN) pip install --quiet --editable '.[$*]'
+	touch $@
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)

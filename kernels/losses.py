@@ -1,0 +1,52 @@
+"""The loss on top of a network: softmax with cross-entropy, and its gradient beside it."""
+
+import numpy as np
+
+from fastoptim.kernels.jit import inner
+
+__all__ = ["softmax_cross_entropy", "softmax_cross_entropy_backward"]
+
+_TINY = 1e-7
+"""Keeps the logarithm finite; the notes fix its value."""
+
+
+@inner
+def _softmax_row(scores, out):
+    # The maximum is taken off first: no exponential overflows, and the largest is 1.
+    top = scores[0]
+    for j in range(1, scores.size):
+        top = max(top, scores[j])
+    total = scores.dtype.type(0)
+    for j in range(scores.size):
+        out[j] = np.exp(scores[j] - top)
+        total += out[j]
+    for j in range(scores.size):
+        out[j] /= total
+
+
+@inner
+def softmax_cross_entropy(scores, labels):
+    """Return the mean over the rows of ``-log(softmax(scores)[label] + 1e-7)``; ``scores`` become probabilities."""
+    total = 0.0
+    tiny = scores.dtype.type(_TINY)
+    for i in range(scores.shape[0]):
+        row = scores[i]
+        _softmax_row(row, row)
+        total -= np.log(row[labels[i]] + tiny)
+    return total / scores.shape[0]
+
+
+@inner
+def softmax_cross_entropy_backward(scores, labels):
+    """Turn scores into the gradient of the loss by them: ``(softmax(scores) - one_hot(labels)) / rows``.
+
+    As the notes have it, that is the gradient of the cross-entropy itself, without the 1e-7.
+    """
+    one = scores.dtype.type(1)
+    rows = scores.dtype.type(scores.shape[0])
+    for i in range(scores.shape[0]):
+        row = scores[i]
+        _softmax_row(row, row)
+        row[labels[i]] -= one
+        for j in range(row.size):
+            row[j] /= rows

@@ -1,0 +1,143 @@
+"""Read where an array lies, and how, without the interpreter.
+
+To ask an array for its address takes Python a microsecond, more than the update of a thousand elements. But an array is
+also a C structure whose fields NumPy promises to its extensions (``PyArrayObject_fields`` in ``ndarraytypes.h``,
+the same since 2006); ``id(array)`` is its address.
+
+Rows
+----
+What one update touches is a table of integers with a row for each array, and one more that holds only the total:
+
+======== ===== =================================================================
+column   name  meaning
+======== ===== =================================================================
+0        START number of elements in the rows before
+1        ID    ``id`` of the parameter
+2        DTYPE ``id`` of its dtype
+3        FLAGS its flags
+4        COUNT number of its elements
+5        VALUE address of the float64 scalars of this step
+6        P     address of the parameter
+7        G     address of the gradient
+8 …      S     addresses of the state, one a slot
+======== ===== =================================================================
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastoptim.kernels.jit import inner, jit
+from fastoptim.kernels.memory import int32_at, integers, store
+
+__all__ = ["COUNT", "DTYPE", "FLAGS", "ID", "SLOTS", "START", "VALUE", "G", "P", "kept_flags", "refresh"]
+
+START, ID, DTYPE, FLAGS, COUNT, VALUE, P, G, SLOTS = range(9)
+
+_WORD = 8
+# Every object begins with a header, 16 bytes or, without the GIL, 32, whose last word is its type.
+_TYPE = object.__basicsize__ - _WORD
+_DATA, _NDIM, _DIMS, _STRIDES, _DTYPE, _FLAGS = (object.__basicsize__ + offset for offset in (0, 8, 16, 24, 40, 48))
+_C_CONTIGUOUS, _F_CONTIGUOUS, _ALIGNED, _WRITEABLE = 0x0001, 0x0002, 0x0100, 0x0400
+_KEPT = _C_CONTIGUOUS | _F_CONTIGUOUS | _ALIGNED | _WRITEABLE
+
+
+@inner
+def _word(address):
+    return integers(address, 1)[0]
+
+
+@inner
+def _size(array):
+    size = 1
+    for k in range(int32_at(array + _NDIM)):
+        size *= _word(_word(array + _DIMS) + k * _WORD)
+    return size
+
+
+@inner
+def _same_layout(a, b):
+    ndim = int32_at(a + _NDIM)
+    if ndim != int32_at(b + _NDIM):
+        return False
+    for k in range(ndim):
+        extent = _word(_word(a + _DIMS) + k * _WORD)
+        if extent != _word(_word(b + _DIMS) + k * _WORD):
+            return False
+        # The stride of a dimension of one element has no meaning, and NumPy gives it any value.
+        if extent != 1 and _word(_word(a + _STRIDES) + k * _WORD) != _word(_word(b + _STRIDES) + k * _WORD):
+            return False
+    return True
+
+
+@inner
+def _overlaps(spans, n_spans, start, stop):
+    low, high = 0, n_spans
+    while low < high:
+        middle = (low + high) // 2
+        if _word(spans + (2 * middle + 1) * _WORD) <= start:
+            low = middle + 1
+        else:
+            high = middle
+    return low < n_spans and _word(spans + 2 * low * _WORD) < stop
+
+
+@jit
+def refresh(rows, n_rows, width, ids, ndarray, itemsize, spans, n_spans, views, n_views):
+    """Point a table of rows to this step's gradients, if the table still tells the truth.
+
+    Parameters
+    ----------
+    rows, n_rows, width : int
+        Address of the table, number of its arrays, number of its columns.
+    ids : int
+        Address of the ``id`` of each parameter, followed by those of their gradients.
+    ndarray : int
+        ``id(numpy.ndarray)``. It differs between processes, so it must not become a part of cached code.
+    itemsize : int
+        Bytes an element.
+    spans, n_spans : int
+        Address and number of the pairs (start, stop), sorted and disjoint, of all memory that the update writes to.
+    views, n_views : int
+        Address and number of the ``id`` of arrays that must be writable as well: the views of a flat parameter.
+
+    Returns
+    -------
+    bool
+        False if any parameter is another array than the table says or has been altered in shape, dtype, place or
+        flags, or if a gradient is not an aligned array of exactly the parameter's shape, dtype and order in memory,
+        apart from all that is written to. The table may then hold some of the new addresses.
+    """
+    for k in range(n_views):
+        if not int32_at(_word(views + k * _WORD) + _FLAGS) & _WRITEABLE:
+            return False
+    for k in range(n_rows):
+        row = rows + k * width * _WORD
+        p = _word(ids + k * _WORD)
+        if (
+            p != _word(row + ID * _WORD)
+            or _word(p + _DATA) != _word(row + P * _WORD)
+            or _word(p + _DTYPE) != _word(row + DTYPE * _WORD)
+            or (int32_at(p + _FLAGS) & _KEPT) != _word(row + FLAGS * _WORD)
+            or _size(p) != _word(row + COUNT * _WORD)
+        ):
+            return False
+        g = _word(ids + (n_rows + k) * _WORD)
+        if (
+            _word(g + _TYPE) != ndarray
+            or _word(g + _DTYPE) != _word(p + _DTYPE)
+            or not int32_at(g + _FLAGS) & _ALIGNED
+            or not _same_layout(g, p)
+        ):
+            return False
+        start = _word(g + _DATA)
+        if _overlaps(spans, n_spans, start, start + _word(row + COUNT * _WORD) * itemsize):
+            return False
+        store(np.intp, (row + G * _WORD,), 0, start)
+    return True
+
+
+@jit
+def kept_flags(array):
+    """Return those flags of the array with an ``id`` that `refresh` compares."""
+    return int32_at(array + _FLAGS) & _KEPT

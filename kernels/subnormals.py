@@ -1,0 +1,80 @@
+"""Treat subnormal numbers as zero inside a kernel, and only there.
+
+Where a gradient stays zero, moments decay below the smallest normal number and stay there for good; arithmetic on such
+numbers is tens of times slower. Processors can flush them to zero at no cost, by flags that belong to the thread.
+"""
+
+from __future__ import annotations
+
+import platform
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+
+from fastoptim.kernels.memory import compiles_to
+
+__all__ = ["flush_subnormals", "restore_subnormals"]
+
+_MACHINE = platform.machine().lower()
+_X86 = _MACHINE in {"x86_64", "amd64"}
+_ARM = _MACHINE in {"aarch64", "arm64"}
+_FLAGS = 0x8040 if _X86 else 1 << 24
+"""x86: MXCSR, flush-to-zero and denormals-are-zero (Intel SDM vol. 1, 10.2.3); ARM: FPCR.FZ (Arm ARM, C5.2.8)."""
+
+
+def _intrinsic(builder: Any, name: str, result: ir.Type, arguments: list[ir.Type]) -> Any:
+    return cgutils.get_or_insert_function(builder.module, ir.FunctionType(result, arguments), name)
+
+
+def _read(builder: Any) -> Any:
+    if _X86:
+        slot = cgutils.alloca_once(builder, ir.IntType(32))
+        pointer = builder.bitcast(slot, ir.IntType(8).as_pointer())
+        builder.call(_intrinsic(builder, "llvm.x86.sse.stmxcsr", ir.VoidType(), [pointer.type]), [pointer])
+        return builder.zext(builder.load(slot), ir.IntType(64))
+    if _ARM:
+        return builder.call(_intrinsic(builder, "llvm.aarch64.get.fpcr", ir.IntType(64), []), [])
+    return ir.IntType(64)(0)
+
+
+def _write(builder: Any, flags: Any) -> None:
+    if _X86:
+        slot = cgutils.alloca_once(builder, ir.IntType(32))
+        builder.store(builder.trunc(flags, ir.IntType(32)), slot)
+        pointer = builder.bitcast(slot, ir.IntType(8).as_pointer())
+        builder.call(_intrinsic(builder, "llvm.x86.sse.ldmxcsr", ir.VoidType(), [pointer.type]), [pointer])
+    elif _ARM:
+        builder.call(_intrinsic(builder, "llvm.aarch64.set.fpcr", ir.VoidType(), [ir.IntType(64)]), [flags])
+
+
+def _python_flush() -> int:
+    return 0
+
+
+@compiles_to(_python_flush)
+def flush_subnormals(_typing: Any) -> Any:
+    """Flush subnormal numbers to zero in this thread; return the flags as they were."""
+
+    def codegen(_context: Any, builder: Any, _signature: Any, _args: Any) -> Any:
+        before = _read(builder)
+        _write(builder, builder.or_(before, ir.IntType(64)(_FLAGS)))
+        return before
+
+    return types.int64(), codegen
+
+
+def _python_restore(_flags: int) -> None:
+    return
+
+
+@compiles_to(_python_restore)
+def restore_subnormals(_typing: Any, _flags: Any) -> Any:
+    """Set the flags of this thread to what `flush_subnormals` returned."""
+
+    def codegen(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        _write(builder, args[0])
+        return context.get_dummy_value()
+
+    return types.void(types.int64), codegen

@@ -1,0 +1,313 @@
+"""The main job of the notes: the optimizers side by side, on the same network and the same batches."""
+
+import csv
+import io
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field, replace
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastoptim import SGD, AdaGrad, Adam, Momentum, MultiLayerNet, Nesterov, Optimizer, RMSprop, num_threads
+from fastoptim._files import replacing
+from fastoptim.curves import plot_losses
+from fastoptim.mnist import MnistUnavailableError, load_mnist
+
+try:
+    from sklearn.datasets import load_digits
+    from threadpoolctl import threadpool_limits
+except ImportError as error:
+    raise ImportError(f"fastoptim.compare needs {error.name}: pip install fastoptim[compare]") from error
+
+__all__ = ["NOTES_FIVE", "OPTIMIZERS", "Comparison", "Data", "Run", "Settings", "load_data"]
+
+OPTIMIZERS: dict[str, type[Optimizer]] = {
+    rule.__name__: rule for rule in (SGD, Momentum, AdaGrad, Adam, RMSprop, Nesterov)
+}
+
+NOTES_FIVE = ("SGD", "Momentum", "AdaGrad", "Adam", "RMSprop")
+
+# The number of iterations after which a network goes back to the queue: small beside the whole, so that the last
+# workers end together, and large beside the cost of handing a network over.
+BLOCK = 100
+
+
+@dataclass(frozen=True)
+class Data:
+    """Images as rows, labels as class numbers; `title` names them and `notice` says what a user should know."""
+
+    title: str
+    x_train: NDArray[Any]
+    t_train: NDArray[Any]
+    x_test: NDArray[Any]
+    t_test: NDArray[Any]
+    notice: str = ""
+
+
+def load_data(source: str = "auto") -> Data:
+    """Return the images to train on.
+
+    Parameters
+    ----------
+    source : str
+        ``"mnist"``: see `fastoptim.load_mnist`; ``"digits"``: the 1,797 handwritten digits of 8×8 pixels that
+        scikit-learn carries, every fifth of which is kept for the test; ``"auto"``: MNIST, or the digits where MNIST
+        is neither present nor downloadable; anything else: the folder of the four files of MNIST.
+
+    Returns
+    -------
+    Data
+        Pixels as float32 in [0, 1].
+
+    Raises
+    ------
+    OSError, ValueError
+        As `fastoptim.load_mnist` does. ``"auto"`` forgives only that MNIST is not to be had: a folder that was named
+        but is wrong is an error.
+
+    Examples
+    --------
+    >>> data = load_data("digits")
+    >>> data.x_train.shape, data.x_test.shape
+    ((1437, 64), (360, 64))
+    """
+    if source == "digits":
+        return _digits()
+    try:
+        (x_train, t_train), (x_test, t_test) = load_mnist(folder=None if source in ("auto", "mnist") else source)
+    except MnistUnavailableError as error:
+        if source == "mnist":
+            raise
+        return replace(
+            _digits(),
+            title="MNIST is not available: 1,797 digits of scikit-learn",
+            notice=f"{error}; training on the 1,797 digits of scikit-learn",
+        )
+    return Data("MNIST", x_train, t_train, x_test, t_test)
+
+
+def _digits() -> Data:
+    pixels, labels = load_digits(return_X_y=True)
+    pixels = np.divide(pixels, 16, dtype=np.float32)
+    test = np.arange(len(labels)) % 5 == 0
+    return Data("1,797 digits of scikit-learn", pixels[~test], labels[~test], pixels[test], labels[test])
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to train, and how long.
+
+    Parameters
+    ----------
+    iterations, batch_size : int
+        Number of updates of each network, and images per update.
+    hidden : sequence of int
+        Units of each hidden layer.
+    optimizers : sequence of str
+        Names from `OPTIMIZERS`, in any case.
+    dtype : dtype
+        float32 or float64.
+    seed : int
+        In [0, 2**32). It fixes weights and batches, and so every bit of the curves, whatever `threads`.
+    threads : int, optional
+        How many networks are trained at the same time; as many as there are cores by default.
+
+    Raises
+    ------
+    ValueError
+        If a value makes no sense.
+
+    Examples
+    --------
+    >>> Settings(optimizers=["adam"]).optimizers
+    ('Adam',)
+    """
+
+    iterations: int = 2000
+    batch_size: int = 128
+    hidden: Sequence[int] = (100, 100, 100, 100)
+    optimizers: Sequence[str] = NOTES_FIVE
+    dtype: Any = np.float32
+    seed: int = 0
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        # The upper bound keeps the sizes of arrays within what NumPy can index.
+        counts = [
+            ("iterations", self.iterations),
+            ("batch size", self.batch_size),
+            ("threads", 1 if self.threads is None else self.threads),
+        ]
+        counts += [("hidden layer", units) for units in self.hidden]
+        for name, value in counts:
+            if not 1 <= value < 2**31:
+                raise ValueError(f"{name} must be from 1 to {2**31 - 1}, got {value}")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed must be from 0 to {2**32 - 1}, got {self.seed}")
+        known = {name.lower(): name for name in OPTIMIZERS}
+        unknown = [name for name in self.optimizers if name.lower() not in known]
+        if unknown or not self.optimizers:
+            raise ValueError(f"optimizers must be some of {', '.join(OPTIMIZERS)}, got {', '.join(unknown) or 'none'}")
+        names = dict.fromkeys(known[name.lower()] for name in self.optimizers)
+        object.__setattr__(self, "optimizers", tuple(names))
+
+
+@dataclass
+class Run:
+    """One network under one optimizer: its losses so far, and the seconds that its training took."""
+
+    name: str
+    network: MultiLayerNet
+    optimizer: Optimizer
+    losses: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def end_loss(self) -> float:
+        """The mean of the last 100 losses; NaN before the first."""
+        return float(np.mean(self.losses[-100:])) if self.losses else float("nan")
+
+
+class Comparison:
+    """The training of one network per optimizer, all on the same batches.
+
+    Every network starts from the same weights, drawn with the seed, and an optimizer has its default
+    hyperparameters: a curve depends on nothing but the data, the settings and its own rule, neither on which other
+    optimizers run beside it nor on the number of threads.
+
+    Parameters
+    ----------
+    data : Data
+        The images; the ten classes are the digits.
+    settings : Settings
+        What to train.
+
+    Attributes
+    ----------
+    runs : list of Run
+        One per optimizer, in the order of the settings. Also complete up to the last iteration, curve by curve, when
+        `train` was interrupted.
+
+    Examples
+    --------
+    >>> comparison = Comparison(load_data("digits"), Settings(iterations=5, hidden=[20], optimizers=["SGD"]))
+    >>> comparison.train()
+    >>> [(run.name, len(run.losses)) for run in comparison.runs]
+    [('SGD', 5)]
+    """
+
+    def __init__(self, data: Data, settings: Settings) -> None:
+        self.data, self.settings = data, settings
+        self.runs = [Run(name, self._network(settings.hidden), OPTIMIZERS[name]()) for name in settings.optimizers]
+        self._stop = threading.Event()
+
+    def _network(self, hidden: Sequence[int]) -> MultiLayerNet:
+        n_pixels = self.data.x_train.shape[1]
+        return MultiLayerNet(n_pixels, list(hidden), 10, dtype=self.settings.dtype, seed=self.settings.seed)
+
+    def train(self, progress: Callable[[Sequence[Run]], object] | None = None) -> None:
+        """Train all networks to the end.
+
+        Parameters
+        ----------
+        progress : callable, optional
+            Called with `runs`, in the caller's thread, whenever a network has finished a block of 100 iterations.
+
+        Raises
+        ------
+        KeyboardInterrupt
+            After Ctrl-C, and likewise whatever `progress` raises: when all workers have stopped, at the end of the
+            iteration that they were in. `runs` holds what was computed, and another call of `train` goes on from there.
+        """
+        self._compile()
+        self._stop.clear()
+        workers = min(self.settings.threads or _cores(), len(self.runs))
+        waiting = list(self.runs)
+        running: dict[Future[None], Run] = {}
+        # The networks are the parallel work, so BLAS gets one thread in each. The limit stands twice because most
+        # builds of BLAS keep one for the process, which has to be restored, but those on OpenMP keep one per thread.
+        one_thread = {"limits": 1, "user_api": "blas"}
+        with (
+            threadpool_limits(**one_thread),
+            ThreadPoolExecutor(workers, initializer=lambda: threadpool_limits(**one_thread)) as pool,
+        ):
+            try:
+                while waiting or running:
+                    while waiting and len(running) < workers:
+                        furthest_behind = min(waiting, key=lambda run: len(run.losses))
+                        waiting.remove(furthest_behind)
+                        running[pool.submit(self._train_block, furthest_behind)] = furthest_behind
+                    for future in wait(running, return_when=FIRST_COMPLETED).done:
+                        run = running.pop(future)
+                        future.result()
+                        if len(run.losses) < self.settings.iterations:
+                            waiting.append(run)
+                    if progress:
+                        progress(self.runs)
+            finally:
+                self._stop.set()
+
+    def _compile(self) -> None:
+        # Whoever was first to call a kernel would be charged for its compilation. It also loads the BLAS, whose threads
+        # cannot be limited before.
+        x, t = self.data.x_train[:1], self.data.t_train[:1]
+        for run in self.runs:
+            network = self._network([1])
+            with num_threads(1):
+                type(run.optimizer)().update(network.params, network.gradient(x, t))
+            network.loss(x, t)
+
+    def _train_block(self, run: Run) -> None:
+        start = time.perf_counter()
+        x_train, t_train, batch_size = self.data.x_train, self.data.t_train, self.settings.batch_size
+        x = np.empty((batch_size, x_train.shape[1]), x_train.dtype)
+        # A block's batches come from the seed and the block's number alone: every network draws the same ones.
+        block, done = divmod(len(run.losses), BLOCK)
+        rng = np.random.default_rng([self.settings.seed, block])
+        batches = rng.integers(len(x_train), size=(BLOCK, batch_size))
+        with num_threads(1):
+            for batch in batches[done : self.settings.iterations - block * BLOCK]:
+                if self._stop.is_set():
+                    break
+                # Without the check of the indices, which are in range, the rows go straight into `x`.
+                np.take(x_train, batch, axis=0, out=x, mode="clip")
+                t = t_train[batch]
+                run.optimizer.update(run.network.params, run.network.gradient(x, t))
+                run.losses.append(float(run.network.loss(x, t)))
+        run.seconds += time.perf_counter() - start
+
+    def table(self) -> str:
+        """Return the results as text: for each optimizer the mean of the last 100 losses, accuracy and seconds."""
+        lines = [f"{'optimizer':<9}  {'loss (last 100)':>15}  {'test accuracy':>13}  {'seconds':>7}"]
+        for run in self.runs:
+            accuracy = run.network.accuracy(self.data.x_test, self.data.t_test)
+            lines.append(f"{run.name:<9}  {run.end_loss:>z15.4f}  {accuracy:>13.4f}  {run.seconds:>7.2f}")
+        return "\n".join(lines)
+
+    def write_csv(self, path: Path) -> None:
+        """Write the losses: a column ``iteration`` and one per optimizer, empty where training did not get to."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["iteration", *(run.name for run in self.runs)])
+        rows = zip_longest(*(run.losses for run in self.runs))
+        writer.writerows([iteration, *row] for iteration, row in enumerate(rows))
+        with replacing(path) as stream:
+            stream.write(text.getvalue().encode())
+
+    def write_png(self, path: Path) -> None:
+        """Write the notes' picture: the smoothed loss of each optimizer against the iteration."""
+        figure = plot_losses({run.name: run.losses for run in self.runs}, self.data.title)
+        with replacing(path) as stream:
+            figure.savefig(stream, format="png")
+
+
+def _cores() -> int:
+    # A container or a batch system may allow fewer cores than the machine has.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

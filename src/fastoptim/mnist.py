@@ -1,0 +1,252 @@
+"""The MNIST images: found on disk or downloaded, their SHA-256 sums checked either way, and never unpickled."""
+
+import gzip
+import hashlib
+import math
+import os
+import struct
+import threading
+import time
+import zlib
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["FILES", "MIRRORS", "MnistUnavailableError", "load_mnist", "read_idx"]
+
+Split: TypeAlias = tuple[NDArray[Any], NDArray[Any]]
+
+
+class MnistUnavailableError(OSError):
+    """MNIST is neither on this machine nor to be had from a mirror."""
+
+
+class _File(NamedTuple):
+    sha256: str
+    shape: tuple[int, ...]
+
+
+# The order is that of the returned arrays.
+FILES = {
+    "train-images-idx3-ubyte.gz": _File(
+        "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609", (60_000, 28, 28)
+    ),
+    "train-labels-idx1-ubyte.gz": _File("3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c", (60_000,)),
+    "t10k-images-idx3-ubyte.gz": _File(
+        "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6", (10_000, 28, 28)
+    ),
+    "t10k-labels-idx1-ubyte.gz": _File("f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6", (10_000,)),
+}
+
+MIRRORS = (
+    "https://ossci-datasets.s3.amazonaws.com/mnist/",
+    "https://storage.googleapis.com/cvdf-datasets/mnist/",
+)
+
+# Seconds within which a mirror has to answer before the network counts as absent.
+PATIENCE = 4.0
+
+# Nothing that is longer than this can be one of the four files, the largest of which has 9.9 MB.
+_LARGEST = 16 << 20
+
+
+def load_mnist(
+    normalize: bool = True,
+    flatten: bool = True,
+    one_hot_label: bool = False,
+    *,
+    folder: str | os.PathLike[str] | None = None,
+) -> tuple[Split, Split]:
+    """Return the 60,000 training and 10,000 test images of MNIST with their labels.
+
+    The four compressed files are looked for in `folder`, or else in the folder named by the environment variable
+    ``FASTOPTIM_DATA``, or else in the user's cache folder, into which they are downloaded if they are not there.
+
+    Parameters
+    ----------
+    normalize : bool
+        Return the pixels as float32 in [0, 1], that is ``pixel / 255``; otherwise as uint8 in [0, 255].
+    flatten : bool
+        Return images of shape (N, 784); otherwise (N, 1, 28, 28).
+    one_hot_label : bool
+        Return labels as float64 rows of shape (N, 10), one at the digit's place and zero elsewhere; otherwise as
+        uint8 class numbers of shape (N,).
+    folder : path, optional
+        Where the files are; nothing else is tried then.
+
+    Returns
+    -------
+    (x_train, t_train), (x_test, t_test) : tuple of pairs of arrays
+        New arrays, which the caller may change.
+
+    Raises
+    ------
+    FileNotFoundError
+        If `folder` or ``FASTOPTIM_DATA`` is given and one of the files is not there.
+    ValueError
+        If a file in such a folder is damaged or another than the published one.
+    MnistUnavailableError
+        If no folder is given, the cache lacks a file and no mirror delivers it; an `OSError`.
+    ImportError
+        If no folder is given and pooch, which knows the cache folder and downloads, is not installed.
+
+    References
+    ----------
+    Y. LeCun, C. Cortes and C. J. C. Burges, "The MNIST database of handwritten digits", 1998.
+
+    Examples
+    --------
+    >>> (x_train, t_train), (x_test, t_test) = load_mnist()  # doctest: +SKIP
+    >>> x_train.shape, x_train.dtype, t_train[:5]  # doctest: +SKIP
+    ((60000, 784), dtype('float32'), array([5, 0, 4, 1, 9], dtype=uint8))
+    """
+    x_train, t_train, x_test, t_test = _find(folder)
+
+    def images(pixels: NDArray[np.uint8]) -> NDArray[Any]:
+        shaped = pixels.reshape(len(pixels), -1) if flatten else pixels[:, np.newaxis]
+        return np.divide(shaped, np.float32(255), dtype=np.float32) if normalize else shaped
+
+    def labels(digits: NDArray[np.uint8]) -> NDArray[Any]:
+        return np.eye(10)[digits] if one_hot_label else digits
+
+    return (images(x_train), labels(t_train)), (images(x_test), labels(t_test))
+
+
+def _find(folder: str | os.PathLike[str] | None) -> list[NDArray[np.uint8]]:
+    if folder is None:
+        folder = os.environ.get("FASTOPTIM_DATA") or None
+    if folder is not None:
+        return _read(Path(folder))
+    try:
+        import pooch
+    except ImportError as error:
+        raise ImportError(
+            "load_mnist needs pooch to look for MNIST in the cache and to download it: pip install fastoptim[compare], "
+            "or set FASTOPTIM_DATA to the folder of the four .gz files"
+        ) from error
+    cache = Path(pooch.os_cache("fastoptim"))
+    try:
+        return _read(cache)
+    except (OSError, ValueError):
+        # Whatever is missing, damaged or unreadable in the cache is fetched again.
+        _download(cache)
+    return _read(cache)
+
+
+def _read(folder: Path) -> list[NDArray[np.uint8]]:
+    arrays = []
+    for name, (sha256, shape) in FILES.items():
+        path = folder / name
+        try:
+            with path.open("rb") as stream:
+                packed = stream.read(_LARGEST)
+        except (FileNotFoundError, NotADirectoryError):
+            raise FileNotFoundError(
+                f"{path} does not exist: a data folder, given or named by FASTOPTIM_DATA, must hold {', '.join(FILES)}"
+            ) from None
+        if hashlib.sha256(packed).hexdigest() != sha256:
+            raise ValueError(f"{path} is damaged or another file (its SHA-256 is not {sha256}): replace it")
+        arrays.append(read_idx(packed, shape, path))
+    for digits in arrays[1::2]:
+        if digits.max() > 9:
+            raise ValueError(f"{folder} has a label {digits.max()}: expected digits from 0 to 9")
+    return arrays
+
+
+def read_idx(packed: bytes, shape: tuple[int, ...], origin: object = "the data") -> NDArray[np.uint8]:
+    """Return the array of unsigned bytes in a gzip-compressed IDX file.
+
+    An IDX file begins with two zero bytes, the type (8: unsigned byte) and the number of axes, then the length of
+    each axis as a big-endian 32-bit number; the elements follow in C order. Because `shape` is known, the header is
+    known too, and no more is decompressed than the array needs.
+
+    Parameters
+    ----------
+    packed : bytes
+        The compressed file.
+    shape : tuple of int
+        The shape that the file must have.
+    origin : object
+        What an error calls the file.
+
+    Returns
+    -------
+    ndarray of uint8
+        A new, writable array of `shape`.
+
+    Raises
+    ------
+    ValueError
+        If `packed` is not gzip, is cut short, has another header or another length.
+
+    Examples
+    --------
+    >>> read_idx(gzip.compress(bytes([0, 0, 8, 1, 0, 0, 0, 3, 7, 2, 1])), (3,))
+    array([7, 2, 1], dtype=uint8)
+    """
+    header = struct.pack(f">HBB{len(shape)}I", 0, 8, len(shape), *shape)
+    size = len(header) + math.prod(shape)
+    try:
+        with gzip.open(BytesIO(packed)) as stream:
+            # One byte more than allowed tells a longer file apart without unpacking all of it.
+            content = stream.read(size + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"{origin} is not a whole gzip file ({error}): replace it") from error
+    if not content.startswith(header) or len(content) != size:
+        raise ValueError(f"{origin} is not an IDX file of unsigned bytes of shape {shape}: replace it")
+    return np.frombuffer(content, np.uint8, offset=len(header)).reshape(shape).copy()
+
+
+def _download(cache: Path) -> None:
+    import pooch
+
+    reason = f"no mirror answered within {PATIENCE:g} s"
+    for mirror in _answering(MIRRORS, next(iter(FILES))):
+        try:
+            # pooch leaves alone what is there with the right sum, and moves a file into place only when it is whole.
+            for name, (sha256, _) in FILES.items():
+                pooch.retrieve(
+                    mirror + name, f"sha256:{sha256}", name, cache, downloader=pooch.HTTPDownloader(timeout=PATIENCE)
+                )
+        except (OSError, ValueError) as error:
+            reason = " ".join(str(error).split())
+        else:
+            return
+    raise MnistUnavailableError(
+        f"MNIST is not in {cache} and could not be downloaded ({reason}): "
+        "set FASTOPTIM_DATA to a folder with the four .gz files"
+    )
+
+
+def _answering(mirrors: tuple[str, ...], name: str) -> Iterator[str]:
+    """Yield the mirrors that have the file `name`, the quickest first.
+
+    All are asked at once, in threads that nobody waits for: where the network swallows packets, the lookup of a name
+    or the attempt at each of a host's many addresses would add up to minutes.
+    """
+    import pooch
+
+    ask = pooch.HTTPDownloader(timeout=PATIENCE)
+    answers: SimpleQueue[tuple[str, bool]] = SimpleQueue()
+
+    def knock(mirror: str) -> None:
+        try:
+            answers.put((mirror, ask(mirror + name, None, None, check_only=True)))
+        except OSError:
+            answers.put((mirror, False))
+
+    for mirror in mirrors:
+        threading.Thread(target=knock, args=(mirror,), daemon=True).start()
+    deadline = time.monotonic() + PATIENCE
+    for _ in mirrors:
+        try:
+            mirror, has_it = answers.get(timeout=max(0.0, deadline - time.monotonic()))
+        except Empty:
+            return
+        if has_it:
+            yield mirror

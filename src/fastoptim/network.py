@@ -1,0 +1,269 @@
+"""The network of the notes, its parameters and gradients in one buffer each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from fastoptim.kernels import dense
+from fastoptim.parameters import FlatDict, flatten
+
+__all__ = ["MultiLayerNet"]
+
+_ACTIVATIONS = {"relu": dense.RELU, "sigmoid": dense.SIGMOID}
+_VARIANCES = {"relu": 2.0, "he": 2.0, "sigmoid": 1.0, "xavier": 1.0}
+"""What the variance of the weights is, times the number of inputs of their layer."""
+
+
+class MultiLayerNet:
+    r"""Fully connected network with softmax and cross-entropy on top.
+
+    With :math:`a_0 = x`, activation :math:`\sigma` and :math:`n` layers,
+
+    .. math::
+
+        a_k &= \sigma(a_{k-1} W_k + b_k), \quad k < n, \qquad s = a_{n-1} W_n + b_n \\
+        L &= -\frac{1}{N} \sum_i \log(\mathrm{softmax}(s_i)_{t_i} + 10^{-7}) + \frac{\lambda}{2} \sum_k \|W_k\|^2
+
+    Parameters
+    ----------
+    input_size : int
+        Number of features of a sample.
+    hidden_size_list : sequence of int
+        Widths of the hidden layers; empty for a linear model.
+    output_size : int
+        Number of classes.
+    activation : {'relu', 'sigmoid'}
+        The function :math:`\sigma`.
+    weight_init_std : {'relu', 'he', 'sigmoid', 'xavier'} or float
+        Standard deviation of the initial weights: :math:`\sqrt{2/n}` for ``'relu'`` and ``'he'`` (He et al. 2015,
+        eq. 10), :math:`\sqrt{1/n}` for ``'sigmoid'`` and ``'xavier'`` (Glorot and Bengio 2010, eq. 15 for equal
+        widths), with :math:`n` the inputs of the layer; or the number given. Biases begin at zero.
+    weight_decay_lambda : float
+        The weight decay :math:`\lambda`.
+    dtype : dtype, keyword only
+        float32 or float64: of the parameters and of all arithmetic. Weights are drawn in float64.
+    seed : int, optional, keyword only
+        Seed of the initial weights. Without one they are drawn from the global ``numpy.random``, so that
+        ``np.random.seed`` decides them; the same number gives the same weights in both ways.
+
+    Attributes
+    ----------
+    params : FlatDict
+        ``W1, b1, W2, b2, …``; ``W`` of shape (inputs, outputs). To assign an array copies it. An optimizer writes to
+        them in place.
+
+    Raises
+    ------
+    ValueError
+        If an argument is not one of those above.
+
+    Notes
+    -----
+    Methods may be called from several threads. They run without the GIL, on as many cores as the BLAS of SciPy is
+    allowed.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastoptim as fo
+    >>> net = fo.MultiLayerNet(2, [8], 2, seed=0)
+    >>> opt = fo.Adam(lr=0.1)
+    >>> x = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], np.float32)
+    >>> t = np.array([0, 1, 1, 0])
+    >>> for _ in range(100):
+    ...     opt.update(net.params, net.gradient(x, t))
+    >>> net.accuracy(x, t)
+    1.0
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size_list: Sequence[int],
+        output_size: int,
+        activation: str = "relu",
+        weight_init_std: str | float = "relu",
+        weight_decay_lambda: float = 0,
+        *,
+        dtype: DTypeLike = np.float32,
+        seed: int | None = None,
+    ) -> None:
+        sizes = [input_size, *hidden_size_list, output_size]
+        if not all(isinstance(size, int | np.integer) and size > 0 for size in sizes):
+            raise ValueError(f"the sizes of a network are whole numbers from 1 on, not {sizes}")
+        if str(activation).lower() not in _ACTIVATIONS:
+            raise ValueError(f"activation is one of {', '.join(map(repr, _ACTIVATIONS))}, not {activation!r}")
+        if np.dtype(dtype) not in (np.float32, np.float64):
+            raise ValueError(f"dtype is float32 or float64, not {np.dtype(dtype)}")
+        self.input_size = input_size
+        self.hidden_size_list = list(hidden_size_list)
+        self.output_size = output_size
+        self.activation = activation
+        self.weight_decay_lambda = weight_decay_lambda
+        self.dtype = np.dtype(dtype)
+        self._sizes = np.array(sizes, np.intp)
+        self._workspace: NDArray[Any] | None = None
+        rng = np.random if seed is None else np.random.RandomState(seed)
+        arrays = {}
+        for k, (inputs, outputs) in enumerate(pairwise(sizes), start=1):
+            arrays[f"W{k}"] = _scale(weight_init_std, inputs) * rng.randn(inputs, outputs)
+            arrays[f"b{k}"] = np.zeros(outputs)
+        self._params = flatten(arrays, dtype=self.dtype)
+
+    @property
+    def params(self) -> FlatDict:
+        """The parameters, views of one buffer; to assign a dict copies its arrays."""
+        return self._params
+
+    @params.setter
+    def params(self, arrays: Mapping[str, ArrayLike]) -> None:
+        if arrays.keys() != self._params.keys():
+            raise KeyError(f"params has the keys {list(arrays)}, expected {list(self._params)}")
+        self._params.update(arrays)
+
+    def predict(self, x: ArrayLike) -> NDArray[Any]:
+        """Return the scores before softmax.
+
+        Parameters
+        ----------
+        x : array of shape (N, input_size) or (input_size,)
+            Samples, of any real dtype.
+
+        Returns
+        -------
+        ndarray of shape (N, output_size) or (output_size,)
+        """
+        rows = self._samples(x)
+        with _Workspace(self, len(rows)) as work:
+            scores: NDArray[Any] = dense.predict(rows, *self._model, work).copy()
+        return scores if np.ndim(x) == 2 else scores[0]
+
+    def loss(self, x: ArrayLike, t: ArrayLike) -> float:
+        """Return the loss: mean cross-entropy plus weight decay.
+
+        Parameters
+        ----------
+        x : array of shape (N, input_size) or (input_size,)
+            Samples, of any real dtype.
+        t : array of shape (N,) or (N, output_size)
+            Class numbers from 0 on, or one-hot rows.
+
+        Returns
+        -------
+        float
+        """
+        x, t = self._batch(x, t)
+        with _Workspace(self, len(x)) as work:
+            return float(dense.loss(x, t, *self._model, float(self.weight_decay_lambda), work))
+
+    def accuracy(self, x: ArrayLike, t: ArrayLike) -> float:
+        """Return the part of the samples whose highest score is that of their class; arguments as in `loss`."""
+        x, t = self._batch(x, t)
+        return float(np.mean(self.predict(x).argmax(axis=1) == t))
+
+    def gradient(self, x: ArrayLike, t: ArrayLike) -> FlatDict:
+        """Return the gradient of the loss by all parameters, by back-propagation.
+
+        Parameters
+        ----------
+        x, t
+            As in `loss`.
+
+        Returns
+        -------
+        FlatDict
+            With the keys and shapes of `params`, in a buffer of its own that no later call changes.
+        """
+        x, t = self._batch(x, t)
+        flat = np.empty_like(self._params.flat)
+        with _Workspace(self, len(x)) as work:
+            dense.gradient(x, t, *self._model, float(self.weight_decay_lambda), work, flat)
+        return FlatDict(self._params.layout, {self.dtype: flat})
+
+    def numerical_gradient(self, x: ArrayLike, t: ArrayLike) -> FlatDict:
+        """Return the gradient by central differences with a step of 1e-4, to check `gradient`.
+
+        It takes two losses for each parameter, computed in float64 whatever the dtype of the network is: in float32
+        the difference of two losses is mostly rounding.
+
+        Parameters
+        ----------
+        x, t
+            As in `loss`.
+
+        Returns
+        -------
+        FlatDict
+            Like that of `gradient`.
+        """
+        x, t = self._batch(x, t)
+        params = self._params.flat.astype(np.float64)
+        flat = np.empty_like(params)
+        work = np.empty(dense.workspace_size(self._sizes, len(x)))
+        model = (params, *self._model[1:])
+        dense.numerical_gradient(x.astype(np.float64), t, *model, float(self.weight_decay_lambda), work, 1e-4, flat)
+        return FlatDict(self._params.layout, {self.dtype: flat.astype(self.dtype)})
+
+    @property
+    def _model(self) -> tuple[NDArray[Any], NDArray[np.intp], int]:
+        return self._params.flat, self._sizes, _ACTIVATIONS[self.activation.lower()]
+
+    def _samples(self, x: ArrayLike) -> NDArray[Any]:
+        samples = np.asarray(x)
+        if samples.dtype.kind not in "fiub":
+            raise TypeError(f"x is of dtype {samples.dtype}, expected real numbers")
+        if samples.ndim not in (1, 2) or samples.shape[-1] != self.input_size:
+            raise ValueError(f"x has shape {samples.shape}, expected (N, {self.input_size})")
+        # Compiled code is typed by these properties too, and would be compiled anew for an array without them.
+        return np.require(np.atleast_2d(samples), self.dtype, ("C", "A", "W", "E"))
+
+    def _batch(self, x: ArrayLike, t: ArrayLike) -> tuple[NDArray[Any], NDArray[np.intp]]:
+        samples = self._samples(x)
+        labels = np.asarray(t)
+        n = len(samples)
+        if n == 0:
+            raise ValueError("x has no samples, so there is no mean loss of them")
+        if labels.shape == (n, self.output_size) or (np.ndim(x) == 1 and labels.shape == (self.output_size,)):
+            return samples, labels.reshape(n, -1).argmax(axis=1)
+        if labels.dtype.kind not in "iu":
+            raise TypeError(f"t is of dtype {labels.dtype} and shape {labels.shape}, expected integers or one-hot rows")
+        labels = np.require(np.atleast_1d(labels), np.intp, ("C", "A", "W", "E"))
+        if labels.shape != (n,):
+            raise ValueError(f"t has shape {labels.shape}, expected ({n},) or ({n}, {self.output_size}), to match x")
+        if labels.min() < 0 or labels.max() >= self.output_size:
+            raise ValueError(
+                f"t has class numbers from {labels.min()} to {labels.max()}, expected 0 to {self.output_size - 1}"
+            )
+        return samples, labels
+
+
+class _Workspace:
+    """Memory for one call on a batch, kept for the next one; a second thread gets its own."""
+
+    def __init__(self, net: MultiLayerNet, rows: int) -> None:
+        self.net = net
+        self.size = dense.workspace_size(net._sizes, rows)
+
+    def __enter__(self) -> NDArray[Any]:
+        # Taking it away first leaves nothing there that another thread could take as well.
+        work, self.net._workspace = self.net._workspace, None
+        self.work = work if work is not None and work.size >= self.size else np.empty(self.size, self.net.dtype)
+        return self.work
+
+    def __exit__(self, *_: object) -> None:
+        self.net._workspace = self.work
+
+
+def _scale(weight_init_std: str | float, inputs: int) -> float:
+    if not isinstance(weight_init_std, str):
+        return float(weight_init_std)
+    if weight_init_std.lower() not in _VARIANCES:
+        raise ValueError(
+            f"weight_init_std is a number or one of {', '.join(map(repr, _VARIANCES))}, not {weight_init_std!r}"
+        )
+    return float(np.sqrt(_VARIANCES[weight_init_std.lower()] / inputs))

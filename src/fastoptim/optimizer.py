@@ -1,0 +1,171 @@
+"""The base class of every optimizer: state, step count and `update`; it knows no rule by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, overload
+
+from numpy.typing import NDArray
+
+from fastoptim.entries import State, checked
+from fastoptim.parameters import FlatDict, Layout
+from fastoptim.plan import Plan
+
+__all__ = ["Optimizer"]
+
+
+class _Slot:
+    """The attribute ``opt.m`` for a slot ``"m"``."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.__doc__ = f"State {name!r}: None before the first update, then ``{{key: array}}`` like the parameters."
+
+    @overload
+    def __get__(self, optimizer: None, owner: type) -> _Slot: ...
+    @overload
+    def __get__(self, optimizer: Optimizer, owner: type) -> dict[Any, NDArray[Any]] | None: ...
+    def __get__(self, optimizer: Optimizer | None, owner: type) -> Any:
+        if optimizer is None:
+            return self
+        return None if optimizer._state is None else optimizer._state[self.name]
+
+    def __set__(self, optimizer: Optimizer, value: Mapping[Any, NDArray[Any]] | None) -> None:
+        if value is None:
+            optimizer._plan = optimizer._state = None
+            return
+        state = optimizer._state
+        if state is None:
+            layout = Layout.of(value.items())
+            state = {name: FlatDict.zeros(layout) for name in optimizer.slots}
+        if value.keys() != state[self.name].keys():
+            raise KeyError(f"{self.name} has the keys {list(state[self.name])}, not {list(value)}; set it to None first")
+        state[self.name].update(value)
+        optimizer._state = state
+
+
+class Optimizer:
+    """Base class of optimizers: one scalar rule, run as one kernel over all parameters.
+
+    To write an optimizer, name its state in `slots`, give the numbers of a step in `scalars`, and the formula for one
+    element in `rule`; hyperparameters are plain attributes. The formula is compiled at the first update and cached on
+    disk; it runs in place and in parallel, in float32 and float64.
+
+    Attributes
+    ----------
+    slots : tuple of str
+        Names of the state. Each is an attribute: None until the first update, from then on a dict of arrays with the
+        keys, shapes and dtypes of the parameters, beginning with zeros. The arrays may be written to. To set one of
+        these attributes to None starts all state anew; to set it to a dict of arrays copies them.
+    iter : int
+        Number of updates so far.
+
+    Notes
+    -----
+    A rule is a function of numbers that also works on arrays: arithmetic, NumPy functions, ``np.where`` in place of
+    ``if``. Numbers written in it are weak, as in NumPy 2: ``(1 - beta) * m`` is float32 if ``beta`` and ``m`` are.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastoptim as fo
+    >>> class SignMomentum(fo.Optimizer):
+    ...     slots = ("m",)
+    ...     def __init__(self, lr=1e-3, beta=0.9):
+    ...         super().__init__()
+    ...         self.lr, self.beta = lr, beta
+    ...     def scalars(self):
+    ...         return self.lr, self.beta
+    ...     @staticmethod
+    ...     def rule(p, g, m, lr, beta):
+    ...         m = beta * m + (1 - beta) * g
+    ...         return p - lr * np.sign(m), m
+    >>> params = {"w": np.ones(3)}
+    >>> opt = SignMomentum(lr=0.5)
+    >>> opt.update(params, {"w": np.array([1.0, 0.0, -1.0])})
+    >>> params["w"]
+    array([0.5, 1. , 1.5])
+    """
+
+    slots: ClassVar[tuple[str, ...]] = ()
+    rule: ClassVar[Callable[..., Any]]
+    iter: int = 0
+
+    _state: State | None = None
+    _plan: Plan | None = None
+
+    def __init__(self) -> None:
+        self.iter = 0
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name in cls.slots:
+            setattr(cls, name, _Slot(name))
+
+    def scalars(self) -> tuple[float, ...]:
+        """Return the numbers of this step that `rule` takes after the state.
+
+        They are computed in Python floats, once a step, and rounded once to the dtype of the arrays. `iter` has been
+        counted up already: it is 1 in the first step.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define scalars(), the numbers that its rule takes")
+
+    def update(self, params: Any, grads: Any) -> None:
+        """Update all parameters in place.
+
+        Parameters
+        ----------
+        params : dict or list
+            Arrays of a floating dtype, of any shape and order in memory; each is written to and stays the same
+            object. A Python float or NumPy scalar is replaced in the dict by a new one of its type.
+        grads : dict or list
+            For each key of ``params`` a gradient of the same shape. Further keys are ignored.
+
+        Raises
+        ------
+        KeyError
+            If a gradient is missing, or a parameter was not there when the state was made.
+        TypeError
+            If a parameter is not of a floating dtype or a gradient is not real, or if `rule` and `scalars` do not fit
+            each other or cannot be compiled.
+        ValueError
+            If a shape differs, or a parameter is read-only.
+
+            Whatever is raised, parameters, state and `iter` are as they were.
+
+        Notes
+        -----
+        Float64 results equal those of the same formula in NumPy bit for bit, and so do float32 results, except that
+        Adam's step size is rounded to float32. Numbers near or below the smallest normal one are flushed to zero.
+
+        Where a dict holds parameters of one dtype and their gradients lie in memory as they do, nothing is copied,
+        and all arrays are updated in one parallel region. See `flatten` for the fastest way.
+        """
+        plan = self._plan
+        # Both are held until the plan has run: a mapping may hand out arrays that nobody else holds.
+        held = None if plan is None or plan.rule is not self.rule else plan.renew(params, grads)
+        if plan is None or held is None:
+            held = checked(params, grads)
+            plan = Plan(self.rule, self.slots, params, grads, held, self._state)
+        self.iter += 1
+        try:
+            plan.set_scalars(self.scalars())
+        except BaseException:
+            self.iter -= 1
+            raise
+        before, self._state = self._state, plan.state if self.slots else None
+        try:
+            plan.run()
+        except Exception:
+            self._state = before
+            self.iter -= 1
+            raise
+        self._plan = plan if plan.is_renewable else None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A plan is full of addresses, which mean nothing to a copy.
+        return {name: value for name, value in vars(self).items() if name != "_plan"}
+
+    def __repr__(self) -> str:
+        values = ", ".join(f"{name}={value!r}" for name, value in vars(self).items() if not name.startswith("_"))
+        return f"{type(self).__name__}({values})"

@@ -1,0 +1,170 @@
+"""Dicts of arrays that lie in one buffer."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, NoReturn, Self
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+__all__ = ["Field", "FlatDict", "Layout", "flatten"]
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """Where one array lies in a buffer: ``offset`` and ``strides`` in bytes."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How a dict of arrays is packed: one buffer for each dtype, without gaps, in the order of the keys."""
+
+    fields: dict[Hashable, Field]
+    sizes: dict[np.dtype[Any], int]
+    """Number of elements of each buffer."""
+
+    @classmethod
+    def of(cls, arrays: Iterable[tuple[Hashable, NDArray[Any]]]) -> Self:
+        """Lay out arrays by their shapes and dtypes, each in the order in which it lies in memory."""
+        fields: dict[Hashable, Field] = {}
+        sizes: dict[np.dtype[Any], int] = {}
+        for key, array in arrays:
+            offset = sizes.get(array.dtype, 0)
+            fields[key] = Field(array.dtype, array.shape, packed_strides(array), offset * array.itemsize)
+            sizes[array.dtype] = offset + array.size
+        return cls(fields, sizes)
+
+
+def packed_strides(array: NDArray[Any]) -> tuple[int, ...]:
+    """Return the strides of an array packed without gaps in the order of memory, as ``zeros_like`` would lay it out."""
+    strides = [0] * array.ndim
+    step = array.itemsize
+    for axis in sorted(range(array.ndim), key=lambda axis: (abs(array.strides[axis]), -axis)):
+        strides[axis] = step
+        step *= max(array.shape[axis], 1)
+    return tuple(strides)
+
+
+class FlatDict(dict[Any, Any]):
+    """A dict whose values are views of one buffer, and stay so; made by `flatten`.
+
+    To assign an array to a key copies its numbers into the buffer. Keys cannot be added or removed.
+
+    Attributes
+    ----------
+    flat : ndarray
+        The buffer, of shape (total number of elements,): all values in the order of the keys.
+    layout : Layout
+        How the values lie in it.
+    """
+
+    __slots__ = ("buffers", "flat", "layout")
+
+    def __init__(self, layout: Layout, buffers: dict[np.dtype[Any], NDArray[Any]]) -> None:
+        self.layout = layout
+        self.buffers = buffers
+        if len(buffers) == 1:
+            (self.flat,) = buffers.values()
+        super().__init__(
+            (key, np.ndarray(f.shape, f.dtype, buffers[f.dtype], f.offset, f.strides))
+            for key, f in layout.fields.items()
+        )
+
+    @classmethod
+    def zeros(cls, layout: Layout) -> Self:
+        """Make a dict of zeros."""
+        return cls(layout, {dtype: np.zeros(size, dtype) for dtype, size in layout.sizes.items()})
+
+    def __getattr__(self, name: str) -> NoReturn:
+        if name == "flat":
+            dtypes = ", ".join(map(str, self.buffers)) or "none"
+            raise AttributeError(f"there is a buffer for each dtype ({dtypes}), so no single one is `flat`")
+        raise AttributeError(f"a FlatDict has no attribute {name!r}")
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        view = self.get(key)
+        if view is None:
+            raise KeyError(f"{key!r} is not in this flat dict, whose keys are fixed: {', '.join(map(repr, self))}")
+        if value is not view:
+            if np.shape(value) != view.shape:
+                raise ValueError(f"{key!r} has shape {view.shape}, but the value assigned to it has {np.shape(value)}")
+            np.copyto(view, value, casting="same_kind")
+
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        """Copy in the values of another dict."""
+        for key, value in dict(*args, **kwargs).items():
+            self[key] = value
+
+    def __ior__(self, other: Any) -> Self:  # type: ignore[misc]
+        self.update(other)
+        return self
+
+    def setdefault(self, key: Any, default: Any = None) -> Any:
+        """Return the value of a key; a key that is missing cannot be added."""
+        if key not in self:
+            self[key] = default
+        return self[key]
+
+    def _refuse(self, *_: Any) -> NoReturn:
+        raise TypeError("the keys of a flat dict are fixed; `dict(flat)` is an ordinary dict of the same arrays")
+
+    __delitem__ = pop = popitem = clear = _refuse
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.layout, self.buffers)
+
+
+def flatten(params: Mapping[Any, Any], dtype: DTypeLike | None = None) -> FlatDict:
+    """Copy a dict of arrays into one buffer and return the dict of views of it.
+
+    An update of a flat dict by flat gradients is one call of one kernel over one stretch of memory, and so is any
+    other arithmetic on ``.flat``.
+
+    Parameters
+    ----------
+    params : mapping of arrays
+        Of one floating dtype.
+    dtype : dtype, optional
+        Convert to this one. Needed where the arrays have several.
+
+    Returns
+    -------
+    FlatDict
+        With the keys, shapes and values of ``params``, in C order, and the buffer as its attribute ``flat``.
+
+    Raises
+    ------
+    TypeError
+        If the arrays have several dtypes and none is given, or one that is not floating.
+
+    Examples
+    --------
+    >>> import fastoptim as fo
+    >>> import numpy as np
+    >>> params = fo.flatten({"W": np.ones((2, 3)), "b": np.zeros(3)})
+    >>> params.flat
+    array([1., 1., 1., 1., 1., 1., 0., 0., 0.])
+    >>> params["b"][:] = 5
+    >>> params.flat.sum()
+    np.float64(21.0)
+    """
+    arrays = {key: np.asarray(value) for key, value in params.items()}
+    dtypes = {array.dtype for array in arrays.values()} if dtype is None else {np.dtype(dtype)}
+    if len(dtypes) > 1:
+        names = ", ".join(f"{key!r}: {array.dtype}" for key, array in arrays.items())
+        raise TypeError(f"one buffer holds one dtype, but here are several ({names}); choose with `dtype=`")
+    for target in dtypes:
+        if target.kind != "f":
+            raise TypeError(f"a buffer of parameters is of a floating dtype, not {target}; choose with `dtype=`")
+    target = next(iter(dtypes), np.dtype(np.float64))
+    flat = FlatDict.zeros(Layout.of((key, np.empty(array.shape, target)) for key, array in arrays.items()))
+    for key, array in arrays.items():
+        flat[key] = array
+    return flat

@@ -1,0 +1,33 @@
+import pytest
+from numba.core.ccallback import CFunc
+from numba.core.dispatcher import Dispatcher
+
+import fastoptim as fo
+import naive
+
+
+@pytest.fixture(params=naive.RULES)
+def pair(request):
+    """The oracle's and the library's optimizer of one rule, once for each of the six."""
+    return lambda **hyper: tuple(getattr(module, request.param)(**hyper) for module in (naive, fo))
+
+
+@pytest.fixture
+def compiled(monkeypatch):
+    """A list that grows with every function that Numba compiles, or loads from its cache, from here on."""
+    seen = []
+
+    def watch(cls):
+        compile_ = cls.compile
+
+        def watched(self, *signature):
+            # Numba also asks dispatchers for signatures they have; only a new one costs anything.
+            if cls is CFunc or signature[0] not in self.overloads:
+                seen.append((self, *signature))
+            return compile_(self, *signature)
+
+        monkeypatch.setattr(cls, "compile", watched)
+
+    watch(Dispatcher)
+    watch(CFunc)
+    return seen

@@ -1,0 +1,247 @@
+"""The oracle: shared/notes.md in plain NumPy, slow and obvious. It imports nothing of fastoptim."""
+
+from itertools import pairwise
+
+import numpy as np
+
+
+def keys(values):
+    """Keys of a dict, positions of a list."""
+    return list(values) if isinstance(values, dict) else range(len(values))
+
+
+class Optimizer:
+    """The loop around every rule: one key after the other, arrays in place, scalars rebound as what they were."""
+
+    slots = ()
+    iter = 0
+
+    def update(self, params, grads):
+        for slot in self.slots:
+            if getattr(self, slot) is None:
+                setattr(self, slot, {key: np.zeros_like(params[key], subok=False) for key in keys(params)})
+        self.iter += 1
+        for key in keys(params):
+            value = params[key]
+            # A scalar is worked on as a 0-d array, so that the in-place statements below hold for it too.
+            p = value if isinstance(value, np.ndarray) else np.array(value)
+            self.step(p, grads[key], *(getattr(self, slot)[key] for slot in self.slots))
+            if p is not value:
+                params[key] = type(value)(p)
+
+
+class SGD(Optimizer):
+    def __init__(self, lr=0.01):
+        self.lr = lr
+
+    def step(self, p, g):
+        p -= self.lr * g
+
+
+class Momentum(Optimizer):
+    slots = ("v",)
+
+    def __init__(self, lr=0.01, momentum=0.9):
+        self.lr, self.momentum, self.v = lr, momentum, None
+
+    def step(self, p, g, v):
+        # The notes rebind v; in place it has the same bits and keeps the parameter's dtype whatever the gradient's.
+        v *= self.momentum
+        v -= self.lr * g
+        p += v
+
+
+class Nesterov(Optimizer):
+    slots = ("v",)
+
+    def __init__(self, lr=0.01, momentum=0.9):
+        self.lr, self.momentum, self.v = lr, momentum, None
+
+    def step(self, p, g, v):
+        p += (self.momentum * self.momentum) * v
+        p -= ((1 + self.momentum) * self.lr) * g
+        v *= self.momentum
+        v -= self.lr * g
+
+
+class AdaGrad(Optimizer):
+    slots = ("h",)
+
+    def __init__(self, lr=0.01):
+        self.lr, self.h = lr, None
+
+    def step(self, p, g, h):
+        h += g * g
+        p -= (self.lr * g) / (np.sqrt(h) + 1e-7)
+
+
+class RMSprop(Optimizer):
+    slots = ("h",)
+
+    def __init__(self, lr=0.01, decay_rate=0.99):
+        self.lr, self.decay_rate, self.h = lr, decay_rate, None
+
+    def step(self, p, g, h):
+        h *= self.decay_rate
+        h += ((1 - self.decay_rate) * g) * g
+        p -= (self.lr * g) / (np.sqrt(h) + 1e-7)
+
+
+class Adam(Optimizer):
+    slots = ("m", "v")
+
+    def __init__(self, lr=0.001, beta1=0.9, beta2=0.999):
+        self.lr, self.beta1, self.beta2, self.m, self.v = lr, beta1, beta2, None, None
+
+    def step(self, p, g, m, v):
+        # np.sqrt makes lr_t a np.float64, which lifts the last line, and only that, to float64.
+        lr_t = self.lr * np.sqrt(1 - self.beta2**self.iter) / (1 - self.beta1**self.iter)
+        m += (1 - self.beta1) * (g - m)
+        v += (1 - self.beta2) * (g * g - v)
+        p -= (lr_t * m) / (np.sqrt(v) + 1e-7)
+
+
+RULES = {rule.__name__: rule for rule in (SGD, Momentum, Nesterov, AdaGrad, RMSprop, Adam)}
+
+
+class MultiLayerNet:
+    """Fully connected layers, softmax and cross-entropy, in float64."""
+
+    def __init__(
+        self,
+        input_size,
+        hidden_size_list,
+        output_size,
+        activation="relu",
+        weight_init_std="relu",
+        weight_decay_lambda=0,
+    ):
+        self.activation, self.decay = activation, weight_decay_lambda
+        sizes = [input_size, *hidden_size_list, output_size]
+        self.depth = len(sizes) - 1
+        self.params = {}
+        for i, (n_in, n_out) in enumerate(pairwise(sizes), 1):
+            gain = {"relu": 2, "he": 2, "sigmoid": 1, "xavier": 1}.get(weight_init_std)
+            scale = weight_init_std if gain is None else np.sqrt(gain / n_in)
+            self.params[f"W{i}"] = scale * np.random.randn(n_in, n_out)
+            self.params[f"b{i}"] = np.zeros(n_out)
+
+    def forward(self, x):
+        """What enters each layer, then the scores."""
+        signals = [np.asarray(x, dtype=np.float64)]
+        for i in range(1, self.depth + 1):
+            z = signals[-1] @ self.params[f"W{i}"] + self.params[f"b{i}"]
+            if i < self.depth:
+                z = np.maximum(z, 0) if self.activation == "relu" else 1 / (1 + np.exp(-z))
+            signals.append(z)
+        return signals
+
+    def predict(self, x):
+        return self.forward(x)[-1]
+
+    @staticmethod
+    def softmax(scores):
+        e = np.exp(scores - scores.max(axis=1, keepdims=True))
+        return e / e.sum(axis=1, keepdims=True)
+
+    @staticmethod
+    def labels(t):
+        return t if t.ndim == 1 else t.argmax(axis=1)
+
+    def loss(self, x, t):
+        y = self.softmax(self.predict(x))
+        fit = -np.log(y[np.arange(len(y)), self.labels(t)] + 1e-7).mean()
+        return fit + sum(0.5 * self.decay * np.sum(self.params[f"W{i}"] ** 2) for i in range(1, self.depth + 1))
+
+    def accuracy(self, x, t):
+        return np.mean(self.predict(x).argmax(axis=1) == self.labels(t))
+
+    def gradient(self, x, t):
+        *signals, scores = self.forward(x)
+        # The derivative of softmax with cross-entropy, without the 1e-7 that only guards the logarithm.
+        d = self.softmax(scores)
+        d[np.arange(len(d)), self.labels(t)] -= 1
+        d /= len(d)
+        grads = {}
+        for i in range(self.depth, 0, -1):
+            a, W = signals[i - 1], self.params[f"W{i}"]
+            grads[f"W{i}"], grads[f"b{i}"] = a.T @ d + self.decay * W, d.sum(axis=0)
+            # The first layer's input is data: its derivative is worked out too, and dropped.
+            d = (d @ W.T) * ((a > 0) if self.activation == "relu" else a * (1 - a))
+        return grads
+
+    def numerical_gradient(self, x, t, h=1e-4):
+        grads = {}
+        for key, p in self.params.items():
+            grads[key] = np.empty_like(p)
+            for index in np.ndindex(p.shape):
+                middle = p[index]
+                p[index] = middle + h
+                above = self.loss(x, t)
+                p[index] = middle - h
+                grads[key][index] = (above - self.loss(x, t)) / (2 * h)
+                p[index] = middle
+        return grads
+
+
+# How the tests draw their data and lay the library beside the oracle.
+
+
+def draw(rng, shape=(), dtype=np.float64):
+    """Numbers of either sign in 0.5 … 2: far from overflow and from subnormal numbers even in float16."""
+    return np.asarray(rng.choice([-1, 1], shape) * rng.uniform(0.5, 2, shape)).astype(dtype)
+
+
+def assert_bits(ref, comp, name=""):
+    """Same shape, same dtype, same bytes; -0.0 is not 0.0."""
+    ref, comp = np.asarray(ref), np.asarray(comp)
+    if ref.dtype == np.longdouble != np.float64:
+        # Six of its bytes are padding, whose contents mean nothing.
+        np.testing.assert_array_equal(comp, ref, err_msg=str(name), strict=True)
+    elif (ref.shape, ref.dtype, ref.tobytes()) != (comp.shape, comp.dtype, comp.tobytes()):
+        np.testing.assert_array_equal(comp, ref, err_msg=str(name), strict=True)
+        raise AssertionError(f"{name!r}: equal values with different bits")
+
+
+def assert_ulps(ref, comp, before, ulps, name=""):
+    """As `assert_bits`, but for some units in the last place of the larger of the values before and after the step."""
+    ref, comp, before = (np.asarray(a) for a in (ref, comp, before))
+    assert (ref.shape, ref.dtype) == (comp.shape, comp.dtype), name
+    unit = np.spacing(np.maximum(abs(before), abs(ref))).astype(np.float64)
+    error = abs(ref.astype(np.float64) - comp) / unit
+    assert np.all(error <= ulps), f"{name!r}: {error.max():.1f} units in the last place"
+
+
+def assert_state(ref_opt, comp_opt):
+    for slot in ref_opt.slots:
+        ref, comp = getattr(ref_opt, slot), getattr(comp_opt, slot)
+        assert list(keys(ref)) == list(keys(comp)), slot
+        for key in keys(ref):
+            assert isinstance(comp[key], np.ndarray), (slot, key)
+            assert_bits(ref[key], comp[key], (slot, key))
+
+
+def assert_step(ref_opt, comp_opt, ref, comp, ref_grads, comp_grads, ulps=2):
+    """Step the oracle and the library once; values, identities, gradients and state must agree.
+
+    Bits are asked for, but for Adam's parameters below float64: there the notes' last line is float64 and pure float32
+    may be off by `ulps`. Their values are then set to the oracle's, so that the next step starts from the same bits.
+    """
+    before = {key: np.array(ref[key]) for key in keys(ref)}
+    held = {key: comp[key] for key in keys(comp)}
+    ref_opt.update(ref, ref_grads)
+    assert comp_opt.update(comp, comp_grads) is None
+    assert list(keys(ref)) == list(keys(comp))
+    for key in keys(ref):
+        assert type(comp[key]) is type(held[key]), key
+        assert comp[key] is held[key] or not isinstance(held[key], np.ndarray), f"{key!r} was rebound"
+        assert_bits(ref_grads[key], comp_grads[key], ("gradient", key))
+        if isinstance(ref_opt, Adam) and before[key].dtype != np.float64:
+            assert_ulps(ref[key], comp[key], before[key], ulps, key)
+            if isinstance(comp[key], np.ndarray):
+                comp[key][...] = ref[key]
+            else:
+                comp[key] = ref[key]
+        else:
+            assert_bits(ref[key], comp[key], key)
+    assert_state(ref_opt, comp_opt)

@@ -1,0 +1,243 @@
+import threading
+
+import numpy as np
+import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
+
+import fastoptim as fo
+from fastoptim import compare
+from fastoptim._files import replacing
+from fastoptim.compare import OPTIMIZERS, Comparison, Data, Settings, load_data
+from fastoptim.mnist import MnistUnavailableError
+
+
+@pytest.fixture(scope="module")
+def data():
+    rng = np.random.default_rng(0)
+    x, t = rng.random((60, 12), dtype=np.float32), rng.integers(10, size=60)
+    return Data("noise", x[:50], t[:50], x[50:], t[50:])
+
+
+def train(data, **settings):
+    comparison = Comparison(data, Settings(**{"batch_size": 16, "hidden": [9, 8], "seed": 3, **settings}))
+    comparison.train()
+    return comparison
+
+
+def curves(comparison):
+    return {run.name: run.losses for run in comparison.runs}
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_each_curve_is_that_of_the_plain_loop(data, dtype):
+    comp = train(data, iterations=230, optimizers=OPTIMIZERS, dtype=dtype, threads=2)
+    for run in comp.runs:
+        network, optimizer = fo.MultiLayerNet(12, [9, 8], 10, dtype=dtype, seed=3), getattr(fo, run.name)()
+        ref = []
+        for block, length in enumerate([100, 100, 30]):
+            for batch in np.random.default_rng([3, block]).integers(50, size=(100, 16))[:length]:
+                x, t = data.x_train[batch], data.t_train[batch]
+                optimizer.update(network.params, network.gradient(x, t))
+                ref.append(network.loss(x, t))
+        assert run.losses == ref
+        assert run.seconds > 0
+        assert run.end_loss == pytest.approx(np.mean(ref[130:]))
+        assert run.network.params["W1"].dtype == dtype
+
+
+def test_same_seed_same_curves_whatever_the_threads_and_the_company(data):
+    ref = curves(train(data, iterations=120, threads=1))
+    assert list(ref) == ["SGD", "Momentum", "AdaGrad", "Adam", "RMSprop"]
+    for threads in (2, 3, 7):
+        assert curves(train(data, iterations=120, threads=threads)) == ref
+    assert curves(train(data, iterations=120, optimizers=["adam"])) == {"Adam": ref["Adam"]}
+    assert curves(train(data, iterations=120, seed=4)) != ref
+
+
+def test_networks_keep_together(data):
+    spreads = []
+
+    def progress(runs):
+        assert threading.current_thread() is threading.main_thread()
+        done = [len(run.losses) for run in runs]
+        spreads.append(max(done) - min(done))
+
+    Comparison(data, Settings(iterations=300, hidden=[3], threads=1)).train(progress)
+    assert len(spreads) == 15
+    assert max(spreads) == 100
+
+
+def test_as_many_workers_as_threads(data, monkeypatch):
+    # Each of the first blocks waits for the other two: with fewer workers than threads the barrier breaks.
+    barrier = threading.Barrier(3, timeout=30)
+    block = Comparison._train_block
+
+    def together(self, run):
+        if not run.losses:
+            barrier.wait()
+        block(self, run)
+
+    monkeypatch.setattr(Comparison, "_train_block", together)
+    comp = train(data, iterations=5, optimizers=["SGD", "Adam", "AdaGrad"], threads=3)
+    assert [len(run.losses) for run in comp.runs] == [5, 5, 5]
+
+
+def blas_threads():
+    return [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
+
+
+def test_one_core_for_each_network_and_settings_left_as_found(data, monkeypatch):
+    during, parts = [], []
+
+    def num_threads(n):
+        parts.append(n)
+        return fo.num_threads(n)
+
+    monkeypatch.setattr(compare, "num_threads", num_threads)
+    with threadpool_limits(2, "blas"):
+        before = blas_threads()
+        Comparison(data, Settings(iterations=101, hidden=[3])).train(lambda _: during.extend(blas_threads()))
+        assert blas_threads() == before
+    assert set(during) == {1}
+    assert parts[-10:] == [1] * 10
+
+
+def test_interruption_stops_within_a_block_and_can_be_made_good(data):
+    settings = Settings(iterations=400, batch_size=16, hidden=[9, 8], optimizers=["SGD", "Adam"], threads=2)
+    ref = Comparison(data, settings)
+    ref.train()
+    comp = Comparison(data, settings)
+    sgd, adam = comp.runs
+    loss, seventh = adam.network.loss, threading.Event()
+
+    def loss_that_waits_to_be_stopped(x, t):
+        if len(adam.losses) == 6 and not seventh.is_set():
+            seventh.set()
+            assert comp._stop.wait(30)
+        return loss(x, t)
+
+    def interrupt(_runs):
+        assert seventh.wait(30)
+        raise KeyboardInterrupt
+
+    adam.network.loss = loss_that_waits_to_be_stopped
+    with pytest.raises(KeyboardInterrupt):
+        comp.train(interrupt)
+    assert (len(sgd.losses), len(adam.losses)) == (100, 7)
+    comp.train()
+    assert curves(comp) == curves(ref)
+
+
+def test_error_in_a_worker_is_raised(data):
+    comp = Comparison(data, Settings(iterations=5, hidden=[3]))
+    comp.runs[2].optimizer.update = lambda *_: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        comp.train()
+
+
+@pytest.mark.compiled
+def test_learns_to_tell_digits():
+    comp = Comparison(load_data("digits"), Settings(iterations=400, hidden=[40], optimizers=["Adam", "momentum"]))
+    comp.train()
+    for line in comp.table().splitlines()[1:]:
+        _, loss, accuracy, _ = line.split()
+        assert float(loss) < 0.6
+        assert float(accuracy) > 0.85
+    assert comp.table().splitlines()[0].split("  ")[0].strip() == "optimizer"
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"iterations": 0}, "iterations must be from 1 to .*, got 0"),
+        ({"batch_size": -1}, "batch size must be from 1 to .*, got -1"),
+        ({"batch_size": 2**31}, "batch size must be"),
+        ({"threads": 0}, "threads must be"),
+        ({"hidden": [3, 0]}, "hidden layer must be from 1 to .*, got 0"),
+        ({"seed": -1}, "seed must be from 0 to 4294967295, got -1"),
+        ({"seed": 2**32}, "seed must be"),
+        ({"optimizers": ["SGD", "Adamax"]}, "some of SGD, .*Nesterov, got Adamax"),
+        ({"optimizers": []}, "some of SGD, .*, got none"),
+    ],
+)
+def test_settings_that_make_no_sense(settings, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        Settings(**settings)
+
+
+def test_names_in_any_case_and_once():
+    assert Settings(optimizers=["rmsPROP", "sgd", "SGD"]).optimizers == ("RMSprop", "SGD")
+
+
+def test_files(data, tmp_path):
+    comp = train(data, iterations=12, optimizers=["SGD", "Adam"])
+    del comp.runs[1].losses[10:]
+    comp.write_csv(tmp_path / "losses.csv")
+    lines = (tmp_path / "losses.csv").read_text().split("\n")
+    sgd, adam = comp.runs[0].losses, comp.runs[1].losses
+    assert lines[:2] == ["iteration,SGD,Adam", f"0,{sgd[0]!r},{adam[0]!r}"]
+    assert lines[11:] == [f"10,{sgd[10]!r},", f"11,{sgd[11]!r},", ""]
+
+    comp.write_png(tmp_path / "losses.png")
+    assert (tmp_path / "losses.png").read_bytes().startswith(b"\x89PNG")
+    assert {path.name for path in tmp_path.iterdir()} == {"losses.csv", "losses.png"}
+
+
+def test_failed_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("old")
+
+    def fail():
+        with replacing(path) as stream:
+            stream.write(b"half")
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        fail()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+    with replacing(path) as stream:
+        stream.write(b"new")
+    assert path.read_text() == "new"
+
+
+def test_digits():
+    digits = load_data("digits")
+    assert digits.x_train.shape == (1437, 64)
+    assert digits.x_test.shape == (360, 64)
+    assert digits.x_train.dtype == np.float32
+    assert (digits.x_train.min(), digits.x_train.max()) == (0, 1)
+    assert set(digits.t_test) == set(range(10))
+    np.testing.assert_array_equal(load_data("digits").x_test, digits.x_test)
+
+
+def test_auto_falls_back_only_where_mnist_is_not_to_be_had(monkeypatch, tmp_path):
+    def absent(**_):
+        raise MnistUnavailableError("MNIST is nowhere")
+
+    monkeypatch.setattr(compare, "load_mnist", absent)
+    auto = load_data("auto")
+    assert auto.x_train.shape == (1437, 64)
+    assert auto.notice == "MNIST is nowhere; training on the 1,797 digits of scikit-learn"
+    assert "MNIST is not available" in auto.title
+    with pytest.raises(MnistUnavailableError):
+        load_data("mnist")
+    monkeypatch.undo()
+    monkeypatch.setenv("FASTOPTIM_DATA", str(tmp_path))
+    for source in ("auto", "mnist", str(tmp_path)):
+        with pytest.raises(FileNotFoundError):
+            load_data(source)
+
+
+@pytest.mark.parametrize(("source", "folder"), [("auto", None), ("mnist", None), ("a/folder", "a/folder")])
+def test_where_mnist_is_looked_for(monkeypatch, source, folder):
+    asked = []
+
+    def load(folder):
+        asked.append(folder)
+        return (1, 2), (3, 4)
+
+    monkeypatch.setattr(compare, "load_mnist", load)
+    assert load_data(source) == Data("MNIST", 1, 2, 3, 4)
+    assert asked == [folder]

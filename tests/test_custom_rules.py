@@ -1,0 +1,262 @@
+"""A rule of the user's own runs like a built-in one, wherever its text stands, and never as it was before an edit."""
+
+import importlib.util
+import sys
+import textwrap
+from types import ModuleType
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+import fastoptim as fo
+from fastoptim.kernels.fingerprint import fingerprint
+
+SIGN_MOMENTUM = """
+    import numpy as np
+    import fastoptim as fo
+
+    class SignMomentum(fo.Optimizer):
+        slots = ("m",)
+        def __init__(self, lr=1e-3, beta=0.9):
+            super().__init__()
+            self.lr, self.beta = lr, beta
+        def scalars(self):
+            return self.lr, self.beta
+        @staticmethod
+        def rule(p, g, m, lr, beta):
+            m = beta * m + (1 - beta) * g
+            return p - lr * np.sign(m), m
+"""
+
+
+def from_cell(source):
+    """Run source as a notebook cell or ``exec`` does: without a file."""
+    names = {}
+    exec(textwrap.dedent(source), names)
+    return names
+
+
+def from_module(source, folder, name="rules_of_mine"):
+    path = folder / f"{name}.py"
+    path.write_text(textwrap.dedent(source))
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return vars(module)
+
+
+def random(dtype, seed, size=1000):
+    return np.random.default_rng(seed).standard_normal(size).astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("place", ["cell", "module"])
+def test_the_rule_of_the_design_equals_its_own_text_on_arrays(place, dtype, tmp_path):
+    names = from_cell(SIGN_MOMENTUM) if place == "cell" else from_module(SIGN_MOMENTUM, tmp_path)
+    opt = names["SignMomentum"](lr=0.01)
+    ref, m = random(dtype, 0), np.zeros(1000, dtype)
+    comp = {"w": ref.copy()}
+    assert opt.m is None
+    for step in range(20):
+        g = random(dtype, step)
+        opt.update(comp, {"w": g})
+        ref, m = opt.rule(ref, g, m, dtype(0.01), dtype(0.9))
+        assert ref.dtype == m.dtype == dtype
+        assert_array_equal(comp["w"], ref)
+        assert_array_equal(opt.m["w"], m)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "p - lr * (1 - g) / 3",
+        "p + g**2 - 0.1 * lr",
+        "np.where(g > 0, p, 2 * p)",
+        "np.maximum(p, 0) + HALF * g",
+        "p**0.5",
+    ],
+)
+def test_numbers_in_a_float32_rule_are_weak(text):
+    names = from_cell(f"""
+        import numpy as np
+        import fastoptim as fo
+
+        HALF = 0.3
+
+        class Rule(fo.Optimizer):
+            def scalars(self):
+                return (0.1,)
+            @staticmethod
+            def rule(p, g, lr):
+                return {text}
+    """)
+    p, g = abs(random(np.float32, 1)), random(np.float32, 2)
+    ref = names["Rule"].rule(p, g, np.float32(0.1))
+    assert ref.dtype == np.float32
+    names["Rule"]().update({"w": p}, {"w": g})
+    if text == "p**0.5":
+        # NumPy and the C library may round a power each in its own way.
+        np.testing.assert_array_max_ulp(p, ref, 1)
+    else:
+        assert_array_equal(p, ref)
+
+
+def test_three_slots_and_a_branch():
+    names = from_cell("""
+        import fastoptim as fo
+
+        class Three(fo.Optimizer):
+            slots = ("a", "b", "c")
+            def scalars(self):
+                return (float(self.iter),)
+            @staticmethod
+            def rule(p, g, a, b, c, t):
+                if g > 0:
+                    a = a + g
+                else:
+                    b = b - g
+                c = c + t
+                return p + a * b, a, b, c
+    """)
+    opt, g = names["Three"](), random(np.float64, 3)
+    params = {"w": np.zeros(1000)}
+    for _ in range(2):
+        opt.update(params, {"w": g})
+    a, b = np.where(g > 0, 2 * g, 0), np.where(g > 0, 0, -2 * g)
+    assert_array_equal(opt.a["w"], a)
+    assert_array_equal(opt.b["w"], b)
+    assert_array_equal(opt.c["w"], np.full(1000, 3.0))
+
+
+def test_without_init_and_without_super():
+    class Bare(fo.Optimizer):
+        slots = ("n",)
+
+        def scalars(self):
+            return ()
+
+        @staticmethod
+        def rule(p, g, n):
+            return p - g, n + 1
+
+    class Forgetful(Bare):
+        def __init__(self):
+            self.lr = 1
+
+    for opt in (Bare(), Forgetful()):
+        params = {"w": np.ones(3)}
+        opt.update(params, {"w": np.ones(3)})
+        assert opt.iter == 1
+        assert_array_equal(params["w"], np.zeros(3))
+        assert_array_equal(opt.n["w"], np.ones(3))
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("p - lr * g, g", "2 values"), ("p - undefined_name", "Rule"), ("'text'", "Rule")],
+)
+def test_a_rule_that_cannot_be_compiled_is_an_error_that_names_it(text, message):
+    names = from_cell(f"""
+        import fastoptim as fo
+
+        class Rule(fo.Optimizer):
+            def scalars(self):
+                return (0.1,)
+            @staticmethod
+            def rule(p, g, lr):
+                return {text}
+    """)
+    params = {"w": np.ones(3)}
+    opt = names["Rule"]()
+    with pytest.raises(TypeError, match=message):
+        opt.update(params, {"w": np.ones(3)})
+    assert opt.iter == 0
+    assert_array_equal(params["w"], np.ones(3))
+
+
+@pytest.mark.parametrize("scalars", [(), (0.1, 0.2), ("0.1",), (None,), 0.1])
+def test_scalars_that_do_not_fit_the_rule(scalars):
+    class Rule(fo.Optimizer):
+        def scalars(self):
+            return scalars
+
+        @staticmethod
+        def rule(p, g, lr):
+            return p - lr * g
+
+    params = {"w": np.ones(3)}
+    opt = Rule()
+    with pytest.raises(TypeError, match=r"scalars\(\) must return a tuple of the 1 numbers"):
+        opt.update(params, {"w": np.ones(3)})
+    assert opt.iter == 0
+    assert_array_equal(params["w"], np.ones(3))
+
+
+def test_a_rule_that_is_no_static_method():
+    class Rule(fo.Optimizer):
+        def scalars(self):
+            return (0.1,)
+
+        def rule(self, p, g, lr):
+            return p - lr * g
+
+    with pytest.raises(TypeError, match="staticmethod"):
+        Rule().update({"w": np.ones(3)}, {"w": np.ones(3)})
+
+
+def test_a_rule_exchanged_between_updates():
+    class Rule(fo.Optimizer):
+        def scalars(self):
+            return ()
+
+        @staticmethod
+        def rule(p, g):
+            return p + g
+
+    params, grads, opt = {"w": np.ones(3)}, {"w": np.ones(3)}, Rule()
+    opt.update(params, grads)
+    Rule.rule = staticmethod(lambda p, g: p - 2 * g)
+    opt.update(params, grads)
+    assert_array_equal(params["w"], np.zeros(3))
+
+
+RULE = """
+    import math
+    import constants_of_mine
+
+    SCALE = 2.0
+
+    def helper(x):
+        return x + 1
+
+    def rule(p, g):
+        return p - SCALE * helper(g) * constants_of_mine.RATE * math.sqrt(3)
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "same"),
+    [
+        ("SCALE = 2.0", "SCALE = 3.0", False),
+        ("x + 1", "x + 2", False),
+        ("x + 1", "x - 1", False),
+        ("p - SCALE", "p + SCALE", False),
+        ("sqrt", "cbrt", False),
+        ("(p, g)", "(g, p)", False),
+        ("RATE = 1", "RATE = 2", False),
+        ("SCALE = 2.0", "UNUSED = 1\nSCALE = 2.0", True),
+        ("def rule", "# A comment.\n\ndef rule", True),
+    ],
+)
+def test_the_fingerprint_changes_with_all_that_matters(old, new, same, monkeypatch):
+    def of(edit):
+        module = ModuleType("constants_of_mine")
+        exec(edit("RATE = 1"), vars(module))
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+        return fingerprint(from_cell(edit(textwrap.dedent(RULE)))["rule"])
+
+    before, after = of(str), of(lambda text: text.replace(old, new))
+    assert before == of(str)
+    assert (before == after) is same

@@ -1,0 +1,242 @@
+"""What `update` refuses, it refuses whole: one table of bad inputs, all six optimizers, nothing touched."""
+
+import numpy as np
+import pytest
+
+import fastoptim as fo
+import naive
+from naive import assert_step, draw, keys
+
+SHAPE = (3, 4)
+
+
+def param(bad):
+    """A bad value in place of the parameter, or one made of it."""
+    return lambda params, _, key: params.update({key: bad(params[key]) if callable(bad) else bad})
+
+
+def grad(bad):
+    """A bad value in place of the gradient, or one made of it."""
+    return lambda _, grads, key: grads.update({key: bad(grads[key]) if callable(bad) else bad})
+
+
+def read_only(params, _, key):
+    """The same array as before: only its flag has changed."""
+    params[key].flags.writeable = False
+
+
+def read_only_view(a):
+    view = a[:]
+    view.flags.writeable = False
+    return view
+
+
+# What is done to (params, grads, key), the error, and what its message says beside the key.
+FLOATS, EXPECTED_SHAPE = "float", r"\(3, 4\)"
+BAD = {
+    "missing gradient": (lambda _, grads, key: grads.pop(key), KeyError, "grad"),
+    "gradient None": (grad(None), TypeError, "grad|None"),
+    "gradient of another shape": (grad(np.zeros((4, 3))), ValueError, EXPECTED_SHAPE),
+    "gradient of another ndim": (grad(np.ravel), ValueError, EXPECTED_SHAPE),
+    "gradient with one row": (grad(lambda g: g[:1]), ValueError, EXPECTED_SHAPE),
+    "gradient of one row's shape": (grad(lambda g: g[0]), ValueError, EXPECTED_SHAPE),
+    "gradient of one element": (grad(lambda g: g[:1, :1]), ValueError, EXPECTED_SHAPE),
+    "gradient with one axis more": (grad(lambda g: g[None]), ValueError, EXPECTED_SHAPE),
+    "empty gradient": (grad(lambda g: g[:0]), ValueError, EXPECTED_SHAPE),
+    "0-d gradient": (grad(np.array(0.5)), ValueError, EXPECTED_SHAPE),
+    "NumPy scalar gradient": (grad(np.float64(0.5)), ValueError, EXPECTED_SHAPE),
+    "float gradient": (grad(0.5), (ValueError, TypeError), EXPECTED_SHAPE),
+    "complex gradient": (grad(lambda g: g + 0j), TypeError, f"complex|{FLOATS}"),
+    "object gradient": (grad(lambda g: g.astype(object)), TypeError, f"object|{FLOATS}"),
+    "string gradient": (grad(lambda g: g.astype(str)), TypeError, f"str|<U|{FLOATS}"),
+    "text gradient": (grad("text"), TypeError, f"str|{FLOATS}|array"),
+    "int parameters": (param(lambda p: p.astype(int)), TypeError, FLOATS),
+    "bool parameters": (param(lambda p: p > 0), TypeError, FLOATS),
+    "complex parameters": (param(lambda p: p + 0j), TypeError, FLOATS),
+    "object parameters": (param(lambda p: p.astype(object)), TypeError, FLOATS),
+    "string parameters": (param(lambda p: p.astype(str)), TypeError, FLOATS),
+    "text as parameter": (param("text"), TypeError, FLOATS),
+    "None as parameter": (param(None), TypeError, FLOATS),
+    "list as parameter": (param(lambda p: p.tolist()), TypeError, FLOATS),
+    "int as parameter": (param(3), TypeError, FLOATS),
+    "complex scalar as parameter": (param(3j), TypeError, FLOATS),
+    "parameters made read-only": (read_only, ValueError, "read-only|writ"),
+    "read-only view as parameter": (param(read_only_view), ValueError, "read-only|writ"),
+    "float parameter and array gradient": (param(0.5), (ValueError, TypeError), EXPECTED_SHAPE),
+}
+
+
+def values(seed, names, make=dict):
+    return make({name: draw(np.random.default_rng([seed, i]), SHAPE) for i, name in enumerate(names)})
+
+
+def snapshot(opt, params):
+    """Bytes of all that an update writes, and which objects the dict holds."""
+    state = {slot: getattr(opt, slot) for slot in opt.slots}
+    held = {
+        slot: {key: (id(a[key]), a[key].tobytes()) for key in keys(a)} for slot, a in state.items() if a is not None
+    }
+    return opt.iter, held, [(key, id(params[key]), np.asarray(params[key]).tobytes()) for key in keys(params)]
+
+
+def assert_refused(opt, params, grads, error, *patterns):
+    before = snapshot(opt, params)
+    with pytest.raises(error) as caught:
+        opt.update(params, grads)
+    for pattern in patterns:
+        assert caught.match(pattern)
+    assert snapshot(opt, params) == before
+
+
+def assert_unharmed(ref_opt, comp_opt, ref, comp, make=dict):
+    """The next good updates are the oracle's, which never saw the bad one."""
+    for seed in 8, 9:
+        grads = values(seed, ["W1", "b1", "W2"], make)
+        assert_step(ref_opt, comp_opt, ref, comp, grads, grads)
+
+
+@pytest.mark.parametrize("steps", [0, 2], ids=["first update", "later update"])
+@pytest.mark.parametrize("key", ["W1", "W2"], ids=["first key", "last key"])
+@pytest.mark.parametrize("bad", BAD)
+def test_bad_values(pair, bad, key, steps):
+    spoil, error, expected = BAD[bad]
+    ref_opt, comp_opt = pair()
+    ref, comp = (values(0, ["W1", "b1", "W2"]) for _ in range(2))
+    grads = values(1, ["W1", "b1", "W2"])
+    for _ in range(steps):
+        assert_step(ref_opt, comp_opt, ref, comp, grads, grads)
+
+    good = comp[key]
+    spoil(comp, grads, key)
+    assert_refused(comp_opt, comp, grads, error, key, expected)
+
+    comp[key] = good
+    good.flags.writeable = True
+    assert_unharmed(ref_opt, comp_opt, ref, comp)
+
+
+@pytest.mark.parametrize("steps", [0, 2], ids=["first update", "later update"])
+@pytest.mark.parametrize(
+    "bad", [bad for bad in BAD if "gradient" in bad.split()[:2] or bad == "parameters made read-only"]
+)
+def test_bad_values_beside_a_flat_dict(pair, bad, steps):
+    """One kernel call looks at no key by itself; the checks before it must."""
+    spoil, error, expected = BAD[bad]
+    ref_opt, comp_opt = pair()
+    ref, comp = values(0, ["W1", "b1", "W2"]), values(0, ["W1", "b1", "W2"], fo.flatten)
+    grads = values(1, ["W1", "b1", "W2"], fo.flatten)
+    for _ in range(steps):
+        assert_step(ref_opt, comp_opt, ref, comp, grads, grads)
+    # A flat dict itself takes no bad value, so the bad gradient comes in a plain one.
+    spoiled = dict(grads) if "gradient" in bad else grads
+    spoil(comp, spoiled, "W2")
+    assert_refused(comp_opt, comp, spoiled, error, "W2", expected)
+    comp["W2"].flags.writeable = True
+    assert_unharmed(ref_opt, comp_opt, ref, comp, fo.flatten)
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_bad_values_in_lists_are_named_by_position(pair, bad):
+    if bad == "missing gradient":
+        pytest.skip("A list that lacks one is a list of another length.")
+    spoil, error, expected = BAD[bad]
+    _, opt = pair()
+    params, grads = ([draw(np.random.default_rng(seed), SHAPE) for _ in range(3)] for seed in (0, 1))
+    # `spoil` speaks of dicts; the lists take over what it did.
+    as_dicts = tuple(dict(enumerate(values)) for values in (params, grads))
+    spoil(*as_dicts, 2)
+    assert_refused(opt, *(list(values.values()) for values in as_dicts), error, r"\b2\b", expected)
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_a_key_that_appears_after_the_first_update(pair, steps):
+    ref_opt, comp_opt = pair()
+    ref, comp = (values(0, ["W1", "b1", "W2"]) for _ in range(2))
+    grads = values(1, ["W1", "b1", "W2", "new"])
+    for _ in range(steps):
+        assert_step(ref_opt, comp_opt, ref, comp, grads, grads)
+    if ref_opt.slots:
+        bigger = comp | values(2, ["new"])
+        assert_refused(comp_opt, bigger, grads, KeyError, "new")
+        assert_unharmed(ref_opt, comp_opt, ref, comp)
+    else:
+        # Without state there is nothing that the key could lack.
+        ref, comp = (params | values(2, ["new"]) for params in (ref, comp))
+        assert_step(ref_opt, comp_opt, ref, comp, grads, grads)
+
+
+def test_a_known_key_with_another_shape(pair):
+    """The state has the shape of the first update's parameter."""
+    ref_opt, comp_opt = pair()
+    if not ref_opt.slots:
+        pytest.skip("SGD has no state.")
+    ref, comp = (values(0, ["W1", "b1", "W2"]) for _ in range(2))
+    grads = values(1, ["W1", "b1", "W2"])
+    assert_step(ref_opt, comp_opt, ref, comp, grads, grads)
+    for shape in (4, 3), (1, 4), (12,), (2, 3, 4):
+        other = {"W2": np.ones(shape)}
+        assert_refused(comp_opt, comp | other, grads | other, ValueError, "W2", EXPECTED_SHAPE)
+    assert_unharmed(ref_opt, comp_opt, ref, comp)
+
+
+def as_list(values):
+    return list(values.values())
+
+
+# What the parameters come in, what the gradients come in, the error and what its message says.
+CONTAINERS = {
+    "dict and list": (dict, as_list, TypeError, "dict"),
+    "dict and None": (dict, lambda _: None, TypeError, "dict"),
+    "dict and array": (dict, lambda grads: np.array(as_list(grads)), TypeError, "dict"),
+    "list and shorter list": (as_list, lambda grads: as_list(grads)[:2], (ValueError, KeyError), "2|3"),
+    "list and empty list": (as_list, lambda _: [], (ValueError, KeyError), "0|3"),
+    "list and None": (as_list, lambda _: None, TypeError, "list"),
+}
+
+
+@pytest.mark.parametrize("steps", [0, 2], ids=["first update", "later update"])
+@pytest.mark.parametrize("containers", CONTAINERS)
+def test_containers_that_do_not_fit(pair, containers, steps):
+    of_params, of_grads, error, expected = CONTAINERS[containers]
+    ref_opt, comp_opt = pair()
+    ref, comp = (of_params(values(0, ["W1", "b1", "W2"])) for _ in range(2))
+    grads = of_params(values(1, ["W1", "b1", "W2"]))
+    for _ in range(steps):
+        assert_step(ref_opt, comp_opt, ref, comp, grads, grads)
+    assert_refused(comp_opt, comp, of_grads(values(1, ["W1", "b1", "W2"])), error, expected)
+    assert_unharmed(ref_opt, comp_opt, ref, comp, of_params)
+
+
+@pytest.mark.parametrize("name", [name for name, rule in naive.RULES.items() if rule.slots])
+def test_a_failing_first_update_leaves_no_state(name):
+    """State that only a refused update made would freeze the keys of a dict that the user then mends."""
+    opt = getattr(fo, name)()
+    with pytest.raises(TypeError, match="b1"):
+        opt.update({"W1": np.ones(3), "b1": np.ones(3, int)}, {"W1": np.ones(3), "b1": np.ones(3)})
+    assert all(getattr(opt, slot) is None for slot in opt.slots)
+    opt.update({"other": np.ones(5)}, {"other": np.ones(5)})
+    assert all(list(getattr(opt, slot)) == ["other"] for slot in opt.slots)
+
+
+@pytest.mark.parametrize("steps", [0, 2], ids=["first update", "later update"])
+@pytest.mark.parametrize("lr", ["0.1", None, 1j, [0.1]])
+def test_a_learning_rate_that_is_no_number(pair, lr, steps):
+    ref_opt, comp_opt = pair()
+    ref, comp = (values(0, ["W1", "b1", "W2"]) for _ in range(2))
+    grads = values(1, ["W1", "b1", "W2"])
+    for _ in range(steps):
+        assert_step(ref_opt, comp_opt, ref, comp, grads, grads)
+    good, comp_opt.lr = comp_opt.lr, lr
+    assert_refused(comp_opt, comp, grads, (TypeError, ValueError))
+    comp_opt.lr = good
+    assert_unharmed(ref_opt, comp_opt, ref, comp)
+
+
+@pytest.mark.parametrize("lr", [300, -1])
+def test_a_whole_number_as_learning_rate_beside_gradients_of_bytes(pair, lr):
+    """It is a number like any other, though NumPy would not multiply it with a byte; and nothing is done by half."""
+    ref_opt, comp_opt = pair(lr=float(lr))
+    comp_opt.lr = lr
+    ref, comp = (values(0, ["W1", "b1"]) for _ in range(2))
+    grads = values(1, ["W1"]) | {"b1": np.ones(SHAPE, np.uint8)}
+    assert_step(ref_opt, comp_opt, ref, comp, grads, grads)

@@ -1,0 +1,206 @@
+"""The engine from below: what it reads of arrays, how it cuts its work, and what it leaves as it was."""
+
+import ctypes
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+import fastoptim as fo
+from fastoptim.kernels import launch, ndarray, rules
+from fastoptim.kernels.fuse import fuse
+from fastoptim.kernels.jit import DISABLED
+
+
+@pytest.fixture
+def launches(monkeypatch):
+    """A list of (total, parallel?) that grows with every kernel that runs."""
+    seen = []
+    serial, parallel = launch._run, launch._run_parallel
+    monkeypatch.setattr(launch, "_run", lambda *args: (seen.append((args[2], False)), serial(*args)))
+    monkeypatch.setattr(launch, "_run_parallel", lambda *args: (seen.append((args[2], True)), parallel(*args)))
+    return seen
+
+
+def arrays(n_arrays=10, size=7, dtype=np.float32):
+    rng = np.random.default_rng(0)
+    return {k: rng.standard_normal(size).astype(dtype) for k in range(n_arrays)}
+
+
+def test_an_update_of_flat_dicts_is_one_kernel_call(launches):
+    params, grads = fo.flatten(arrays()), fo.flatten(arrays())
+    opt = fo.Adam()
+    for _ in range(3):
+        launches.clear()
+        opt.update(params, grads)
+        assert launches == [(70, False)]
+    plan = opt._plan
+    opt.update(params, fo.flatten(arrays()))
+    assert opt._plan is not plan  # Another layout object is compared once; then it is known.
+    plan = opt._plan
+    opt.update(params, type(grads)(grads.layout, {grads.flat.dtype: grads.flat + 1}))
+
+
+def test_separate_arrays_are_one_kernel_call_for_each_dtype(launches):
+    params = {**arrays(5), **{f"d{k}": a for k, a in arrays(3, 7, np.float64).items()}}
+    opt = fo.Adam()
+    for _ in range(3):
+        launches.clear()
+        opt.update(params, {key: a.copy() for key, a in params.items()})
+        assert sorted(launches) == [(21, False), (35, False)]
+
+
+def test_fresh_gradients_need_no_new_plan():
+    opt, params = fo.Adam(), arrays()
+    opt.update(params, arrays())
+    plan = opt._plan
+    for _ in range(3):
+        opt.update(params, arrays())
+    assert opt._plan is plan
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda a: a.copy(),
+        lambda a: a.astype(np.float64),
+        lambda a: a.reshape(1, -1),
+        lambda a: np.repeat(a, 2)[::2],
+        lambda a: a[::-1],
+        lambda a: np.frombuffer(b"\0" + a.tobytes(), np.uint8)[1:].view(a.dtype),
+        lambda a: a.astype(">f4"),
+    ],
+)
+def test_what_the_plan_no_longer_fits_is_noticed(change):
+    """`refresh` is false for a gradient or a parameter that is not what the table says."""
+    params, grads = arrays(2), arrays(2)
+    opt = fo.SGD()
+    opt.update(params, grads)
+    plan = opt._plan
+    assert plan.renew(params, grads)
+    other = change(grads[1])
+    if other.flags.c_contiguous and other.flags.aligned and (other.dtype, other.shape) == (np.float32, (7,)):
+        assert plan.renew(params, {**grads, 1: other})
+    else:
+        assert not plan.renew(params, {**grads, 1: other})
+    assert not plan.renew({**params, 1: change(params[1])}, grads)
+
+
+@pytest.mark.parametrize("stranger", [None, 1.5, [1.0] * 7, "text", np.float32(1), np.ma.ones(7, np.float32), object()])
+def test_an_object_that_is_no_array_is_never_read_as_one(stranger):
+    params, grads = arrays(2), arrays(2)
+    opt = fo.SGD()
+    opt.update(params, grads)
+    assert not opt._plan.renew(params, {**grads, 1: stranger})
+
+
+def test_flags_are_read_as_numpy_tells_them():
+    for array in (np.ones((2, 3)), np.asfortranarray(np.ones((2, 3))), np.ones((4, 6))[::2, ::2], np.ones(3)):
+        for writeable in (True, False):
+            array.flags.writeable = writeable
+            flags = array.flags
+            expected = flags.c_contiguous * 1 + flags.f_contiguous * 2 + flags.aligned * 0x100 + flags.writeable * 0x400
+            assert ndarray.kept_flags(id(array)) == expected
+
+
+@pytest.mark.parametrize("total", [1, 63, 64, 65, 1000, 70_000])
+@pytest.mark.parametrize("parts", [1, 2, 3, 7, 64])
+def test_parts_cover_the_range_once(total, parts, monkeypatch):
+    if DISABLED and total > 1000:
+        pytest.skip("plain Python is too slow for that many elements")
+    monkeypatch.setattr(launch, "_PARALLEL_FROM", 0)
+    params = arrays(3, total, np.float64)
+    ref = {key: a - np.ones(total) for key, a in params.items()}
+    with fo.num_threads(parts):
+        fo.SGD(lr=1.0).update(params, {key: np.ones(total) for key in params})
+    for key, a in ref.items():
+        assert_array_equal(params[key], a)
+
+
+def test_num_threads_belongs_to_a_thread_and_ends_with_its_block(launches):
+    big = {"w": np.ones(300_000 if not DISABLED else 20_000, np.float32)}
+    opt = fo.SGD()
+
+    def update():
+        launches.clear()
+        opt.update(big, big_gradient)
+        return launches[0][1]
+
+    big_gradient = {"w": np.zeros_like(big["w"])}
+    usually = update()
+    with fo.num_threads(1):
+        assert update() is False
+        with fo.num_threads(2):
+            other = []
+            thread = threading.Thread(target=lambda: other.append(launch._setting.parts))
+            thread.start()
+            thread.join()
+        assert other == [None]
+        assert update() is False
+    assert update() is usually
+
+
+@pytest.mark.compiled
+def test_loops_are_vectorized(tmp_path):
+    """Packed square roots and divisions, and no other: else the kernel is several times slower."""
+    source = """
+        import numpy as np, platform, sys
+        from fastoptim.kernels import rules
+        from fastoptim.kernels.fuse import fuse
+        assembly = fuse(rules.adam, 2, np.float32)._library.get_asm_str()
+        sys.stdout.write(assembly)
+    """
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, "-c", textwrap.dedent(source)]
+    assembly = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    packed = ("sqrtps", "divps") if "ldmxcsr" in assembly else ("fsqrt.4s", "fdiv.4s")
+    text = assembly.replace("\t", " ").replace("v4f32", "4s")
+    assert all(name in text or name.replace(".4s", "") + " v" in text for name in packed)
+    assert "fmadd" not in assembly
+    assert "fmla" not in assembly
+
+
+@pytest.mark.compiled
+def test_vanishing_moments_become_zero_and_the_processor_is_left_as_it_was():
+    smallest = np.float32(np.finfo(np.float32).tiny)
+    with fo.num_threads(2):
+        opt, params = fo.Momentum(), {"w": np.zeros(100_000, np.float32)}
+        opt.update(params, {"w": np.zeros(100_000, np.float32)})
+        opt.v["w"][:] = smallest
+        opt.update(params, {"w": np.zeros(100_000, np.float32)})
+    assert_array_equal(opt.v["w"], 0)
+    assert ctypes.c_float(float(smallest)).value / 2 != 0
+    assert (np.full(4, smallest) / np.float32(2) != 0).all()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.compiled
+def test_a_forked_child_updates_serially():
+    """GNU OpenMP ends a child that enters a parallel region; the child must come back with a result."""
+    source = """
+        import os, warnings
+        import numpy as np
+        import fastoptim as fo
+
+        params, grads = {"w": np.zeros(100_000)}, {"w": np.ones(100_000)}
+        opt = fo.SGD(lr=1.0)
+        opt.update(params, grads)
+        pid = os.fork()
+        if pid == 0:
+            opt.update(params, grads)
+            os._exit(7 if (params["w"] == -2).all() else 1)
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+    """
+    command = [sys.executable, "-c", textwrap.dedent(source)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "7"
+
+
+def test_a_kernel_is_made_once():
+    assert fuse(rules.sgd, 0, np.float64) is fuse(rules.sgd, 0, np.float64)
+    assert fuse(rules.sgd, 0, np.float64) is not fuse(rules.sgd, 0, np.float32)

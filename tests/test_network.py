@@ -1,0 +1,290 @@
+"""`MultiLayerNet` beside a NumPy network that is written layer by layer."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+import fastoptim as fo
+import naive
+from naive import assert_bits
+
+DEPTHS = [[], [5], [6, 4], [7, 5, 6, 4]]
+SIZES = {"input_size": 8, "output_size": 4}
+
+
+def batch(seed, n=9, one_hot=False, dtype=np.float64):
+    rng = np.random.default_rng(seed)
+    x = rng.integers(0, 5, (n, 8)).astype(dtype) if dtype == np.uint8 else rng.normal(size=(n, 8)).astype(dtype)
+    t = rng.integers(0, 4, n)
+    return x, np.eye(4)[t] if one_hot else t
+
+
+def nets(hidden=(6, 5), dtype=np.float64, seed=0, **options):
+    """The oracle's and the library's network with the same weights."""
+    arguments = SIZES | {"hidden_size_list": list(hidden)} | options
+    np.random.seed(seed)
+    ref = naive.MultiLayerNet(**arguments)
+    return ref, fo.MultiLayerNet(**arguments, dtype=dtype, seed=seed)
+
+
+def assert_close(ref, comp, rtol=0, atol=1e-10):
+    assert set(ref) == set(comp)
+    for key, a in ref.items():
+        assert comp[key].shape == a.shape
+        assert_allclose(comp[key], a, rtol=rtol, atol=atol, err_msg=key)
+
+
+@pytest.mark.parametrize("init", ["relu", "he", "xavier", "sigmoid", 0.01, 1])
+@pytest.mark.parametrize("hidden", DEPTHS)
+def test_initial_weights_are_the_notes(hidden, init):
+    """From the global generator and from `seed` alike, in either dtype; `seed` leaves the global generator alone."""
+    ref, comp = nets(hidden, weight_init_std=init, seed=3)
+    arguments = SIZES | {"hidden_size_list": hidden, "weight_init_std": init}
+    np.random.seed(3)
+    from_global = fo.MultiLayerNet(**arguments, dtype=np.float64)
+    after = np.random.random()
+    np.random.seed(3)
+    naive.MultiLayerNet(**arguments)
+    assert np.random.random() == after
+
+    assert list(comp.params) == list(ref.params)
+    for key, a in ref.params.items():
+        assert_bits(a, comp.params[key], key)
+        assert_bits(a, from_global.params[key], key)
+        assert_bits(a.astype(np.float32), nets(hidden, np.float32, 3, weight_init_std=init)[1].params[key], key)
+
+    np.random.seed(4)
+    expected = np.random.random()
+    np.random.seed(4)
+    fo.MultiLayerNet(**arguments, seed=3)
+    assert np.random.random() == expected
+
+
+def test_defaults():
+    np.random.seed(0)
+    net = fo.MultiLayerNet(8, [6, 5], 4)
+    ref, _ = nets()
+    assert all(a.dtype == np.float32 for a in net.params.values())
+    assert_close(ref.params, net.params, atol=1e-6)
+    x, t = batch(1)
+    assert_allclose(net.loss(x, t), ref.loss(x, t), rtol=1e-5)
+    assert not np.array_equal(fo.MultiLayerNet(8, [6, 5], 4).params["W1"], net.params["W1"])
+
+
+@pytest.mark.parametrize("one_hot", [False, True])
+@pytest.mark.parametrize("decay", [0, 0.1])
+@pytest.mark.parametrize("activation", ["relu", "sigmoid"])
+@pytest.mark.parametrize("hidden", DEPTHS)
+def test_fifty_steps(hidden, activation, decay, one_hot):
+    ref, comp = nets(hidden, activation=activation, weight_init_std=activation, weight_decay_lambda=decay)
+    ref_opt, comp_opt = naive.Momentum(0.1), fo.Momentum(0.1)
+    for step in range(50):
+        x, t = batch(step, n=1 + step % 7, one_hot=one_hot)
+        grads = ref.gradient(x, t), comp.gradient(x, t)
+        assert_close(*grads)
+        ref_opt.update(ref.params, grads[0])
+        comp_opt.update(comp.params, grads[1])
+        assert_close(ref.params, comp.params)
+        assert_allclose(comp.loss(x, t), ref.loss(x, t), rtol=0, atol=1e-10)
+        assert_allclose(comp.predict(x), ref.predict(x), rtol=0, atol=1e-10)
+        assert comp.accuracy(x, t) == ref.accuracy(x, t)
+    start, _ = nets(hidden, activation=activation, weight_init_std=activation)
+    assert abs(start.params["W1"] - comp.params["W1"]).max() > 0.01
+
+
+@pytest.mark.parametrize("one_hot", [False, True])
+@pytest.mark.parametrize("decay", [0, 0.1])
+@pytest.mark.parametrize("activation", ["relu", "sigmoid"])
+@pytest.mark.parametrize("hidden", [[], [6, 5]])
+def test_gradient_is_the_numerical_gradient(hidden, activation, decay, one_hot):
+    ref, comp = nets(hidden, activation=activation, weight_decay_lambda=decay)
+    for key in ref.params:
+        # With biases of zero, a unit over a layer that is all dead would stand exactly at the kink of relu.
+        if key.startswith("b"):
+            ref.params[key] += 0.3
+            comp.params[key] += 0.3
+    x, t = batch(1, one_hot=one_hot)
+    before = {key: a.copy() for key, a in comp.params.items()}
+    numerical = comp.numerical_gradient(x, t)
+    for key, a in before.items():
+        # Each parameter was moved to and fro; what is left of that is nothing.
+        assert_bits(a, comp.params[key], key)
+    assert_close(ref.numerical_gradient(x, t), numerical, atol=1e-9)
+    # Back-propagation leaves out the 1e-7 in the logarithm, which is about 1e-7 over the probability of the label.
+    assert_close(numerical, comp.gradient(x, t), atol=1e-5)
+    assert max(abs(g).max() for g in numerical.values()) > 0.01
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("x_dtype", [np.float32, np.float64, np.uint8])
+@pytest.mark.parametrize("t_dtype", [np.uint8, np.int32, np.int64, "one-hot int", "one-hot float32"])
+def test_dtypes_of_data(dtype, x_dtype, t_dtype):
+    """Whatever comes in, the network works in its own dtype, and the data stay as they are."""
+    ref, comp = nets(dtype=dtype, weight_init_std=0.1)
+    x, t = batch(2, dtype=x_dtype)
+    t = np.eye(4, dtype=t_dtype.split()[1])[t] if isinstance(t_dtype, str) else t.astype(t_dtype)
+    copies = x.copy(), t.copy()
+    tolerance = 1e-10 if dtype is np.float64 else 1e-5
+    assert comp.predict(x).dtype == dtype
+    assert comp.predict(x).shape == (9, 4)
+    grads = comp.gradient(x, t)
+    assert all(grads[key].dtype == dtype and grads[key].shape == a.shape for key, a in comp.params.items())
+    assert_close(ref.gradient(x, t), grads, atol=tolerance)
+    assert_allclose(comp.predict(x), ref.predict(x), rtol=0, atol=tolerance)
+    assert_allclose(comp.loss(x, t), ref.loss(x, t), rtol=tolerance)
+    assert comp.accuracy(x, t) == ref.accuracy(x, t)
+    assert np.ndim(comp.loss(x, t)) == np.ndim(comp.accuracy(x, t)) == 0
+    for before, after in zip(copies, (x, t), strict=True):
+        assert_bits(before, after)
+
+
+LAYOUTS = {
+    "Fortran": np.asfortranarray,
+    "strided": lambda a: np.repeat(a, 2, axis=1)[:, ::2],
+    "reversed": lambda a: np.flip(np.flip(a).copy()),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+def test_layouts_of_data(layout):
+    ref, comp = nets()
+    x, t = batch(3, one_hot=True)
+    for laid in (layout(x), t), (x, layout(t)), (layout(x), layout(t)):
+        assert_close(ref.gradient(x, t), comp.gradient(*laid))
+        assert_allclose(comp.loss(*laid), ref.loss(x, t), rtol=1e-10)
+        assert comp.accuracy(*laid) == ref.accuracy(x, t)
+        assert_allclose(comp.predict(laid[0]), ref.predict(x), rtol=1e-10)
+
+
+def test_loss_with_weight_decay_by_hand():
+    """Equal scores give log(classes); what is more is the weights' own."""
+    net = fo.MultiLayerNet(8, [], 4, weight_decay_lambda=0.3, dtype=np.float64, seed=0)
+    x, t = batch(4)
+    expected = 0.15 * np.sum(net.params["W1"] ** 2) - np.log(0.25 + 1e-7)
+    assert_allclose(net.loss(0 * x, t), expected, rtol=1e-12)
+
+
+def test_confident_and_wrong():
+    """Large scores neither overflow nor reach log(0): that is what the shift and the 1e-7 are for."""
+    net = fo.MultiLayerNet(8, [], 4, dtype=np.float64, seed=0)
+    net.params["b1"][:] = [1e4, 0, 0, -1e4]
+    x, _ = batch(5, n=2)
+    assert_allclose(net.loss(0 * x, np.array([0, 3])), (-np.log(1 + 1e-7) - np.log(1e-7)) / 2, rtol=1e-9)
+    assert all(np.isfinite(g).all() for g in net.gradient(x, np.array([0, 3])).values())
+
+
+def test_accuracy_of_two_out_of_three():
+    net = fo.MultiLayerNet(3, [], 3, dtype=np.float64)
+    net.params["W1"][:] = np.eye(3)
+    x, t = np.eye(3), np.array([0, 1, 1])
+    assert net.accuracy(x, t) == pytest.approx(2 / 3)
+    assert net.accuracy(x, np.eye(3)[t]) == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_assigned_weights_have_effect(order):
+    """On prediction, on the gradient, and on every update after it."""
+    ref, comp = nets()
+    ref_opt, comp_opt = naive.Adam(0.01), fo.Adam(0.01)
+    for step in range(6):
+        x, t = batch(step)
+        if step == 3:
+            w = np.random.default_rng(0).normal(size=(8, 6))
+            ref.params["W1"], comp.params["W1"] = w.copy(), np.array(w, order=order)
+            ref.params["b2"], comp.params["b2"] = np.ones(5), np.ones(5)
+        assert_allclose(comp.predict(x), ref.predict(x), rtol=0, atol=1e-10)
+        grads = ref.gradient(x, t), comp.gradient(x, t)
+        assert_close(*grads)
+        ref_opt.update(ref.params, grads[0])
+        comp_opt.update(comp.params, grads[1])
+    assert_close(ref.params, comp.params)
+
+
+def test_weights_written_in_place_have_effect():
+    ref, comp = nets()
+    x, _ = batch(6)
+    for net in ref, comp:
+        net.params["W2"][:, 1] = 0.5
+        net.params["b1"] += 1
+    assert_allclose(comp.predict(x), ref.predict(x), rtol=0, atol=1e-10)
+
+
+def test_results_belong_to_the_caller():
+    """A later call changes nothing that an earlier one returned, and a caller's change nothing in later results."""
+    _, net = nets()
+    x, t = batch(7)
+    grads, scores = net.gradient(x, t), net.predict(x)
+    copies = {key: g.copy() for key, g in grads.items()}, scores.copy()
+    for seed in range(5):
+        net.gradient(*batch(seed))
+        net.loss(*batch(seed))
+        net.predict(batch(seed)[0])
+    for key, g in copies[0].items():
+        assert_bits(g, grads[key], key)
+        grads[key][...] = 0
+    assert_bits(copies[1], scores)
+    for key, g in net.gradient(x, t).items():
+        assert_bits(copies[0][key], g, key)
+
+
+def test_gradients_may_be_kept_and_added():
+    """As one who sums gradients over several batches does."""
+    ref, comp = nets()
+    kept = [(ref.gradient(*batch(seed)), comp.gradient(*batch(seed))) for seed in range(4)]
+    total = tuple({key: sum(grads[side][key] for grads in kept) for key in ref.params} for side in (0, 1))
+    assert_close(*total)
+
+
+def test_one_sample():
+    ref, comp = nets()
+    x, t = batch(8, n=1)
+    assert comp.predict(x).shape == (1, 4)
+    assert_close(ref.gradient(x, t), comp.gradient(x, t))
+
+
+# What the batch is changed to, and what the message says.
+BAD = {
+    "too many inputs": (lambda x, t: (np.repeat(x, 2, axis=1), t), "8"),
+    "too few inputs": (lambda x, t: (x[:, :7], t), "8"),
+    "images": (lambda x, t: (x.reshape(9, 1, 2, 4), t), "8"),
+    "too few labels": (lambda x, t: (x, t[:8]), "8|9"),
+    "too many labels": (lambda x, t: (x, np.append(t, 0)), "9|10"),
+    "too few rows of labels": (lambda x, t: (x, np.eye(4)[t[:8]]), "8|9"),
+    "too many classes": (lambda x, t: (x, np.eye(5)[t]), "4"),
+    "too few classes": (lambda x, t: (x, np.eye(4)[t][:, :3]), "4"),
+    "label too large": (lambda x, t: (x, np.where(t == t[4], 4, t)), "4|label|class"),
+    "negative label": (lambda x, t: (x, np.where(t == t[4], -1, t)), "-1|label|class"),
+    "complex inputs": (lambda x, t: (x + 0j, t), "complex|float|real"),
+}
+
+
+@pytest.mark.parametrize("method", ["gradient", "loss", "accuracy"])
+@pytest.mark.parametrize("bad", BAD)
+def test_bad_data(method, bad):
+    change, expected = BAD[bad]
+    if method == "accuracy" and "label" in bad and "labels" not in bad:
+        pytest.skip("A label that no score can reach may count as missed.")
+    _, net = nets()
+    with pytest.raises((ValueError, TypeError), match=expected):
+        getattr(net, method)(*change(*batch(9)))
+
+
+@pytest.mark.parametrize("bad", ["too many inputs", "too few inputs", "images"])
+def test_bad_inputs_of_predict(bad):
+    change, expected = BAD[bad]
+    with pytest.raises(ValueError, match=expected):
+        nets()[1].predict(change(*batch(9))[0])
+
+
+def test_other_networks_compile_nothing(compiled):
+    for sizes, n in [((8, [6, 5], 4), 9), ((3, [], 2), 1), ((5, [4] * 6, 3), 20), ((7, [1], 2), 2)]:
+        for activation in "relu", "sigmoid":
+            net = fo.MultiLayerNet(*sizes, activation=activation, weight_decay_lambda=0.1 * n)
+            x, t = np.ones((n, sizes[0]), np.float32), np.arange(n) % sizes[2]
+            net.predict(x)
+            net.loss(x, t)
+            net.accuracy(x, t)
+            fo.SGD().update(net.params, net.gradient(x, t))
+        if n == 9:
+            compiled.clear()
+    assert compiled == []
