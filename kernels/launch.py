@@ -6,6 +6,9 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from statistics import median
+from time import perf_counter
+from typing import Any
 
 import numba
 from numba import prange
@@ -13,10 +16,16 @@ from numba import prange
 from fastoptim.kernels.jit import jit, parallel_jit
 from fastoptim.kernels.memory import call
 
-__all__ = ["launch", "num_threads"]
+__all__ = ["Pace", "num_threads"]
 
 _PARALLEL_FROM = 16_384
-"""Elements from which two threads are faster than one: starting them costs as much as updating some ten thousand."""
+"""Elements below which no machine gains by a second thread: to start it costs as much as updating some ten thousand."""
+
+_TRIALS = 3
+"""Runs by which one thread and several are compared, again and again after ever more updates."""
+_FIRST_INTERVAL, _LAST_INTERVAL = 256, 16_384
+_MUCH = 4
+"""How many times as long as usual is a reason to think again."""
 
 _ALIGNMENT = 64
 """Parts begin at multiples of this many elements, so that no two threads write to one cache line."""
@@ -27,6 +36,7 @@ _SAFE_LAYERS = {"omp", "tbb"}
 
 class _Setting(threading.local):
     parts: int | None = None
+    is_compiled = False
 
 
 _setting = _Setting()
@@ -47,8 +57,9 @@ if hasattr(os, "register_at_fork"):
 def num_threads(n: int) -> Iterator[None]:
     """Cut the updates of this Python thread into ``n`` parts, to run side by side.
 
-    Only how long an update takes depends on it, never a result. Numba's own setting is left as it is, and limits how
-    many parts run at a time: ``NUMBA_NUM_THREADS``, or what ``numba.set_num_threads`` said last.
+    Only how long an update takes depends on it, never a result. Without it, an update tries now and again whether
+    several threads are faster than one. Numba's own setting is left as it is, and limits how many parts run at a time:
+    ``NUMBA_NUM_THREADS``, or what ``numba.set_num_threads`` said last.
 
     Parameters
     ----------
@@ -65,9 +76,9 @@ def num_threads(n: int) -> Iterator[None]:
     --------
     >>> import fastoptim as fo
     >>> import numpy as np
-    >>> opt, params = fo.SGD(lr=1.0), {"w": np.ones(1_000_000)}
+    >>> opt, params = fo.SGD(lr=1.0), {"w": np.ones(10_000)}
     >>> with fo.num_threads(1):
-    ...     opt.update(params, {"w": np.ones(1_000_000)})
+    ...     opt.update(params, {"w": np.ones(10_000)})
     >>> float(params["w"].sum())
     0.0
     """
@@ -80,13 +91,11 @@ def num_threads(n: int) -> Iterator[None]:
         _setting.parts = before
 
 
-def _parts() -> int:
+def _threads() -> int:
     if _forked:
         return 1
-    available = numba.get_num_threads()
-    if numba.threading_layer() not in _SAFE_LAYERS:
-        return 1
-    return available if _setting.parts is None else _setting.parts
+    available = int(numba.get_num_threads())
+    return available if numba.threading_layer() in _SAFE_LAYERS else 1
 
 
 @jit
@@ -103,9 +112,68 @@ def _run_parallel(kernel, rows, total, parts):
         call(kernel, rows, start, stop)
 
 
-def launch(kernel: int, rows: int, total: int) -> None:
-    """Run the kernel at an address over ``total`` elements of the table of rows at another."""
-    if total < _PARALLEL_FROM or _setting.parts == 1 or (parts := _parts()) == 1:
+class Pace:
+    """Whether several threads are faster than one for one piece of work; found by trying, now and again.
+
+    No rule of thumb will do. On the same machine and for the same million elements, two threads are twice as fast as
+    one in a loop of updates alone, and ten times slower right after a product by OpenBLAS: its idle threads keep their
+    cores for some milliseconds more, and the threads of OpenMP wait for one. No result depends on the choice.
+    """
+
+    __slots__ = ("_interval", "_left", "_parallel", "_times", "_usual")
+
+    def __init__(self) -> None:
+        self._parallel = False
+        self._left = 0
+        self._interval = _FIRST_INTERVAL
+        self._usual = 0.0
+        self._times: dict[bool, list[float]] = {False: [], True: []}
+
+    def launch(self, kernel: Any, rows: int, total: int) -> None:
+        """Run the kernel at an address over ``total`` elements of the table of rows at another."""
+        parts = _setting.parts
+        if total < _PARALLEL_FROM or parts == 1:
+            _run(kernel, rows, total)
+        elif parts is None and self._left and not self._parallel:
+            self._left -= 1
+            _run(kernel, rows, total)
+        elif (threads := _threads()) == 1:
+            _run(kernel, rows, total)
+        elif parts is not None:
+            _run_parallel(kernel, rows, total, parts)
+        elif not self._left:
+            self._try(kernel, rows, total, threads)
+        else:
+            self._left -= 1
+            if _timed(kernel, rows, total, threads) > _MUCH * self._usual:
+                self._left = 0
+
+    def _try(self, kernel: Any, rows: int, total: int, threads: int) -> None:
+        if not _Setting.is_compiled:
+            # What the first call compiles or loads is not to count.
+            _run_parallel(kernel, rows, 0, 1)
+            _Setting.is_compiled = True
+        # The usual way is timed first, then the other, of which one very bad run is enough.
+        other = len(self._times[self._parallel]) >= _TRIALS
+        parallel = self._parallel is not other
+        times = self._times[parallel]
+        times.append(_timed(kernel, rows, total, threads if parallel else 1))
+        if not other:
+            self._usual = median(times)
+        elif len(times) >= _TRIALS or times[-1] > _MUCH * self._usual:
+            self._interval = min(2 * self._interval, _LAST_INTERVAL)
+            if median(times) < self._usual:
+                self._parallel, self._usual, self._interval = parallel, median(times), _FIRST_INTERVAL
+            self._left = self._interval
+            self._times = {False: [], True: []}
+
+
+def _timed(kernel: Any, rows: int, total: int, parts: int) -> float:
+    start = perf_counter()
+    if parts == 1:
         _run(kernel, rows, total)
     else:
         _run_parallel(kernel, rows, total, parts)
+    return perf_counter() - start
+
+

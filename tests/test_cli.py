@@ -12,6 +12,8 @@ from fastoptim.cli import main
 from fastoptim.compare import Comparison
 from fastoptim.mnist import MnistUnavailableError
 
+pytestmark = pytest.mark.compiled
+
 SMALL = ["--data", "digits", "--hidden", "8", "--batch-size", "16"]
 
 

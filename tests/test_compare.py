@@ -10,6 +10,8 @@ from fastoptim._files import replacing
 from fastoptim.compare import OPTIMIZERS, Comparison, Data, Settings, load_data
 from fastoptim.mnist import MnistUnavailableError
 
+pytestmark = pytest.mark.compiled
+
 
 @pytest.fixture(scope="module")
 def data():
@@ -28,7 +30,6 @@ def curves(comparison):
     return {run.name: run.losses for run in comparison.runs}
 
 
-@pytest.mark.compiled
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_each_curve_is_that_of_the_plain_loop(data, dtype):
     comp = train(data, iterations=230, optimizers=OPTIMIZERS, dtype=dtype, threads=2)
@@ -136,7 +137,6 @@ def test_error_in_a_worker_is_raised(data):
         comp.train()
 
 
-@pytest.mark.compiled
 def test_learns_to_tell_digits():
     comp = Comparison(load_data("digits"), Settings(iterations=400, hidden=[40], optimizers=["Adam", "momentum"]))
     comp.train()

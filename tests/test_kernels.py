@@ -123,26 +123,55 @@ def test_parts_cover_the_range_once(total, parts, monkeypatch):
 
 
 def test_num_threads_belongs_to_a_thread_and_ends_with_its_block(launches):
-    big = {"w": np.ones(300_000 if not DISABLED else 20_000, np.float32)}
-    opt = fo.SGD()
+    size = 20_000
+    params, grads, opt = {"w": np.ones(size, np.float32)}, {"w": np.zeros(size, np.float32)}, fo.SGD()
 
-    def update():
+    def is_parallel():
         launches.clear()
-        opt.update(big, big_gradient)
-        return launches[0][1]
+        opt.update(params, grads)
+        return launches[-1][1]
 
-    big_gradient = {"w": np.zeros_like(big["w"])}
-    usually = update()
     with fo.num_threads(1):
-        assert update() is False
+        assert not is_parallel()
         with fo.num_threads(2):
+            assert is_parallel()
             other = []
             thread = threading.Thread(target=lambda: other.append(launch._setting.parts))
             thread.start()
             thread.join()
-        assert other == [None]
-        assert update() is False
-    assert update() is usually
+            assert other == [None]
+        assert not is_parallel()
+    assert launch._setting.parts is None
+
+
+@pytest.mark.parametrize("faster", [False, True])
+def test_the_faster_way_is_found_and_left_when_it_slows_down(faster, monkeypatch):
+    clock, parallel_runs = [0.0], []
+    cost = {False: 1.0, True: 0.5 if faster else 2.0}
+
+    def run(parallel):
+        parallel_runs.append(parallel)
+        clock[0] += cost[parallel]
+
+    monkeypatch.setattr(launch, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(launch, "_threads", lambda: 2)
+    monkeypatch.setattr(launch, "_run", lambda *_: run(False))
+    monkeypatch.setattr(launch, "_run_parallel", lambda *_: run(True))
+    pace = launch.Pace()
+
+    def share_of_parallel_runs():
+        parallel_runs.clear()
+        for _ in range(200):
+            pace.launch(0, 0, 10**6)
+        return sum(parallel_runs) / 200
+
+    share_of_parallel_runs()
+    assert abs(share_of_parallel_runs() - faster) < 0.05
+    if faster:
+        cost[True] = 100.0
+        assert share_of_parallel_runs() < 0.05
+        cost[True] = 0.5
+        assert [share_of_parallel_runs() for _ in range(10)][-1] > 0.9
 
 
 @pytest.mark.compiled

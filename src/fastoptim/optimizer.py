@@ -39,7 +39,8 @@ class _Slot:
             layout = Layout.of(value.items())
             state = {name: FlatDict.zeros(layout) for name in optimizer.slots}
         if value.keys() != state[self.name].keys():
-            raise KeyError(f"{self.name} has the keys {list(state[self.name])}, not {list(value)}; set it to None first")
+            known = list(state[self.name])
+            raise KeyError(f"state {self.name!r} has the keys {known}, not {list(value)}; set it to None first")
         state[self.name].update(value)
         optimizer._state = state
 

@@ -16,7 +16,7 @@ from numpy.lib.array_utils import byte_bounds
 from fastoptim.entries import KERNEL_TYPES, Array, Entry, State, attach
 from fastoptim.kernels import ndarray as row
 from fastoptim.kernels.fuse import fuse, n_scalars
-from fastoptim.kernels.launch import launch
+from fastoptim.kernels.launch import Pace
 from fastoptim.parameters import FlatDict, Layout, packed_strides
 
 __all__ = ["Plan"]
@@ -96,12 +96,13 @@ class _Launch:
             words[row.COUNT] = entry.p.size
             words[row.P :] = [_address(array) for array in (entry.p, entry.g, *entry.slots)]
         self.rows = _address(self.table)
+        self.pace = Pace()
         self.keys = [entry.key for entry in entries]
         # The rows hold addresses, so what they point to for more than one step must live as long as they do.
         self.arrays = [(entry.value, entry.p, *entry.slots) for entry in entries]
 
     def __call__(self, _scalars: tuple[float, ...]) -> None:
-        launch(self.kernel, self.rows, self.total)
+        self.pace.launch(self.kernel, self.rows, self.total)
 
 
 @dataclass(frozen=True, slots=True)
