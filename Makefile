@@ -31,7 +31,7 @@ clean: ## delete all that was built, compiled or installed
 # One environment; a stamp for each extra says that it is installed as pyproject.toml has it now.
 $(VENV)/.%: pyproject.toml | $(VENV)/bin/python
 	$(RUN) pip install --quiet --editable '.[$*]'
-	touch $@
+	@touch $@
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -175,5 +175,3 @@ def _timed(kernel: Any, rows: int, total: int, parts: int) -> float:
     else:
         _run_parallel(kernel, rows, total, parts)
     return perf_counter() - start
-
-
