@@ -16,7 +16,7 @@ from numba import prange
 from fastoptim.kernels.jit import jit, parallel_jit
 from fastoptim.kernels.memory import call
 
-__all__ = ["Pace", "num_threads"]
+__all__ = ["Launch", "num_threads"]
 
 _PARALLEL_FROM = 16_384
 """Elements below which no machine gains by a second thread: to start it costs as much as updating some ten thousand."""
@@ -112,52 +112,63 @@ def _run_parallel(kernel, rows, total, parts):
         call(kernel, rows, start, stop)
 
 
-class Pace:
-    """Whether several threads are faster than one for one piece of work; found by trying, now and again.
+class Launch:
+    """A kernel over a table of rows, run by one thread or by several; which is faster is found by trying now and again.
 
     No rule of thumb will do. On the same machine and for the same million elements, two threads are twice as fast as
     one in a loop of updates alone, and ten times slower right after a product by OpenBLAS: its idle threads keep their
     cores for some milliseconds more, and the threads of OpenMP wait for one. No result depends on the choice.
+
+    Parameters
+    ----------
+    kernel : int
+        Address of a native function ``(rows, start, stop)``.
+    rows : int
+        Address of the table of rows.
+    total : int
+        Number of elements in all rows.
     """
 
-    __slots__ = ("_interval", "_left", "_parallel", "_times", "_usual")
+    __slots__ = ("_interval", "_left", "_parallel", "_times", "_usual", "_work", "total")
 
-    def __init__(self) -> None:
+    def __init__(self, kernel: Any, rows: int, total: int) -> None:
+        self.total = total
+        self._work = (kernel, rows, total)
         self._parallel = False
         self._left = 0
         self._interval = _FIRST_INTERVAL
         self._usual = 0.0
         self._times: dict[bool, list[float]] = {False: [], True: []}
 
-    def launch(self, kernel: Any, rows: int, total: int) -> None:
-        """Run the kernel at an address over ``total`` elements of the table of rows at another."""
-        parts = _setting.parts
-        if total < _PARALLEL_FROM or parts == 1:
-            _run(kernel, rows, total)
+    def run(self) -> None:
+        """Run the kernel once over all elements."""
+        if self.total < _PARALLEL_FROM or (parts := _setting.parts) == 1:
+            _run(*self._work)
         elif parts is None and self._left and not self._parallel:
             self._left -= 1
-            _run(kernel, rows, total)
+            _run(*self._work)
         elif (threads := _threads()) == 1:
-            _run(kernel, rows, total)
+            _run(*self._work)
         elif parts is not None:
-            _run_parallel(kernel, rows, total, parts)
+            _run_parallel(*self._work, parts)
         elif not self._left:
-            self._try(kernel, rows, total, threads)
+            self._try(threads)
         else:
             self._left -= 1
-            if _timed(kernel, rows, total, threads) > _MUCH * self._usual:
+            if self._timed(threads) > _MUCH * self._usual:
                 self._left = 0
 
-    def _try(self, kernel: Any, rows: int, total: int, threads: int) -> None:
+    def _try(self, threads: int) -> None:
         if not _Setting.is_compiled:
             # What the first call compiles or loads is not to count.
+            kernel, rows, _ = self._work
             _run_parallel(kernel, rows, 0, 1)
             _Setting.is_compiled = True
         # The usual way is timed first, then the other, of which one very bad run is enough.
         other = len(self._times[self._parallel]) >= _TRIALS
         parallel = self._parallel is not other
         times = self._times[parallel]
-        times.append(_timed(kernel, rows, total, threads if parallel else 1))
+        times.append(self._timed(threads if parallel else 1))
         if not other:
             self._usual = median(times)
         elif len(times) >= _TRIALS or times[-1] > _MUCH * self._usual:
@@ -167,11 +178,10 @@ class Pace:
             self._left = self._interval
             self._times = {False: [], True: []}
 
-
-def _timed(kernel: Any, rows: int, total: int, parts: int) -> float:
-    start = perf_counter()
-    if parts == 1:
-        _run(kernel, rows, total)
-    else:
-        _run_parallel(kernel, rows, total, parts)
-    return perf_counter() - start
+    def _timed(self, parts: int) -> float:
+        start = perf_counter()
+        if parts == 1:
+            _run(*self._work)
+        else:
+            _run_parallel(*self._work, parts)
+        return perf_counter() - start

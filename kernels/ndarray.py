@@ -37,6 +37,7 @@ START, ID, DTYPE, FLAGS, COUNT, VALUE, P, G, SLOTS = range(9)
 _WORD = 8
 # Every object begins with a header, 16 bytes or, without the GIL, 32, whose last word is its type.
 _TYPE = object.__basicsize__ - _WORD
+_ITEMS = tuple.__basicsize__
 _DATA, _NDIM, _DIMS, _STRIDES, _DTYPE, _FLAGS = (object.__basicsize__ + offset for offset in (0, 8, 16, 24, 40, 48))
 _C_CONTIGUOUS, _F_CONTIGUOUS, _ALIGNED, _WRITEABLE = 0x0001, 0x0002, 0x0100, 0x0400
 _KEPT = _C_CONTIGUOUS | _F_CONTIGUOUS | _ALIGNED | _WRITEABLE
@@ -83,23 +84,18 @@ def _overlaps(spans, n_spans, start, stop):
 
 
 @jit
-def refresh(rows, n_rows, width, ids, ndarray, itemsize, spans, n_spans, views, n_views):
+def refresh(check, arrays):
     """Point a table of rows to this step's gradients, if the table still tells the truth.
 
     Parameters
     ----------
-    rows, n_rows, width : int
-        Address of the table, number of its arrays, number of its columns.
-    ids : int
-        Address of the ``id`` of each parameter, followed by those of their gradients.
-    ndarray : int
-        ``id(numpy.ndarray)``. It differs between processes, so it must not become a part of cached code.
-    itemsize : int
-        Bytes an element.
-    spans, n_spans : int
-        Address and number of the pairs (start, stop), sorted and disjoint, of all memory that the update writes to.
-    views, n_views : int
-        Address and number of the ``id`` of arrays that must be writable as well: the views of a flat parameter.
+    check : int
+        Address of nine integers: address of the table, number of its arrays, number of its columns; bytes an element;
+        address and number of the pairs (start, stop), sorted and disjoint, of all memory that the update writes to;
+        address and number of the ``id`` of arrays that must be writable as well, the views of a flat parameter; and
+        ``id(numpy.ndarray)``, which differs between processes, so it must not become a part of cached code.
+    arrays : int
+        ``id`` of the tuple of all parameters and all gradients, each in the order of the rows.
 
     Returns
     -------
@@ -108,12 +104,14 @@ def refresh(rows, n_rows, width, ids, ndarray, itemsize, spans, n_spans, views, 
         flags, or if a gradient is not an aligned array of exactly the parameter's shape, dtype and order in memory,
         apart from all that is written to. The table may then hold some of the new addresses.
     """
+    rows, n_rows, width, itemsize, spans, n_spans, views, n_views, ndarray = integers(check, 9)
+    items = arrays + _ITEMS
     for k in range(n_views):
         if not int32_at(_word(views + k * _WORD) + _FLAGS) & _WRITEABLE:
             return False
     for k in range(n_rows):
         row = rows + k * width * _WORD
-        p = _word(ids + k * _WORD)
+        p = _word(items + k * _WORD)
         if (
             p != _word(row + ID * _WORD)
             or _word(p + _DATA) != _word(row + P * _WORD)
@@ -122,7 +120,7 @@ def refresh(rows, n_rows, width, ids, ndarray, itemsize, spans, n_spans, views, 
             or _size(p) != _word(row + COUNT * _WORD)
         ):
             return False
-        g = _word(ids + (n_rows + k) * _WORD)
+        g = _word(items + (n_rows + k) * _WORD)
         if (
             _word(g + _TYPE) != ndarray
             or _word(g + _DTYPE) != _word(p + _DTYPE)

@@ -157,12 +157,12 @@ def test_the_faster_way_is_found_and_left_when_it_slows_down(faster, monkeypatch
     monkeypatch.setattr(launch, "_threads", lambda: 2)
     monkeypatch.setattr(launch, "_run", lambda *_: run(False))
     monkeypatch.setattr(launch, "_run_parallel", lambda *_: run(True))
-    pace = launch.Pace()
+    work = launch.Launch(0, 0, 10**6)
 
     def share_of_parallel_runs():
         parallel_runs.clear()
         for _ in range(200):
-            pace.launch(0, 0, 10**6)
+            work.run()
         return sum(parallel_runs) / 200
 
     share_of_parallel_runs()

@@ -143,9 +143,8 @@ class Optimizer:
         and all arrays are updated in one parallel region. See `flatten` for the fastest way.
         """
         plan = self._plan
-        # Both are held until the plan has run: a mapping may hand out arrays that nobody else holds.
-        held = None if plan is None or plan.rule is not self.rule else plan.renew(params, grads)
-        if plan is None or held is None:
+        # What is held must live until the plan has run: a mapping may hand out arrays that nobody else holds.
+        if plan is None or plan.rule is not self.rule or (held := plan.renew(params, grads)) is None:
             held = checked(params, grads)
             plan = Plan(self.rule, self.slots, params, grads, held, self._state)
         self.iter += 1
@@ -154,7 +153,14 @@ class Optimizer:
         except BaseException:
             self.iter -= 1
             raise
-        before, self._state = self._state, plan.state if self.slots else None
+        if plan is self._plan:
+            plan.run()
+        else:
+            self._adopt(plan)
+
+    def _adopt(self, plan: Plan) -> None:
+        before = self._state
+        self._state = plan.state if self.slots else None
         try:
             plan.run()
         except Exception:

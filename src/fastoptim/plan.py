@@ -16,7 +16,7 @@ from numpy.lib.array_utils import byte_bounds
 from fastoptim.entries import KERNEL_TYPES, Array, Entry, State, attach
 from fastoptim.kernels import ndarray as row
 from fastoptim.kernels.fuse import fuse, n_scalars
-from fastoptim.kernels.launch import Pace
+from fastoptim.kernels.launch import Launch
 from fastoptim.parameters import FlatDict, Layout, packed_strides
 
 __all__ = ["Plan"]
@@ -58,37 +58,16 @@ def _blank(like: Array, strides: tuple[int, ...]) -> Array:
 # Tasks
 
 
-class _Scalars:
-    """The scalars of a step, where the kernels read them."""
-
-    def __init__(self, count: int) -> None:
-        self.count = count
-        self.numbers = np.zeros(count)
-        self.memory = self.numbers.data
-        self.pack = struct.Struct(f"{count}d").pack_into
-
-    def set(self, values: tuple[float, ...]) -> None:
-        try:
-            self.pack(self.memory, 0, *values)
-        except (struct.error, TypeError):
-            raise TypeError(
-                f"scalars() must return a tuple of the {self.count} numbers that the rule takes after its state, "
-                f"but it returned {values!r}"
-            ) from None
-
-
 class _Launch:
     """One kernel over one table of rows, each an array that lies in memory as its gradient and state do."""
 
-    def __init__(self, rule: Rule, entries: list[Entry], scalars: _Scalars) -> None:
+    def __init__(self, rule: Rule, entries: list[Entry], scalars: Array) -> None:
         first = entries[0]
         n_slots = len(first.slots)
-        self.kernel = fuse(rule, n_slots, KERNEL_TYPES[first.p.dtype]).address
         self.itemsize = first.p.itemsize
-        self.total = sum(entry.p.size for entry in entries)
         self.table = np.zeros((len(entries) + 1, row.SLOTS + n_slots), np.intp)
         self.table[1:, row.START] = np.cumsum([entry.p.size for entry in entries])
-        self.table[:, row.VALUE] = _address(scalars.numbers)
+        self.table[:, row.VALUE] = _address(scalars)
         for words, entry in zip(self.table, entries, strict=False):
             words[row.ID] = id(entry.value)
             words[row.DTYPE] = id(entry.p.dtype)
@@ -96,13 +75,14 @@ class _Launch:
             words[row.COUNT] = entry.p.size
             words[row.P :] = [_address(array) for array in (entry.p, entry.g, *entry.slots)]
         self.rows = _address(self.table)
-        self.pace = Pace()
+        kernel = fuse(rule, n_slots, KERNEL_TYPES[first.p.dtype]).address
+        self.run = Launch(kernel, self.rows, int(self.table[-1, row.START])).run
         self.keys = [entry.key for entry in entries]
         # The rows hold addresses, so what they point to for more than one step must live as long as they do.
         self.arrays = [(entry.value, entry.p, *entry.slots) for entry in entries]
 
     def __call__(self, _scalars: tuple[float, ...]) -> None:
-        self.pace.launch(self.kernel, self.rows, self.total)
+        self.run()
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,39 +144,53 @@ class _AllOrNothing:
 # Plans
 
 
-class _Renewal:
-    """Point a launch to the gradients of the next step."""
-
-    def __init__(
-        self, launched: _Launch, get: Callable[[Any], tuple[Any, ...]], spans: Array, views: Sequence[Array]
-    ) -> None:
-        count = len(launched.arrays)
-        self.get = get
-        self.pack = struct.Struct(f"{2 * count}P").pack_into
-        ids = np.zeros(2 * count, np.intp)
-        view_ids = np.array([id(view) for view in views], np.intp)
-        self.memory = ids.data
-        self.held = (launched, ids, spans, views, view_ids)
-        self.arguments = (
-            *(launched.rows, count, launched.table.shape[1]),
-            *(_address(ids), id(np.ndarray), launched.itemsize),
-            *(_address(spans), len(spans)),
-            *(_address(view_ids), len(views)),
-        )
-
-    def __call__(self, params: Any, grads: Any) -> tuple[Any, ...] | None:
-        arrays = self.get(params) + self.get(grads)
-        self.pack(self.memory, 0, *map(id, arrays))
-        return arrays if row.refresh(*self.arguments) else None
+Getter = Callable[[Any], tuple[Any, ...]]
+Renew = Callable[[Any, Any], Sequence[Any] | None]
+"""Point launches to the gradients of the next step; return the arrays, to be held until then, or None if that fails."""
 
 
-def _getter(keys: list[Any]) -> Callable[[Any], tuple[Any, ...]]:
+def _renewal(launched: _Launch, get: Getter, n_params: int, spans: Array, views: Sequence[Array]) -> Renew:
+    guarded = np.array([id(view) for view in views], np.intp)
+    table = launched.table
+    check = np.array(
+        [
+            *(launched.rows, *(table.shape[0] - 1, table.shape[1]), launched.itemsize),
+            *(_address(spans), len(spans), _address(guarded), len(guarded), id(np.ndarray)),
+        ],
+        np.intp,
+    )
+    address, refresh = _address(check), row.refresh
+    held = (check, table, spans, views, guarded)
+
+    def renew(params: Any, grads: Any, _held: Any = held) -> Sequence[Any] | None:
+        try:
+            if len(params) != n_params:
+                return None
+            arrays = get(params) + get(grads)
+        except (AttributeError, IndexError, KeyError, TypeError):
+            return None
+        return arrays if refresh(address, id(arrays)) else None
+
+    return renew
+
+
+def _never(_params: Any, _grads: Any) -> None:
+    return None
+
+
+def _renew_all(renewals: list[Renew]) -> Renew:
+    def renew(params: Any, grads: Any) -> Sequence[Any] | None:
+        held = [renewal(params, grads) for renewal in renewals]
+        return None if None in held else held
+
+    return renewals[0] if len(renewals) == 1 else renew
+
+
+def _getter(keys: list[Any]) -> Getter:
     return itemgetter(*keys) if len(keys) > 1 else lambda arrays: (arrays[keys[0]],)
 
 
-def _flat_getter(*layouts: Layout) -> Callable[[Any], tuple[Any, ...]]:
-    first, second = layouts
-
+def _flat_getter(first: Layout, second: Layout) -> Getter:
     def get(arrays: Any) -> tuple[Any, ...]:
         if arrays.layout is not first and arrays.layout is not second:
             raise KeyError("another layout")
@@ -225,6 +219,9 @@ class Plan:
     ----------
     rule, state
         What it was made for. The state is new if there was none.
+    renew : callable
+        ``renew(params, grads)`` turns to the next step, if nothing has changed but the numbers and where the gradients
+        are: it returns the arrays, to be held until the plan has run, or None if another plan must be made.
 
     Raises
     ------
@@ -241,10 +238,12 @@ class Plan:
         attach(entries, state)
         self.rule = rule
         self.state = state
-        self._scalars = _Scalars(n_scalars(rule, len(slots)))
+        # The kernels read the scalars of a step from here.
+        self._scalars = np.zeros(n_scalars(rule, len(slots)))
+        self._memory = self._scalars.data
+        self._pack = struct.Struct(f"{self._scalars.size}d").pack_into
         self._values: tuple[float, ...] = ()
-        self._n_params = len(params)
-        self._renewals: list[_Renewal] = []
+        self.renew: Renew = _never
         self._tasks = self._schedule(entries, params, grads)
 
     def _schedule(self, entries: list[Entry], params: Any, grads: Any) -> list[Task]:
@@ -263,13 +262,16 @@ class Plan:
         launches = [task for task in tasks if isinstance(task, _Launch)]
         if any(isinstance(task, _Interpret) for task in tasks):
             return [_AllOrNothing(tasks, params, entries)]
-        if len(launches) == len(tasks) and not overlap:
-            table = np.array(spans, np.intp)
-            for task in launches:
-                flat = task.keys == [None] and task.arrays[0][0] is getattr(params, "flat", None)
-                get = _flat_getter(params.layout, grads.layout) if flat else _getter(task.keys)
-                self._renewals.append(_Renewal(task, get, table, list(params.values()) if flat else []))
+        if launches and len(launches) == len(tasks) and not overlap:
+            self.renew = self._renewal(launches, spans, params, grads)
         return tasks
+
+    def _renewal(self, launches: list[_Launch], spans: list[tuple[int, int]], params: Any, grads: Any) -> Renew:
+        table = np.array(spans, np.intp)
+        if launches[0].arrays[0][0] is getattr(params, "flat", None):
+            flat = _flat_getter(params.layout, grads.layout)
+            return _renewal(launches[0], flat, len(params), table, list(params.values()))
+        return _renew_all([_renewal(task, _getter(task.keys), len(params), table, []) for task in launches])
 
     def _is_flat(self, entries: list[Entry], params: Any, grads: Any) -> bool:
         dicts = (params, grads, *self.state.values())
@@ -303,33 +305,18 @@ class Plan:
 
     @property
     def is_renewable(self) -> bool:
-        """Whether a later update may run the same tasks; other plans hold arrays of theirs only until they have run."""
-        return bool(self._renewals)
-
-    def renew(self, params: Any, grads: Any) -> Sequence[Any] | None:
-        """Turn to the next step, if nothing has changed but the numbers and where the gradients are.
-
-        Returns
-        -------
-        sequence or None
-            The arrays, to be held until the plan has run; None if another plan must be made.
-        """
-        if len(params) != self._n_params:
-            return None
-        held = []
-        try:
-            for renewal in self._renewals:
-                arrays = renewal(params, grads)
-                if arrays is None:
-                    return None
-                held.append(arrays)
-        except (AttributeError, IndexError, KeyError, TypeError):
-            return None
-        return held
+        """Whether `renew` can succeed."""
+        return self.renew is not _never
 
     def set_scalars(self, values: tuple[float, ...]) -> None:
         """Take the scalars of this step; `TypeError` if they are not what the rule takes."""
-        self._scalars.set(values)
+        try:
+            self._pack(self._memory, 0, *values)
+        except (struct.error, TypeError):
+            raise TypeError(
+                f"scalars() must return a tuple of the {self._scalars.size} numbers that the rule takes after its "
+                f"state, but it returned {values!r}"
+            ) from None
         self._values = values
 
     def run(self) -> None:
