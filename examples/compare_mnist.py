@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from threadpoolctl import threadpool_limits
 
 from fastoptim import SGD, AdaGrad, Adam, Momentum, MultiLayerNet, RMSprop, smooth_curve
 from fastoptim.compare import load_data
@@ -31,6 +32,9 @@ networks = {name: MultiLayerNet(n_pixels, [100, 100, 100, 100], 10) for name in 
 losses: dict[str, list[float]] = {name: [] for name in optimizers}
 
 # Step 3: in every iteration all networks learn from the same random batch.
+# Their products are small: a second thread of the BLAS gains nothing, and its waiting would slow the rest.
+networks["SGD"].predict(data.x_test[:1])
+threadpool_limits(1, user_api="blas")
 for iteration in range(options.iterations):
     batch = np.random.choice(n_images, batch_size)
     x, t = data.x_train[batch], data.t_train[batch]

@@ -1,7 +1,17 @@
 """A fully connected network of any depth: forward beside backward, the products by BLAS.
 
-Parameters and gradients are flat buffers that hold ``W1, b1, W2, b2, …`` one after the other; ``sizes`` are the widths
-of the layers, the input's first. One compilation serves every depth and width.
+Parameters and gradients are flat buffers that hold ``W1, b1, W2, b2, …`` one after the other. ``layers`` is a table of
+integers with a row for each layer, so that one compilation serves every depth and width:
+
+======== ======= ==========================================================================
+column   name    meaning
+======== ======= ==========================================================================
+0        INPUTS  number of inputs
+1        OUTPUTS number of outputs
+2        WEIGHTS where its weights begin in a flat buffer; its bias follows them
+3        OUTPUT  where its output begins in the workspace, times the number of rows
+4        DELTA   where the gradient by its output begins in the workspace, likewise
+======== ======= ==========================================================================
 """
 
 import numpy as np
@@ -9,42 +19,28 @@ import numpy as np
 from fastoptim.kernels.jit import inner, jit
 from fastoptim.kernels.losses import softmax_cross_entropy, softmax_cross_entropy_backward
 
-__all__ = ["RELU", "SIGMOID", "gradient", "loss", "numerical_gradient", "predict", "workspace_size"]
+__all__ = ["RELU", "SIGMOID", "gradient", "loss", "numerical_gradient", "predict"]
 
 RELU, SIGMOID = range(2)
 
-
-@inner
-def _layer(buffer, sizes, k):
-    """Return views of the weights and the bias of layer ``k``."""
-    start = 0
-    for i in range(k):
-        start += (sizes[i] + 1) * sizes[i + 1]
-    middle = start + sizes[k] * sizes[k + 1]
-    weights = buffer[start:middle].reshape((sizes[k], sizes[k + 1]))
-    return weights, buffer[middle : middle + sizes[k + 1]]
+INPUTS, OUTPUTS, WEIGHTS, OUTPUT, DELTA = range(5)
 
 
 @inner
-def _output(work, sizes, k, rows):
-    """Return the view of the workspace that holds what layer ``k`` puts out."""
-    start = 0
-    for i in range(k):
-        start += rows * sizes[i + 1]
-    return work[start : start + rows * sizes[k + 1]].reshape((rows, sizes[k + 1]))
+def _weights(buffer, layer):
+    start, inputs, outputs = layer[WEIGHTS], layer[INPUTS], layer[OUTPUTS]
+    return buffer[start : start + inputs * outputs].reshape((inputs, outputs))
 
 
 @inner
-def _scratch(work, sizes, k, rows):
-    """Return one of two views, taken in turn, for the gradient by what layer ``k`` puts out."""
-    start = rows * sizes[1:].sum() + (k % 2) * rows * sizes[1:].max()
-    return work[start : start + rows * sizes[k + 1]].reshape((rows, sizes[k + 1]))
+def _bias(buffer, layer):
+    start = layer[WEIGHTS] + layer[INPUTS] * layer[OUTPUTS]
+    return buffer[start : start + layer[OUTPUTS]]
 
 
-@jit
-def workspace_size(sizes, rows):
-    """Return how many elements `gradient` works in: all outputs, and twice the widest for what flows back."""
-    return rows * (sizes[1:].sum() + 2 * sizes[1:].max())
+@inner
+def _rows(work, start, rows, width):
+    return work[start * rows : (start + width) * rows].reshape((rows, width))
 
 
 @inner
@@ -84,80 +80,92 @@ def _activate_backward(delta, output, activation):
 
 
 @inner
-def _forward(x, params, sizes, activation, work):
-    last = sizes.size - 2
+def _forward(x, params, layers, activation, work):
     a = x
-    for k in range(last + 1):
-        weights, bias = _layer(params, sizes, k)
-        z = _output(work, sizes, k, x.shape[0])
-        np.dot(a, weights, z)
-        if k < last:
-            _activate(z, bias, activation)
+    for k in range(len(layers)):
+        layer = layers[k]
+        z = _rows(work, layer[OUTPUT], x.shape[0], layer[OUTPUTS])
+        np.dot(a, _weights(params, layer), z)
+        if k < len(layers) - 1:
+            _activate(z, _bias(params, layer), activation)
         else:
-            _add_bias(z, bias)
+            _add_bias(z, _bias(params, layer))
         a = z
     return a
 
 
 @inner
-def _penalty(params, sizes, decay):
+def _penalty(params, layers, decay):
     total = 0.0
     if decay != 0:
-        for k in range(sizes.size - 1):
-            for w in _layer(params, sizes, k)[0].flat:
-                total += w * w
+        for k in range(len(layers)):
+            start = layers[k, WEIGHTS]
+            for i in range(start, start + layers[k, INPUTS] * layers[k, OUTPUTS]):
+                total += params[i] * params[i]
     return 0.5 * decay * total
 
 
+@inner
+def _penalty_backward(out, params, layers, decay):
+    factor = params.dtype.type(decay)
+    for k in range(len(layers)):
+        start = layers[k, WEIGHTS]
+        for i in range(start, start + layers[k, INPUTS] * layers[k, OUTPUTS]):
+            out[i] += factor * params[i]
+
+
+@inner
+def _sum_rows(delta, out):
+    for j in range(out.size):
+        out[j] = 0
+    for i in range(delta.shape[0]):
+        row = delta[i]
+        for j in range(row.size):
+            out[j] += row[j]
+
+
 @jit
-def predict(x, params, sizes, activation, work):
+def predict(x, params, layers, activation, work):
     """Return the scores before softmax, a view of the workspace."""
-    return _forward(x, params, sizes, activation, work)
+    return _forward(x, params, layers, activation, work)
 
 
 @jit
-def loss(x, labels, params, sizes, activation, decay, work):
+def loss(x, labels, params, layers, activation, decay, work):
     """Return the mean cross-entropy plus half of ``decay`` times the sum of the squared weights."""
-    scores = _forward(x, params, sizes, activation, work)
-    return softmax_cross_entropy(scores, labels) + _penalty(params, sizes, decay)
+    scores = _forward(x, params, layers, activation, work)
+    return softmax_cross_entropy(scores, labels) + _penalty(params, layers, decay)
 
 
 @jit
-def gradient(x, labels, params, sizes, activation, decay, work, out):
+def gradient(x, labels, params, layers, activation, decay, work, out):
     """Write the gradient of `loss` by the parameters to ``out``, by back-propagation."""
     rows = x.shape[0]
-    delta = _forward(x, params, sizes, activation, work)
+    delta = _forward(x, params, layers, activation, work)
     softmax_cross_entropy_backward(delta, labels)
-    for k in range(sizes.size - 2, -1, -1):
-        weights, _ = _layer(params, sizes, k)
-        d_weights, d_bias = _layer(out, sizes, k)
-        a = x if k == 0 else _output(work, sizes, k - 1, rows)
-        np.dot(a.T, delta, d_weights)
-        if decay != 0:
-            factor = params.dtype.type(decay)
-            for i in range(weights.shape[0]):
-                for j in range(weights.shape[1]):
-                    d_weights[i, j] += factor * weights[i, j]
-        d_bias[:] = 0
-        for i in range(rows):
-            row = delta[i]
-            for j in range(row.size):
-                d_bias[j] += row[j]
+    for k in range(len(layers) - 1, -1, -1):
+        layer = layers[k]
+        below = layers[max(k - 1, 0)]
+        a = x if k == 0 else _rows(work, below[OUTPUT], rows, below[OUTPUTS])
+        np.dot(a.T, delta, _weights(out, layer))
+        _sum_rows(delta, _bias(out, layer))
         if k > 0:
-            below = _scratch(work, sizes, k - 1, rows)
-            np.dot(delta, weights.T, below)
-            _activate_backward(below, a, activation)
-            delta = below
+            d_a = _rows(work, below[DELTA], rows, below[OUTPUTS])
+            np.dot(delta, _weights(params, layer).T, d_a)
+            _activate_backward(d_a, a, activation)
+            delta = d_a
+    if decay != 0:
+        _penalty_backward(out, params, layers, decay)
 
 
 @jit
-def numerical_gradient(x, labels, params, sizes, activation, decay, work, step, out):
+def numerical_gradient(x, labels, params, layers, activation, decay, work, step, out):
     """Write the central differences of `loss` by each parameter in turn to ``out``; ``params`` end as they were."""
     for i in range(params.size):
         value = params[i]
         params[i] = value + step
-        above = loss(x, labels, params, sizes, activation, decay, work)
+        above = loss(x, labels, params, layers, activation, decay, work)
         params[i] = value - step
-        below = loss(x, labels, params, sizes, activation, decay, work)
+        below = loss(x, labels, params, layers, activation, decay, work)
         params[i] = value
         out[i] = (above - below) / (2 * step)

@@ -4,70 +4,110 @@ from __future__ import annotations
 
 import hashlib
 import sys
+import sysconfig
 from collections.abc import Callable, Iterator
-from types import CodeType, FunctionType, ModuleType
+from pathlib import Path
+from types import BuiltinFunctionType, CodeType, EllipsisType, FunctionType, ModuleType, NoneType
 from typing import Any
 
-__all__ = ["fingerprint"]
+import numba
+import numpy as np
+import scipy
+from numba.core.dispatcher import Dispatcher
+
+__all__ = ["called_functions", "fingerprint"]
+
+_NUMBERS_AND_TEXT = (bool, int, float, complex, str, bytes, NoneType, EllipsisType)
+_STDLIB = Path(sysconfig.get_paths()["stdlib"])
+_LIBRARIES = tuple(Path(str(package.__file__)).parent for package in (np, numba, scipy))
 
 
-def fingerprint(function: Callable[..., Any]) -> str:
+class _UnknownError(Exception):
+    """A value whose meaning cannot be told."""
+
+
+def fingerprint(function: Callable[..., Any]) -> str | None:
     """Return 16 hexadecimal digits that stand for the code of a function and all it depends on.
 
     That is its bytecode and constants, the values of its closure and of the globals it reads, and the same of every
-    Python function among them. Where a file lies, and the numbers of its lines, do not count.
+    function among them. Where a file lies, and the numbers of its lines, do not count, nor does what belongs to
+    Python, NumPy, Numba or SciPy.
+
+    Returns
+    -------
+    str or None
+        None if the function depends on a value of a kind that is not known here: then nothing tells whether the value
+        has changed, and code that was compiled with it must not be kept.
     """
-    text = "\n".join(_describe(function, set()))
+    try:
+        text = "\n".join(_describe_function(function, {}))
+    except _UnknownError:
+        return None
     return hashlib.sha256(f"{sys.version_info}\n{text}".encode()).hexdigest()[:16]
 
 
-def _describe(value: Any, seen: set[int]) -> Iterator[str]:
-    value = getattr(value, "py_func", value)
-    if isinstance(value, FunctionType) and not _is_library(value.__module__):
-        if id(value) in seen:
-            return
-        seen.add(id(value))
-        yield from _describe_code(value.__code__)
-        yield from _describe(value.__defaults__, seen)
-        for cell in value.__closure__ or ():
-            yield from _describe(cell.cell_contents, seen)
-        for name in sorted(_names(value.__code__)):
-            if name in value.__globals__:
-                yield name
-                yield from _describe_global(value.__globals__[name], value.__code__, seen)
-    elif isinstance(value, tuple | list):
+def _describe(value: Any, names: set[str], seen: dict[int, int]) -> Iterator[str]:
+    if isinstance(value, Dispatcher):
+        yield f"compiled with {sorted(value.targetoptions.items())!r}"
+        value = value.py_func
+    if isinstance(value, _NUMBERS_AND_TEXT) and type(value) in _NUMBERS_AND_TEXT:
+        yield f"{type(value).__name__} {value!r}"
+    elif isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "biufc":
+        yield f"{value.dtype.str} {value.shape} {value.tobytes().hex()}"
+    elif isinstance(value, tuple):
+        yield f"{type(value).__qualname__} {getattr(value, '_fields', '')} of {len(value)}"
         for item in value:
-            yield from _describe(item, seen)
+            yield from _describe(item, names, seen)
     elif isinstance(value, frozenset):
         yield repr(sorted(map(repr, value)))
-    elif hasattr(value, "__qualname__"):
-        yield f"{getattr(value, '__module__', '')}.{value.__qualname__}"
-    elif hasattr(value, "tobytes"):
-        yield f"{value!r} {value.tobytes().hex()}"
-    else:
-        yield repr(value)
-
-
-def _describe_global(value: Any, code: CodeType, seen: set[int]) -> Iterator[str]:
-    if not isinstance(value, ModuleType):
-        yield from _describe(value, seen)
-    else:
+    elif isinstance(value, FunctionType) and not _is_library(value.__code__.co_filename):
+        yield from _describe_function(value, seen)
+    elif isinstance(value, ModuleType) and not _is_library_module(value):
+        yield from _describe_module(value, names, seen)
+    elif isinstance(value, ModuleType):
         yield value.__name__
-        if not _is_library(value.__name__):
-            for name in sorted(_names(code)):
-                if hasattr(value, name):
-                    yield name
-                    yield from _describe_global(getattr(value, name), code, seen)
+    elif isinstance(value, FunctionType | BuiltinFunctionType | np.ufunc | type) and _is_of_library(value):
+        yield f"{getattr(value, '__module__', '')}.{value.__name__}"
+    else:
+        raise _UnknownError
 
 
-def _describe_code(code: CodeType) -> Iterator[str]:
+def _describe_function(function: Callable[..., Any], seen: dict[int, int]) -> Iterator[str]:
+    function = getattr(function, "py_func", function)
+    # What was described before is named by its number, so that a cycle ends, and another function in its place shows.
+    yield f"function {seen.get(id(function), len(seen))}"
+    if id(function) in seen:
+        return
+    seen[id(function)] = len(seen)
+    code = function.__code__
+    names = _names(code)
+    yield from _describe_code(code, seen)
+    yield from _describe(function.__defaults__, names, seen)
+    for cell in function.__closure__ or ():
+        yield from _describe(cell.cell_contents, names, seen)
+    for name in sorted(names & function.__globals__.keys()):
+        yield name
+        yield from _describe(function.__globals__[name], names, seen)
+
+
+def _describe_module(module: ModuleType, names: set[str], seen: dict[int, int]) -> Iterator[str]:
+    yield f"module {seen.get(id(module), len(seen))}"
+    if id(module) in seen:
+        return
+    seen[id(module)] = len(seen)
+    for name in sorted(names & vars(module).keys()):
+        yield name
+        yield from _describe(vars(module)[name], names, seen)
+
+
+def _describe_code(code: CodeType, seen: dict[int, int]) -> Iterator[str]:
     yield code.co_code.hex()
-    yield repr((code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars))
+    yield repr((code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars, code.co_argcount))
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
-            yield from _describe_code(constant)
+            yield from _describe_code(constant, seen)
         else:
-            yield from _describe(constant, set())
+            yield from _describe(constant, set(), seen)
 
 
 def _names(code: CodeType) -> set[str]:
@@ -75,7 +115,30 @@ def _names(code: CodeType) -> set[str]:
     return set(code.co_names).union(*nested)
 
 
-def _is_library(module: str | None) -> bool:
-    # These change only with their version, which is Numba's business or a matter of the rounding of one function.
-    root = (module or "").partition(".")[0]
-    return root in {"numpy", "numba", "scipy"} or root in sys.stdlib_module_names
+def called_functions(function: Any) -> dict[str, FunctionType]:
+    """Return the plain functions, not of a library, that a function refers to by a global name."""
+    function = getattr(function, "py_func", function)
+    found = {name: function.__globals__.get(name) for name in _names(function.__code__)}
+    return {
+        name: value
+        for name, value in found.items()
+        if isinstance(value, FunctionType) and not _is_library(value.__code__.co_filename)
+    }
+
+
+def _is_library(file: str) -> bool:
+    path = Path(file)
+    installed = {"site-packages", "dist-packages"} & set(path.parts)
+    return any(path.is_relative_to(folder) for folder in (_LIBRARIES if installed else (*_LIBRARIES, _STDLIB)))
+
+
+def _is_library_module(module: ModuleType) -> bool:
+    file = getattr(module, "__file__", None)
+    return module.__name__ in sys.builtin_module_names if file is None else _is_library(file)
+
+
+def _is_of_library(value: Any) -> bool:
+    if isinstance(value, np.ufunc):
+        return getattr(np, value.__name__, None) is value
+    module = sys.modules.get(value.__module__ or "")
+    return module is not None and _is_library_module(module) and getattr(module, value.__name__, None) is value

@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from functools import cache
-from types import FunctionType, MethodType
+from collections.abc import Callable, Sequence
+from types import FunctionType
 from typing import Any
 
-from numba.core.errors import NumbaError
+from numba.core.errors import NumbaError, UnsupportedBytecodeError
 
-from fastoptim.kernels.fingerprint import fingerprint
+from fastoptim.kernels.fingerprint import called_functions, fingerprint
 from fastoptim.kernels.jit import inner, native
-from fastoptim.kernels.literals import WeakLiterals
 from fastoptim.kernels.memory import integers, load, scalars, store
 from fastoptim.kernels.ndarray import START, VALUE, P
+from fastoptim.kernels.rulecompiler import RuleCompiler
 from fastoptim.kernels.subnormals import flush_subnormals, restore_subnormals
 
 __all__ = ["fuse", "n_scalars"]
 
 
-def n_scalars(rule: Callable[..., Any], n_slots: int) -> int:
+def n_scalars(rule: Any, slots: Sequence[str]) -> int:
     """Return how many scalars a rule takes after the parameter, the gradient and its state."""
-    if isinstance(rule, MethodType):
-        raise TypeError(f"{rule.__qualname__} must be a function of numbers alone: put @staticmethod above it")
-    return len(inspect.signature(rule).parameters) - 2 - n_slots
+    if not isinstance(getattr(rule, "py_func", rule), FunctionType):
+        name = getattr(rule, "__qualname__", repr(rule))
+        raise TypeError(f"the rule ({name}) must be a function of numbers alone: define it with @staticmethod above it")
+    names = list(inspect.signature(rule).parameters)
+    wrong = [name for k, name in enumerate(slots, start=2) if name in names and names.index(name) != k]
+    if wrong or len(names) < 2 + len(slots):
+        expected = ", ".join(["p", "g", *slots])
+        raise TypeError(f"{rule.__qualname__} takes ({', '.join(names)}), expected ({expected}) and then the scalars")
+    return len(names) - 2 - len(slots)
 
 
 # The two functions that follow are templates: `fuse` binds these names, for each rule and dtype.
@@ -60,7 +65,9 @@ def _kernel(rows, start, stop):
     restore_subnormals(flags)
 
 
-@cache
+_kernels: dict[Any, Any] = {}
+
+
 def fuse(rule: Callable[..., Any], n_slots: int, dtype: type) -> Any:
     """Compile a rule into a kernel over rows of arrays.
 
@@ -84,15 +91,52 @@ def fuse(rule: Callable[..., Any], n_slots: int, dtype: type) -> Any:
     ------
     TypeError
         If the rule cannot be compiled, or returns another number of values.
+
+    Notes
+    -----
+    Plain functions that the rule calls by a global name are compiled with it. Values of other globals are constants
+    of the kernel, as they were when it was made.
     """
-    name = f"{rule.__name__}-{n_slots}-{dtype.__name__}-{fingerprint(rule)}"
-    bound = {"T": dtype, "N_ARRAYS": 2 + n_slots, "N_SCALARS": n_scalars(rule, n_slots)}
-    bound["rule"] = inner(_bind(rule, {}, name), WeakLiterals)
+    mark = fingerprint(rule)
+    key = (mark or rule, n_slots, dtype)
+    if key not in _kernels:
+        _kernels[key] = _compile(rule, n_slots, dtype, mark)
+    return _kernels[key]
+
+
+def _compile(rule: Callable[..., Any], n_slots: int, dtype: type, mark: str | None) -> Any:
+    name = f"{rule.__name__[:40]}-{n_slots}-{dtype.__name__}-{mark}"
+    n_arguments = len(inspect.signature(rule).parameters)
+    bound = {"T": dtype, "N_ARRAYS": 2 + n_slots, "N_SCALARS": n_arguments - 2 - n_slots}
+    bound["rule"] = _compiled_with_helpers(rule, name, {})
     bound["sweep"] = inner(_bind(_sweep, bound, name))
     try:
-        return native(_bind(_kernel, bound, name), 3)
-    except NumbaError as error:
-        raise TypeError(f"the rule {rule.__qualname__} cannot be compiled for {dtype.__name__}: {error}") from error
+        return native(_bind(_kernel, bound, name), 3, keep=mark is not None)
+    except (NumbaError, UnsupportedBytecodeError) as error:
+        code = getattr(rule, "py_func", rule).__code__
+        raise TypeError(
+            f"the rule {rule.__qualname__} ({code.co_filename}:{code.co_firstlineno}) cannot be compiled for "
+            f"{dtype.__name__}: {_reason(error)}"
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    # Numba wraps the cause in lines about itself; a cause that it quotes says most.
+    lines = [line.strip() for line in str(error).splitlines()]
+    quoted = [line.partition(": ")[2] for line in lines if line.startswith(("TypingError: ", "UnsupportedError: "))]
+    plain = [line for line in lines if line and not line.startswith("Failed in nopython mode")]
+    return [*quoted[-1:], *plain, repr(error)][0]
+
+
+def _compiled_with_helpers(function: Any, suffix: str, done: dict[Any, Any]) -> Any:
+    """Compile a rule, and the plain functions that it calls, as parts of one kernel."""
+    if function not in done:
+        helpers: dict[str, Any] = {}
+        done[function] = None
+        for name, value in called_functions(function).items():
+            helpers[name] = _compiled_with_helpers(value, f"{name}-{suffix}", done)
+        done[function] = inner(_bind(function, helpers, suffix), RuleCompiler)
+    return done[function]
 
 
 def _bind(function: Callable[..., Any], names: dict[str, Any], suffix: str) -> FunctionType:

@@ -41,7 +41,7 @@ def _cached(compile_: Callable[..., Any], function: Callable[..., Any]) -> Any:
     function.__qualname__ = f"{function.__qualname__}-{_SOURCES}"
     try:
         return compile_(cache=True)(function)
-    except RuntimeError:
+    except (OSError, RuntimeError):
         # Neither the package's folder nor the user's can be written: compiling anew costs time, but works.
         return compile_(cache=False)(function)
 
@@ -61,12 +61,14 @@ def inner(function: Callable[..., Any], pipeline: type[CompilerBase] = Compiler)
     return numba.njit(pipeline_class=pipeline, **_OPTIONS)(function)
 
 
-def native(function: Callable[..., Any], n_integers: int) -> Any:
+def native(function: Callable[..., Any], n_integers: int, keep: bool) -> Any:
     """Compile now a function of integers that returns nothing; its ``address`` can be called from any other kernel.
 
-    The products of one template must differ in their qualified names, or they are taken for one another in the cache.
+    The products of one template must differ in their qualified names, or they are taken for one another in the cache,
+    unless ``keep`` is false and they are not kept there.
     """
     if DISABLED:
         return SimpleNamespace(address=function)
     signature = numba.types.void(*[numba.types.intp] * n_integers)
-    return _cached(partial(numba.cfunc, signature, **_OPTIONS), function)
+    compile_ = partial(numba.cfunc, signature, **_OPTIONS)
+    return _cached(compile_, function) if keep else compile_()(function)

@@ -6,7 +6,6 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from statistics import median
 from time import perf_counter
 from typing import Any
 
@@ -112,6 +111,10 @@ def _run_parallel(kernel, rows, total, parts):
         call(kernel, rows, start, stop)
 
 
+def _middle(times: list[float]) -> float:
+    return sorted(times)[len(times) // 2]
+
+
 class Launch:
     """A kernel over a table of rows, run by one thread or by several; which is faster is found by trying now and again.
 
@@ -170,11 +173,11 @@ class Launch:
         times = self._times[parallel]
         times.append(self._timed(threads if parallel else 1))
         if not other:
-            self._usual = median(times)
+            self._usual = _middle(times)
         elif len(times) >= _TRIALS or times[-1] > _MUCH * self._usual:
             self._interval = min(2 * self._interval, _LAST_INTERVAL)
-            if median(times) < self._usual:
-                self._parallel, self._usual, self._interval = parallel, median(times), _FIRST_INTERVAL
+            if _middle(times) < self._usual:
+                self._parallel, self._usual, self._interval = parallel, _middle(times), _FIRST_INTERVAL
             self._left = self._interval
             self._times = {False: [], True: []}
 

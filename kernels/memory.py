@@ -13,6 +13,7 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
+from numba.core.errors import TypingError
 from numba.extending import intrinsic
 
 from fastoptim.kernels.jit import DISABLED
@@ -118,7 +119,9 @@ def store(_typing: Any, T: Any, addresses: Any, index: Any, values: Any) -> Any:
     dtype = T.instance_type
     kinds = tuple(values) if isinstance(values, types.BaseTuple) else (values,)
     if len(kinds) != len(addresses):
-        raise TypeError(f"the rule returns {len(kinds)} values, but {len(addresses)} are to be stored")
+        raise TypingError(f"it returns {len(kinds)} values, expected {len(addresses)}: the parameter and its state")
+    if not all(isinstance(kind, types.Number | types.Boolean) for kind in kinds):
+        raise TypingError(f"it returns {', '.join(map(str, kinds))}, expected numbers; is a return missing?")
 
     def codegen(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
         element = context.get_value_type(dtype)

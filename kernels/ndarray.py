@@ -13,13 +13,11 @@ column   name  meaning
 ======== ===== =================================================================
 0        START number of elements in the rows before
 1        ID    ``id`` of the parameter
-2        DTYPE ``id`` of its dtype
-3        FLAGS its flags
-4        COUNT number of its elements
-5        VALUE address of the float64 scalars of this step
-6        P     address of the parameter
-7        G     address of the gradient
-8 …      S     addresses of the state, one a slot
+2        VIEW  ``id`` of a view of it that nobody else has, and nobody can alter
+3        VALUE address of the float64 scalars of this step
+4        P     address of the parameter
+5        G     address of the gradient
+6 …      SLOTS addresses of the state, one a slot
 ======== ===== =================================================================
 """
 
@@ -30,30 +28,21 @@ import numpy as np
 from fastoptim.kernels.jit import inner, jit
 from fastoptim.kernels.memory import int32_at, integers, store
 
-__all__ = ["COUNT", "DTYPE", "FLAGS", "ID", "SLOTS", "START", "VALUE", "G", "P", "kept_flags", "refresh"]
+__all__ = ["ID", "SLOTS", "START", "VALUE", "VIEW", "G", "P", "refresh"]
 
-START, ID, DTYPE, FLAGS, COUNT, VALUE, P, G, SLOTS = range(9)
+START, ID, VIEW, VALUE, P, G, SLOTS = range(7)
 
 _WORD = 8
 # Every object begins with a header, 16 bytes or, without the GIL, 32, whose last word is its type.
 _TYPE = object.__basicsize__ - _WORD
 _ITEMS = tuple.__basicsize__
 _DATA, _NDIM, _DIMS, _STRIDES, _DTYPE, _FLAGS = (object.__basicsize__ + offset for offset in (0, 8, 16, 24, 40, 48))
-_C_CONTIGUOUS, _F_CONTIGUOUS, _ALIGNED, _WRITEABLE = 0x0001, 0x0002, 0x0100, 0x0400
-_KEPT = _C_CONTIGUOUS | _F_CONTIGUOUS | _ALIGNED | _WRITEABLE
+_ALIGNED, _WRITEABLE = 0x0100, 0x0400
 
 
 @inner
 def _word(address):
     return integers(address, 1)[0]
-
-
-@inner
-def _size(array):
-    size = 1
-    for k in range(int32_at(array + _NDIM)):
-        size *= _word(_word(array + _DIMS) + k * _WORD)
-    return size
 
 
 @inner
@@ -100,8 +89,8 @@ def refresh(check, arrays):
     Returns
     -------
     bool
-        False if any parameter is another array than the table says or has been altered in shape, dtype, place or
-        flags, or if a gradient is not an aligned array of exactly the parameter's shape, dtype and order in memory,
+        False if any parameter is another array than the table says, has been altered in shape, dtype or place, or is
+        read-only, or if a gradient is not an aligned array of exactly the parameter's shape, dtype and order in memory,
         apart from all that is written to. The table may then hold some of the new addresses.
     """
     rows, n_rows, width, itemsize, spans, n_spans, views, n_views, ndarray = integers(check, 9)
@@ -112,30 +101,26 @@ def refresh(check, arrays):
     for k in range(n_rows):
         row = rows + k * width * _WORD
         p = _word(items + k * _WORD)
+        view = _word(row + VIEW * _WORD)
         if (
             p != _word(row + ID * _WORD)
-            or _word(p + _DATA) != _word(row + P * _WORD)
-            or _word(p + _DTYPE) != _word(row + DTYPE * _WORD)
-            or (int32_at(p + _FLAGS) & _KEPT) != _word(row + FLAGS * _WORD)
-            or _size(p) != _word(row + COUNT * _WORD)
+            or _word(p + _DATA) != _word(view + _DATA)
+            or _word(p + _DTYPE) != _word(view + _DTYPE)
+            or not int32_at(p + _FLAGS) & _WRITEABLE
+            or not _same_layout(p, view)
         ):
             return False
         g = _word(items + (n_rows + k) * _WORD)
         if (
             _word(g + _TYPE) != ndarray
-            or _word(g + _DTYPE) != _word(p + _DTYPE)
+            or _word(g + _DTYPE) != _word(view + _DTYPE)
             or not int32_at(g + _FLAGS) & _ALIGNED
-            or not _same_layout(g, p)
+            or not _same_layout(g, view)
         ):
             return False
         start = _word(g + _DATA)
-        if _overlaps(spans, n_spans, start, start + _word(row + COUNT * _WORD) * itemsize):
+        count = _word(row + (width + START) * _WORD) - _word(row + START * _WORD)
+        if _overlaps(spans, n_spans, start, start + count * itemsize):
             return False
         store(np.intp, (row + G * _WORD,), 0, start)
     return True
-
-
-@jit
-def kept_flags(array):
-    """Return those flags of the array with an ``id`` that `refresh` compares."""
-    return int32_at(array + _FLAGS) & _KEPT

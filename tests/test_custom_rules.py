@@ -3,8 +3,10 @@
 import importlib.util
 import sys
 import textwrap
+from collections import namedtuple
 from types import ModuleType
 
+import numba
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
@@ -155,7 +157,13 @@ def test_without_init_and_without_super():
 @pytest.mark.compiled
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("p - lr * g, g", "2 values"), ("p - undefined_name", "Rule"), ("'text'", "Rule")],
+    [
+        ("p - lr * g, g", "it returns 2 values, expected 1"),
+        ("p - undefined_name", "undefined_name"),
+        ("'text'", "expected numbers"),
+        ("None", "is a return missing"),
+        ("[p][0] if lr else int('x')", "Rule.rule"),
+    ],
 )
 def test_a_rule_that_cannot_be_compiled_is_an_error_that_names_it(text, message):
     names = from_cell(f"""
@@ -222,6 +230,108 @@ def test_a_rule_exchanged_between_updates():
     assert_array_equal(params["w"], np.zeros(3))
 
 
+@pytest.mark.parametrize("dtypes", [(np.float64, np.float64), (np.float32, np.float64), (np.float16, np.float16)])
+@pytest.mark.parametrize(
+    ("slots", "body"),
+    [
+        ((), "g += 0.5 * p\nreturn p - lr * g"),
+        (("v",), "old = v\nv *= 0.5\nv -= lr * g\np += v - 0.5 * old\nreturn p, v"),
+        (("m", "n"), "m = m + g\nn = n + 1\nreturn p - lr * g, n, m"),
+        (("n",), "if g > 0:\n    n = n + 1\nreturn p - lr * n, n"),
+        (("m",), "m = max(m, abs(g))\nreturn p - lr * m, m"),
+    ],
+)
+def test_compiled_or_interpreted_a_rule_does_the_same(slots, body, dtypes):
+    """Whether a kernel runs or the text itself is decided by dtypes, so it must not show; gradients stay."""
+    lines = "\n                ".join(body.splitlines())
+    names = from_cell(f"""
+        import fastoptim as fo
+
+        class Rule(fo.Optimizer):
+            slots = {slots}
+            def scalars(self):
+                return (0.25,)
+            @staticmethod
+            def rule({", ".join(["p", "g", *slots, "lr"])}):
+                {lines}
+    """)
+    # Small whole numbers of quarters: every dtype holds them and all results exactly.
+    rng = np.random.default_rng(5)
+    start, gradient = (rng.integers(-4, 5, 20) / 4 for _ in range(2))
+    results = []
+    for p_dtype, g_dtype in ((np.float64, np.float64), dtypes):
+        opt, params, grads = names["Rule"](), {"w": start.astype(p_dtype)}, {"w": gradient.astype(g_dtype)}
+        for _ in range(2):
+            opt.update(params, grads)
+        assert_array_equal(grads["w"], gradient)
+        results.append([params["w"], *(getattr(opt, name)["w"] for name in slots)])
+    for ref, comp in zip(*results, strict=True):
+        assert_array_equal(comp, ref)
+
+
+def test_plain_functions_that_a_rule_calls_are_compiled_with_it():
+    names = from_cell("""
+        import fastoptim as fo
+        from fastoptim.kernels.rules import adam
+
+        def decayed(p, rate):
+            return p - rate * p
+
+        class AdamW(fo.Adam):
+            def scalars(self):
+                return (*super().scalars(), 0.5)
+            @staticmethod
+            def rule(p, g, m, v, lr_t, beta1_c, beta2_c, eps, decay):
+                return adam(decayed(p, decay), g, m, v, lr_t, beta1_c, beta2_c, eps)
+    """)
+    for dtype in (np.float32, np.float64):
+        p, g = random(dtype, 0), random(dtype, 1)
+        ref, comp = {"w": p - dtype(0.5) * p}, {"w": p.copy()}
+        fo.Adam().update(ref, {"w": g})
+        names["AdamW"]().update(comp, {"w": g})
+        assert_array_equal(comp["w"], ref["w"])
+
+
+@pytest.mark.parametrize("statement", ["raise ValueError", "assert g < 0"])
+@pytest.mark.compiled
+def test_a_rule_cannot_raise(statement):
+    names = from_cell(f"""
+        import fastoptim as fo
+
+        class Rule(fo.Optimizer):
+            def scalars(self):
+                return ()
+            @staticmethod
+            def rule(p, g):
+                if g > 0:
+                    {statement}
+                return p - g
+    """)
+    with pytest.raises(TypeError, match="cannot raise"):
+        names["Rule"]().update({"w": np.ones(3)}, {"w": np.ones(3)})
+
+
+@pytest.mark.parametrize("slots", ["m", ("update",), ("iter",)])
+def test_slots_that_cannot_be(slots):
+    with pytest.raises(TypeError, match="slots"):
+        type("Rule", (fo.Optimizer,), {"slots": slots})
+
+
+def test_arguments_in_another_order_than_the_slots():
+    class Rule(fo.Optimizer):
+        slots = ("m",)
+
+        def scalars(self):
+            return (0.1,)
+
+        @staticmethod
+        def rule(p, g, lr, m):
+            return p - lr * g, m
+
+    with pytest.raises(TypeError, match=r"expected \(p, g, m\) and then the scalars"):
+        Rule().update({"w": np.ones(3)}, {"w": np.ones(3)})
+
+
 RULE = """
     import math
     import constants_of_mine
@@ -260,3 +370,76 @@ def test_the_fingerprint_changes_with_all_that_matters(old, new, same, monkeypat
     before, after = of(str), of(lambda text: text.replace(old, new))
     assert before == of(str)
     assert (before == after) is same
+
+
+def test_the_fingerprint_tells_apart_what_looks_alike(monkeypatch):
+    def of(text, **names):
+        names.update(np=np, njit=numba.njit, vectorize=numba.vectorize)
+        exec(textwrap.dedent(text), names)
+        return fingerprint(names["rule"])
+
+    Pair = namedtuple("Pair", "a b")
+    Riap = namedtuple("Pair", "b a")
+    rule = "def rule(p, g): return p - C[0] * g"
+    assert of(rule, C=Pair(1, 2)) != of(rule, C=Riap(1, 2))
+    assert of(rule, C=((1, 2), 5)) != of(rule, C=(1, 2, 5))
+    two = "def h0(x): return x\ndef h1(x): return -x\nh2 = {}\ndef rule(p, g): return h0(p) + h1(g) + h2(g)"
+    assert of(two.format("h0")) != of(two.format("h1"))
+    fast = "@njit(fastmath={})\ndef h(x): return x + 1\ndef rule(p, g): return p - h(g)"
+    assert of(fast.format(True)) != of(fast.format(False))
+
+    # The name of a module of the standard library does not make it one.
+    module = ModuleType("code")
+    module.__file__ = "/somewhere/code.py"
+    of_module = []
+    for module.C in (1, 2):
+        monkeypatch.setitem(sys.modules, "code", module)
+        of_module.append(of("import code\ndef rule(p, g): return p - code.C * g"))
+    assert of_module[0] != of_module[1]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "@vectorize\ndef h(x): return x + 1\ndef rule(p, g): return h(p)",
+        "class E: C = 2.0\ndef rule(p, g): return p - E.C * g",
+        "table = {1: 2}\ndef rule(p, g): return p - table[1] * g",
+    ],
+)
+def test_what_cannot_be_told_apart_is_not_kept(text):
+    names = {"vectorize": numba.vectorize}
+    exec(text, names)
+    assert fingerprint(names["rule"]) is None
+
+
+def test_modules_that_refer_to_one_another():
+    a, b = ModuleType("a_of_mine"), ModuleType("b_of_mine")
+    for module in (a, b):
+        module.__file__ = f"/somewhere/{module.__name__}.py"
+    a.b, b.a, b.C = b, a, 3.0
+    names = {"a": a}
+    exec("def rule(p, g): return p - a.b.a.b.C * g", names)
+    before = fingerprint(names["rule"])
+    b.C = 4.0
+    assert before != fingerprint(names["rule"])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_global_that_changed_is_seen_by_the_next_optimizer(dtype):
+    names = from_cell("""
+        import fastoptim as fo
+
+        C = 1.0
+
+        class Rule(fo.Optimizer):
+            def scalars(self):
+                return ()
+            @staticmethod
+            def rule(p, g):
+                return p - C * g
+    """)
+    params = {"w": np.zeros(2, dtype)}
+    names["Rule"]().update(params, {"w": np.ones(2, dtype)})
+    names["C"] = 2.0
+    names["Rule"]().update(params, {"w": np.ones(2, dtype)})
+    assert_array_equal(params["w"], [-3, -3])

@@ -24,3 +24,7 @@ __all__ = [
     "num_threads",
     "smooth_curve",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

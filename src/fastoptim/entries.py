@@ -32,6 +32,8 @@ class Entry:
     p: Array
     g: Array
     slots: list[Array] = field(default_factory=list)
+    is_aliased: bool = False
+    """Whether the gradient shares memory with what is written to, so that each line of a rule changes it as well."""
 
     @property
     def dtype(self) -> np.dtype[Any] | None:
@@ -49,9 +51,11 @@ class Entry:
 def _triples(params: Any, grads: Any) -> Iterator[tuple[Hashable, Any, Any]]:
     if isinstance(params, Mapping) and isinstance(grads, Mapping):
         for key, value in params.items():
-            if key not in grads:
-                raise KeyError(f"grads has no gradient of {key!r}; every key of params needs one")
-            yield key, value, grads[key]
+            try:
+                gradient = grads[key]
+            except KeyError:
+                raise KeyError(f"grads has no gradient of {key!r}; every key of params needs one") from None
+            yield key, value, gradient
     elif isinstance(params, list | tuple) and isinstance(grads, list | tuple):
         if len(grads) < len(params):
             raise KeyError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -17,6 +17,10 @@ __all__ = ["MultiLayerNet"]
 _ACTIVATIONS = {"relu": dense.RELU, "sigmoid": dense.SIGMOID}
 _VARIANCES = {"relu": 2.0, "he": 2.0, "sigmoid": 1.0, "xavier": 1.0}
 """What the variance of the weights is, times the number of inputs of their layer."""
+
+
+_LARGEST_KEPT = 16 << 20
+"""Bytes of workspace above which it is not kept."""
 
 
 class MultiLayerNet:
@@ -65,7 +69,8 @@ class MultiLayerNet:
     Notes
     -----
     Methods may be called from several threads. They run without the GIL, on as many cores as the BLAS of SciPy is
-    allowed.
+    allowed. Layers of a few hundred units gain little by a second one, and lose much where other work wants it too:
+    ``threadpoolctl.threadpool_limits(1)`` keeps them on one.
 
     Examples
     --------
@@ -93,6 +98,8 @@ class MultiLayerNet:
         dtype: DTypeLike = np.float32,
         seed: int | None = None,
     ) -> None:
+        if not isinstance(hidden_size_list, Iterable):
+            raise ValueError(f"hidden_size_list is a list of widths, such as [{hidden_size_list}]")
         sizes = [input_size, *hidden_size_list, output_size]
         if not all(isinstance(size, int | np.integer) and size > 0 for size in sizes):
             raise ValueError(f"the sizes of a network are whole numbers from 1 on, not {sizes}")
@@ -106,8 +113,8 @@ class MultiLayerNet:
         self.activation = activation
         self.weight_decay_lambda = weight_decay_lambda
         self.dtype = np.dtype(dtype)
-        self._sizes = np.array(sizes, np.intp)
-        self._workspace: NDArray[Any] | None = None
+        self._layers, self._work_per_row = _table(sizes)
+        self._spare: list[NDArray[Any]] = []
         rng = np.random if seed is None else np.random.RandomState(seed)
         arrays = {}
         for k, (inputs, outputs) in enumerate(pairwise(sizes), start=1):
@@ -204,21 +211,31 @@ class MultiLayerNet:
         x, t = self._batch(x, t)
         params = self._params.flat.astype(np.float64)
         flat = np.empty_like(params)
-        work = np.empty(dense.workspace_size(self._sizes, len(x)))
+        work = np.empty(self._work_per_row * len(x))
         model = (params, *self._model[1:])
         dense.numerical_gradient(x.astype(np.float64), t, *model, float(self.weight_decay_lambda), work, 1e-4, flat)
         return FlatDict(self._params.layout, {self.dtype: flat.astype(self.dtype)})
 
+    def __repr__(self) -> str:
+        return (
+            f"MultiLayerNet({self.input_size}, {self.hidden_size_list}, {self.output_size}, "
+            f"activation={self.activation!r}, weight_decay_lambda={self.weight_decay_lambda}, dtype={self.dtype})"
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_spare": []}
+
     @property
     def _model(self) -> tuple[NDArray[Any], NDArray[np.intp], int]:
-        return self._params.flat, self._sizes, _ACTIVATIONS[self.activation.lower()]
+        return self._params.flat, self._layers, _ACTIVATIONS[self.activation.lower()]
 
     def _samples(self, x: ArrayLike) -> NDArray[Any]:
         samples = np.asarray(x)
         if samples.dtype.kind not in "fiub":
             raise TypeError(f"x is of dtype {samples.dtype}, expected real numbers")
         if samples.ndim not in (1, 2) or samples.shape[-1] != self.input_size:
-            raise ValueError(f"x has shape {samples.shape}, expected (N, {self.input_size})")
+            hint = "; x.reshape(len(x), -1) makes rows of images" if samples.ndim > 2 else ""
+            raise ValueError(f"x has shape {samples.shape}, expected (N, {self.input_size}){hint}")
         # Compiled code is typed by these properties too, and would be compiled anew for an array without them.
         return np.require(np.atleast_2d(samples), self.dtype, ("C", "A", "W", "E"))
 
@@ -231,7 +248,10 @@ class MultiLayerNet:
         if labels.shape == (n, self.output_size) or (np.ndim(x) == 1 and labels.shape == (self.output_size,)):
             return samples, labels.reshape(n, -1).argmax(axis=1)
         if labels.dtype.kind not in "iu":
-            raise TypeError(f"t is of dtype {labels.dtype} and shape {labels.shape}, expected integers or one-hot rows")
+            raise TypeError(
+                f"t is of dtype {labels.dtype} and shape {labels.shape}, expected {n} integers or one-hot rows, "
+                f"({n}, {self.output_size})"
+            )
         labels = np.require(np.atleast_1d(labels), np.intp, ("C", "A", "W", "E"))
         if labels.shape != (n,):
             raise ValueError(f"t has shape {labels.shape}, expected ({n},) or ({n}, {self.output_size}), to match x")
@@ -243,20 +263,34 @@ class MultiLayerNet:
 
 
 class _Workspace:
-    """Memory for one call on a batch, kept for the next one; a second thread gets its own."""
+    """Memory for one call on a batch, kept for the next one unless it is large; a second thread gets its own."""
 
     def __init__(self, net: MultiLayerNet, rows: int) -> None:
         self.net = net
-        self.size = dense.workspace_size(net._sizes, rows)
+        self.size = net._work_per_row * rows
 
     def __enter__(self) -> NDArray[Any]:
-        # Taking it away first leaves nothing there that another thread could take as well.
-        work, self.net._workspace = self.net._workspace, None
-        self.work = work if work is not None and work.size >= self.size else np.empty(self.size, self.net.dtype)
+        try:
+            self.work = self.net._spare.pop()
+        except IndexError:
+            self.work = np.empty(self.size, self.net.dtype)
+        if self.work.size < self.size:
+            self.work = np.empty(self.size, self.net.dtype)
         return self.work
 
     def __exit__(self, *_: object) -> None:
-        self.net._workspace = self.work
+        if not self.net._spare and self.work.nbytes <= _LARGEST_KEPT:
+            self.net._spare.append(self.work)
+
+
+def _table(sizes: Sequence[int]) -> tuple[NDArray[np.intp], int]:
+    """Return the table of layers that the kernels read, and the elements of workspace that a row of a batch takes."""
+    outputs = np.cumsum([0, *sizes[1:]])
+    # What flows back lies in two places in turn, each as wide as the widest layer.
+    deltas = [outputs[-1] + k % 2 * max(sizes[1:]) for k in range(len(sizes) - 1)]
+    weights = np.cumsum([0, *((n + 1) * m for n, m in pairwise(sizes))])
+    table = np.array([sizes[:-1], sizes[1:], weights[:-1], outputs[:-1], deltas], np.intp)
+    return np.ascontiguousarray(table.T), int(outputs[-1] + 2 * max(sizes[1:]))
 
 
 def _scale(weight_init_std: str | float, inputs: int) -> float:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, overload
+from typing import Any, ClassVar, cast, overload
 
+import numpy as np
 from numpy.typing import NDArray
 
 from fastoptim.entries import State, checked
@@ -28,12 +29,19 @@ class _Slot:
     def __get__(self, optimizer: Optimizer | None, owner: type) -> Any:
         if optimizer is None:
             return self
-        return None if optimizer._state is None else optimizer._state[self.name]
+        if optimizer._state is None:
+            return None
+        if self.name not in optimizer._state:
+            raise AttributeError(f"{type(optimizer).__name__} has no state {self.name!r}")
+        return optimizer._state[self.name]
 
     def __set__(self, optimizer: Optimizer, value: Mapping[Any, NDArray[Any]] | None) -> None:
         if value is None:
-            optimizer._plan = optimizer._state = None
+            optimizer._state = None
             return
+        if not isinstance(value, Mapping):
+            raise TypeError(f"state {self.name!r} is None or a dict of arrays, not {type(value).__name__}")
+        value = {key: np.asarray(array) for key, array in value.items()}
         state = optimizer._state
         if state is None:
             layout = Layout.of(value.items())
@@ -63,8 +71,13 @@ class Optimizer:
 
     Notes
     -----
-    A rule is a function of numbers that also works on arrays: arithmetic, NumPy functions, ``np.where`` in place of
-    ``if``. Numbers written in it are weak, as in NumPy 2: ``(1 - beta) * m`` is float32 if ``beta`` and ``m`` are.
+    A rule is a function of numbers: arithmetic, NumPy's functions of one element (``np.sqrt``, ``np.sign``,
+    ``np.maximum``, ``np.where``, …), and plain functions of the same kind, called by a global name. It cannot raise.
+    Numbers written in it are weak, as in NumPy 2: ``(1 - beta) * m`` is float32 if ``beta`` and ``m`` are; so are
+    global ones and ``np.pi``. What changes between steps belongs into `scalars`: global values are compiled in.
+
+    Where no kernel does what NumPy would do – mixed dtypes, float16, Python numbers – the text of the rule itself runs
+    on arrays; a branch on an element makes it run element by element there, slowly.
 
     Examples
     --------
@@ -89,7 +102,7 @@ class Optimizer:
     """
 
     slots: ClassVar[tuple[str, ...]] = ()
-    rule: ClassVar[Callable[..., Any]]
+    rule: ClassVar[Callable[..., Any]] = cast(Callable[..., Any], None)
     iter: int = 0
 
     _state: State | None = None
@@ -100,6 +113,12 @@ class Optimizer:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        slots: Any = cls.slots
+        if isinstance(slots, str):
+            raise TypeError(f"{cls.__name__}.slots must be a tuple of names, such as ({slots!r},)")
+        taken = [name for name in slots if hasattr(Optimizer, name)]
+        if taken:
+            raise TypeError(f"{cls.__name__}.slots cannot have the name {taken[0]!r}, which every optimizer has")
         for name in cls.slots:
             setattr(cls, name, _Slot(name))
 
@@ -136,15 +155,22 @@ class Optimizer:
 
         Notes
         -----
-        Float64 results equal those of the same formula in NumPy bit for bit, and so do float32 results, except that
-        Adam's step size is rounded to float32. Numbers near or below the smallest normal one are flushed to zero.
+        Arithmetic, roots and squares are rounded operation by operation as NumPy rounds them: for the optimizers of
+        this package float64 results equal NumPy's bit for bit, and so do float32 results, except that Adam's step size
+        is rounded to float32. Powers, exponentials and the like may differ in the last place. Numbers near or below
+        the smallest normal one are flushed to zero.
 
-        Where a dict holds parameters of one dtype and their gradients lie in memory as they do, nothing is copied,
-        and all arrays are updated in one parallel region. See `flatten` for the fastest way.
+        All arrays of one dtype are updated in one pass, and nothing is copied if they lie in memory without gaps and
+        their gradients lie as they do. See `flatten` for the fastest way.
         """
         plan = self._plan
         # What is held must live until the plan has run: a mapping may hand out arrays that nobody else holds.
-        if plan is None or plan.rule is not self.rule or (held := plan.renew(params, grads)) is None:
+        if (
+            plan is None
+            or plan.rule is not self.rule
+            or plan.state is not self._state
+            or (held := plan.renew(params, grads)) is None
+        ):
             held = checked(params, grads)
             plan = Plan(self.rule, self.slots, params, grads, held, self._state)
         self.iter += 1
@@ -160,7 +186,7 @@ class Optimizer:
 
     def _adopt(self, plan: Plan) -> None:
         before = self._state
-        self._state = plan.state if self.slots else None
+        self._state = plan.state
         try:
             plan.run()
         except Exception:

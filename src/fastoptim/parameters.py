@@ -65,13 +65,13 @@ class FlatDict(dict[Any, Any]):
         How the values lie in it.
     """
 
-    __slots__ = ("buffers", "flat", "layout")
+    __slots__ = ("_flat", "buffers", "layout")
 
     def __init__(self, layout: Layout, buffers: dict[np.dtype[Any], NDArray[Any]]) -> None:
         self.layout = layout
         self.buffers = buffers
         if len(buffers) == 1:
-            (self.flat,) = buffers.values()
+            (self._flat,) = buffers.values()
         super().__init__(
             (key, np.ndarray(f.shape, f.dtype, buffers[f.dtype], f.offset, f.strides))
             for key, f in layout.fields.items()
@@ -82,25 +82,38 @@ class FlatDict(dict[Any, Any]):
         """Make a dict of zeros."""
         return cls(layout, {dtype: np.zeros(size, dtype) for dtype, size in layout.sizes.items()})
 
-    def __getattr__(self, name: str) -> NoReturn:
-        if name == "flat":
+    @property
+    def flat(self) -> NDArray[Any]:
+        """The buffer; to assign an array to it copies its numbers."""
+        try:
+            return self._flat
+        except AttributeError:
             dtypes = ", ".join(map(str, self.buffers)) or "none"
-            raise AttributeError(f"there is a buffer for each dtype ({dtypes}), so no single one is `flat`")
-        raise AttributeError(f"a FlatDict has no attribute {name!r}")
+            raise AttributeError(f"there is a buffer for each dtype ({dtypes}), so no single one is `flat`") from None
+
+    @flat.setter
+    def flat(self, values: Any) -> None:
+        if values is not self.flat:
+            if np.shape(values) != self.flat.shape:
+                raise ValueError(f"`flat` has shape {self.flat.shape}, not {np.shape(values)}")
+            np.copyto(self.flat, values, casting="same_kind")
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        view = self.get(key)
-        if view is None:
-            raise KeyError(f"{key!r} is not in this flat dict, whose keys are fixed: {', '.join(map(repr, self))}")
-        if value is not view:
-            if np.shape(value) != view.shape:
-                raise ValueError(f"{key!r} has shape {view.shape}, but the value assigned to it has {np.shape(value)}")
-            np.copyto(view, value, casting="same_kind")
+        self.update({key: value})
 
     def update(self, *args: Any, **kwargs: Any) -> None:
-        """Copy in the values of another dict."""
-        for key, value in dict(*args, **kwargs).items():
-            self[key] = value
+        """Copy in the values of another dict; none of them, if any does not fit."""
+        arrays = {key: np.asarray(value) for key, value in dict(*args, **kwargs).items()}
+        for key, array in arrays.items():
+            if key not in self:
+                raise KeyError(f"{key!r} is not in this flat dict, whose keys are fixed: {', '.join(map(repr, self))}")
+            if array.shape != self[key].shape:
+                raise ValueError(f"{key!r} has shape {self[key].shape}, but the value assigned to it has {array.shape}")
+            if not np.can_cast(array.dtype, self[key].dtype, "same_kind"):
+                raise TypeError(f"{key!r} is of dtype {self[key].dtype}, which does not take values of {array.dtype}")
+        for key, array in arrays.items():
+            if array is not self[key]:
+                self[key][...] = array
 
     def __ior__(self, other: Any) -> Self:  # type: ignore[misc]
         self.update(other)
@@ -142,7 +155,8 @@ def flatten(params: Mapping[Any, Any], dtype: DTypeLike | None = None) -> FlatDi
     Raises
     ------
     TypeError
-        If the arrays have several dtypes and none is given, or one that is not floating.
+        If ``params`` is not a dict, or if the arrays have several dtypes and none is given, or one that is not
+        floating.
 
     Examples
     --------
@@ -155,6 +169,8 @@ def flatten(params: Mapping[Any, Any], dtype: DTypeLike | None = None) -> FlatDi
     >>> params.flat.sum()
     np.float64(21.0)
     """
+    if not isinstance(params, Mapping):
+        raise TypeError(f"flatten takes a dict of arrays, not {type(params).__name__}")
     arrays = {key: np.asarray(value) for key, value in params.items()}
     dtypes = {array.dtype for array in arrays.values()} if dtype is None else {np.dtype(dtype)}
     if len(dtypes) > 1:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import operator
 import struct
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, pairwise
-from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -28,20 +28,23 @@ Task = Callable[[tuple[float, ...]], None]
 
 # Memory
 
+Spans = list[tuple[int, int]]
+"""Start and stop of stretches of memory, in order."""
+
 
 def _address(array: Array) -> int:
     return int(array.__array_interface__["data"][0])
 
 
-def _spans(arrays: list[Array]) -> list[tuple[int, int]]:
+def _spans(arrays: list[Array]) -> Spans:
     return sorted(byte_bounds(array) for array in arrays if array.size)
 
 
-def _touches(spans: list[tuple[int, int]], array: Array) -> bool:
+def _touches(spans: Spans, array: Array) -> bool:
     if not array.size:
         return False
     start, stop = byte_bounds(array)
-    k = bisect_right(spans, stop - 1, key=itemgetter(0))
+    k = bisect_right(spans, stop - 1, key=operator.itemgetter(0))
     return k > 0 and spans[k - 1][1] > start
 
 
@@ -53,6 +56,14 @@ def _walkable(array: Array, strides: tuple[int, ...]) -> bool:
 
 def _blank(like: Array, strides: tuple[int, ...]) -> Array:
     return np.ndarray(like.shape, like.dtype, np.empty(like.size, like.dtype), 0, strides)
+
+
+def _copy(array: Array, strides: tuple[int, ...]) -> Array:
+    if _walkable(array, strides):
+        return array
+    copy = _blank(array, strides)
+    np.copyto(copy, array)
+    return copy
 
 
 # Tasks
@@ -68,11 +79,11 @@ class _Launch:
         self.table = np.zeros((len(entries) + 1, row.SLOTS + n_slots), np.intp)
         self.table[1:, row.START] = np.cumsum([entry.p.size for entry in entries])
         self.table[:, row.VALUE] = _address(scalars)
+        views = []
         for words, entry in zip(self.table, entries, strict=False):
+            views.append(np.asarray(entry.value).view())
             words[row.ID] = id(entry.value)
-            words[row.DTYPE] = id(entry.p.dtype)
-            words[row.FLAGS] = row.kept_flags(id(entry.value))
-            words[row.COUNT] = entry.p.size
+            words[row.VIEW] = id(views[-1])
             words[row.P :] = [_address(array) for array in (entry.p, entry.g, *entry.slots)]
         self.rows = _address(self.table)
         kernel = fuse(rule, n_slots, KERNEL_TYPES[first.p.dtype]).address
@@ -80,6 +91,7 @@ class _Launch:
         self.keys = [entry.key for entry in entries]
         # The rows hold addresses, so what they point to for more than one step must live as long as they do.
         self.arrays = [(entry.value, entry.p, *entry.slots) for entry in entries]
+        self.views = views
 
     def __call__(self, _scalars: tuple[float, ...]) -> None:
         self.run()
@@ -96,6 +108,24 @@ class _Copy:
         np.copyto(self.target, self.source)
 
 
+class _Value(np.ndarray[Any, Any]):
+    """An array to which augmented assignment gives a new value, rounded to its dtype, in place of writing to it.
+
+    So a rule does here what it does compiled: it may write ``g += decay * p`` and leave the gradient as it is.
+    """
+
+
+def _assign(operation: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    def assign(self: _Value, other: Any) -> Any:
+        return np.asarray(operation(self, other)).astype(self.dtype, casting="same_kind").view(_Value)
+
+    return assign
+
+
+for _operation in (operator.add, operator.sub, operator.mul, operator.truediv, operator.pow, operator.mod):
+    setattr(_Value, f"__i{_operation.__name__}__", _assign(_operation))
+
+
 @dataclass(frozen=True, slots=True)
 class _Interpret:
     """Run the text of the rule itself, on arrays or numbers of any kind, as NumPy promotes and rounds them."""
@@ -107,15 +137,29 @@ class _Interpret:
     def __call__(self, scalars: tuple[float, ...]) -> None:
         entry = self.entry
         operands = (entry.p, entry.g) if entry.is_array else (entry.value, entry.gradient)
+        arrays = (*operands, *entry.slots)
+        if not entry.is_aliased:
+            arrays = tuple(a.view(_Value) if isinstance(a, np.ndarray) else a for a in arrays)
         with np.errstate(all="ignore"):
-            result = self.rule(*operands, *entry.slots, *map(float, scalars))
-            p, *slots = result if entry.slots else (result,)
-            for target, slot in zip(entry.slots, slots, strict=True):
-                np.copyto(target, slot, casting="same_kind")
-            if entry.is_array:
-                np.copyto(entry.p, p, casting="same_kind")
-            else:
-                self.params[entry.key] = type(entry.value)(p)
+            result = self._result(arrays, tuple(map(float, scalars)))
+            # What is returned may be views of one another's memory, as where a rule exchanges its slots.
+            results = [np.array(value) for value in (result if isinstance(result, tuple) else (result,))]
+            if len(results) != 1 + len(entry.slots):
+                raise TypeError(f"the rule returns {len(results)} values, expected {1 + len(entry.slots)}: p and state")
+            targets = ([entry.p] if entry.is_array else []) + entry.slots
+            for target, value in zip(targets, results[-len(targets) :] if targets else [], strict=True):
+                np.copyto(target, value, casting="same_kind")
+            if not entry.is_array:
+                self.params[entry.key] = type(entry.value)(results[0])
+
+    def _result(self, arrays: tuple[Any, ...], scalars: tuple[float, ...]) -> Any:
+        try:
+            return self.rule(*arrays, *scalars)
+        except (TypeError, ValueError):
+            # A rule with a branch takes one element at a time, as it does compiled.
+            elements = zip(*(np.ravel(array) for array in arrays), strict=True)
+            columns = zip(*(np.atleast_1d(self.rule(*element, *scalars)) for element in elements), strict=True)
+            return tuple(np.reshape(column, np.shape(arrays[0])) for column in columns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,18 +193,19 @@ Renew = Callable[[Any, Any], Sequence[Any] | None]
 """Point launches to the gradients of the next step; return the arrays, to be held until then, or None if that fails."""
 
 
-def _renewal(launched: _Launch, get: Getter, n_params: int, spans: Array, views: Sequence[Array]) -> Renew:
+def _renewal(launched: _Launch, get: Getter, n_params: int, spans: Spans, views: Sequence[Array]) -> Renew:
+    span_table = np.array(spans, np.intp)
     guarded = np.array([id(view) for view in views], np.intp)
     table = launched.table
     check = np.array(
         [
             *(launched.rows, *(table.shape[0] - 1, table.shape[1]), launched.itemsize),
-            *(_address(spans), len(spans), _address(guarded), len(guarded), id(np.ndarray)),
+            *(_address(span_table), len(spans), _address(guarded), len(guarded), id(np.ndarray)),
         ],
         np.intp,
     )
     address, refresh = _address(check), row.refresh
-    held = (check, table, spans, views, guarded)
+    held = (check, launched, span_table, views, guarded)
 
     def renew(params: Any, grads: Any, _held: Any = held) -> Sequence[Any] | None:
         try:
@@ -169,9 +214,23 @@ def _renewal(launched: _Launch, get: Getter, n_params: int, spans: Array, views:
             arrays = get(params) + get(grads)
         except (AttributeError, IndexError, KeyError, TypeError):
             return None
+        if refresh(address, id(arrays)):
+            return arrays
+        arrays = _with_gradients_laid_out(arrays, spans)
         return arrays if refresh(address, id(arrays)) else None
 
     return renew
+
+
+def _with_gradients_laid_out(arrays: tuple[Any, ...], spans: Spans) -> tuple[Any, ...]:
+    """Copy the gradients that would fit, did they only lie in memory as their parameters do."""
+    half = len(arrays) // 2
+
+    def laid_out(p: Any, g: Any) -> Any:
+        same_kind = isinstance(p, np.ndarray) and type(g) is np.ndarray and g.shape == p.shape and g.dtype == p.dtype
+        return _copy(g, packed_strides(p)) if same_kind and not _touches(spans, g) else g
+
+    return (*arrays[:half], *map(laid_out, arrays[:half], arrays[half:]))
 
 
 def _never(_params: Any, _grads: Any) -> None:
@@ -187,7 +246,7 @@ def _renew_all(renewals: list[Renew]) -> Renew:
 
 
 def _getter(keys: list[Any]) -> Getter:
-    return itemgetter(*keys) if len(keys) > 1 else lambda arrays: (arrays[keys[0]],)
+    return operator.itemgetter(*keys) if len(keys) > 1 else lambda arrays: (arrays[keys[0]],)
 
 
 def _flat_getter(first: Layout, second: Layout) -> Getter:
@@ -239,7 +298,7 @@ class Plan:
         self.rule = rule
         self.state = state
         # The kernels read the scalars of a step from here.
-        self._scalars = np.zeros(n_scalars(rule, len(slots)))
+        self._scalars = np.zeros(n_scalars(rule, slots))
         self._memory = self._scalars.data
         self._pack = struct.Struct(f"{self._scalars.size}d").pack_into
         self._values: tuple[float, ...] = ()
@@ -252,26 +311,26 @@ class Plan:
         overlap = any(a[1] > b[0] for a, b in pairwise(spans)) or any(_touches(spans, entry.g) for entry in entries)
         if overlap:
             # One parameter is to see what the update of the one before it wrote, as in a loop over the keys.
-            tasks = list(chain.from_iterable(self._tasks_of([entry], params) for entry in entries))
-        elif self._is_flat(entries, params, grads):
-            slots = [arrays.flat for arrays in self.state.values()]
-            tasks = self._tasks_of([Entry(None, params.flat, grads.flat, params.flat, grads.flat, slots)], params)
-        else:
-            tasks = self._tasks_of(entries, params)
-
-        launches = [task for task in tasks if isinstance(task, _Launch)]
-        if any(isinstance(task, _Interpret) for task in tasks):
+            tasks = list(chain.from_iterable(chain(*self._tasks_of([entry], params)) for entry in entries))
             return [_AllOrNothing(tasks, params, entries)]
-        if launches and len(launches) == len(tasks) and not overlap:
+        if self._is_flat(entries, params, grads):
+            slots = [arrays.flat for arrays in self.state.values()]
+            entries = [Entry(None, params.flat, grads.flat, params.flat, grads.flat, slots)]
+        interpreted, before, launches, after = self._tasks_of(entries, params)
+        if interpreted:
+            interpreted = [_AllOrNothing(interpreted, params, [task.entry for task in interpreted])]
+        elif launches and not after:
+            for copy_gradient in before:
+                copy_gradient(())
+            before = []
             self.renew = self._renewal(launches, spans, params, grads)
-        return tasks
+        return [*interpreted, *before, *launches, *after]
 
-    def _renewal(self, launches: list[_Launch], spans: list[tuple[int, int]], params: Any, grads: Any) -> Renew:
-        table = np.array(spans, np.intp)
+    def _renewal(self, launches: list[_Launch], spans: Spans, params: Any, grads: Any) -> Renew:
         if launches[0].arrays[0][0] is getattr(params, "flat", None):
             flat = _flat_getter(params.layout, grads.layout)
-            return _renewal(launches[0], flat, len(params), table, list(params.values()))
-        return _renew_all([_renewal(task, _getter(task.keys), len(params), table, []) for task in launches])
+            return _renewal(launches[0], flat, len(params), spans, list(params.values()))
+        return _renew_all([_renewal(task, _getter(task.keys), len(params), spans, []) for task in launches])
 
     def _is_flat(self, entries: list[Entry], params: Any, grads: Any) -> bool:
         dicts = (params, grads, *self.state.values())
@@ -281,13 +340,14 @@ class Plan:
             and all(entry.dtype is not None for entry in entries)
         )
 
-    def _tasks_of(self, entries: list[Entry], params: Any) -> list[Task]:
-        before: list[Task] = []
-        after: list[Task] = []
-        interpreted: list[Task] = []
+    def _tasks_of(self, entries: list[Entry], params: Any) -> tuple[list[Any], list[Any], list[Any], list[Any]]:
+        interpreted, before, after = [], [], []
         compiled: dict[np.dtype[Any], list[Entry]] = {}
         for entry in entries:
-            if entry.dtype is None or _touches(_spans([entry.p, *entry.slots]), entry.g):
+            entry.is_aliased = _touches(_spans([entry.p, *entry.slots]), entry.g) or _touches(
+                _spans(entry.slots), entry.p
+            )
+            if entry.dtype is None or entry.is_aliased:
                 interpreted.append(_Interpret(self.rule, params, entry))
                 continue
             strides = entry.slots[0].strides if entry.slots else packed_strides(entry.p)
@@ -301,7 +361,7 @@ class Plan:
                 before.append(_Copy(entry.g, g))
             compiled.setdefault(entry.dtype, []).append(replace(entry, p=p, g=g))
         launches = [_Launch(self.rule, group, self._scalars) for group in compiled.values()]
-        return [*before, *launches, *after, *interpreted]
+        return interpreted, before, launches, after
 
     @property
     def is_renewable(self) -> bool:
@@ -314,8 +374,8 @@ class Plan:
             self._pack(self._memory, 0, *values)
         except (struct.error, TypeError):
             raise TypeError(
-                f"scalars() must return a tuple of the {self._scalars.size} numbers that the rule takes after its "
-                f"state, but it returned {values!r}"
+                f"hyperparameters must be numbers: scalars() must return a tuple of the {self._scalars.size} numbers "
+                f"that the rule takes after its state, but it returned {values!r}"
             ) from None
         self._values = values
 
