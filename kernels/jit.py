@@ -58,7 +58,7 @@ def parallel_jit(function: Callable[..., Any]) -> Any:
 
 def inner(function: Callable[..., Any], pipeline: type[CompilerBase] = Compiler) -> Any:
     """Compile a function that only other compiled functions call, and that is cached as a part of them."""
-    return numba.njit(pipeline_class=pipeline, **_OPTIONS)(function)
+    return numba.njit(pipeline_class=pipeline, no_cpython_wrapper=True, no_cfunc_wrapper=True, **_OPTIONS)(function)
 
 
 def native(function: Callable[..., Any], n_integers: int, keep: bool) -> Any:

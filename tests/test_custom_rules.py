@@ -372,6 +372,7 @@ def test_the_fingerprint_changes_with_all_that_matters(old, new, same, monkeypat
     assert (before == after) is same
 
 
+@pytest.mark.compiled
 def test_the_fingerprint_tells_apart_what_looks_alike(monkeypatch):
     def of(text, **names):
         names.update(np=np, njit=numba.njit, vectorize=numba.vectorize)

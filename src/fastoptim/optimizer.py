@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, cast, overload
 
@@ -175,7 +176,11 @@ class Optimizer:
             plan = Plan(self.rule, self.slots, params, grads, held, self._state)
         self.iter += 1
         try:
-            plan.set_scalars(self.scalars())
+            values = self.scalars()
+            try:
+                plan.set_scalars(*values)
+            except (struct.error, TypeError):
+                raise plan.complaint(values) from None
         except BaseException:
             self.iter -= 1
             raise

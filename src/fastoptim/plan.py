@@ -7,6 +7,7 @@ import struct
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain, pairwise
 from typing import Any
 
@@ -141,7 +142,7 @@ class _Interpret:
         if not entry.is_aliased:
             arrays = tuple(a.view(_Value) if isinstance(a, np.ndarray) else a for a in arrays)
         with np.errstate(all="ignore"):
-            result = self._result(arrays, tuple(map(float, scalars)))
+            result = self._result(arrays, scalars)
             # What is returned may be views of one another's memory, as where a rule exchanges its slots.
             results = [np.array(value) for value in (result if isinstance(result, tuple) else (result,))]
             if len(results) != 1 + len(entry.slots):
@@ -281,6 +282,10 @@ class Plan:
     renew : callable
         ``renew(params, grads)`` turns to the next step, if nothing has changed but the numbers and where the gradients
         are: it returns the arrays, to be held until the plan has run, or None if another plan must be made.
+    set_scalars : callable
+        Takes the scalars of a step; raises `struct.error` if they are not as many numbers as the rule takes.
+    run : callable
+        Writes.
 
     Raises
     ------
@@ -299,11 +304,11 @@ class Plan:
         self.state = state
         # The kernels read the scalars of a step from here.
         self._scalars = np.zeros(n_scalars(rule, slots))
-        self._memory = self._scalars.data
-        self._pack = struct.Struct(f"{self._scalars.size}d").pack_into
-        self._values: tuple[float, ...] = ()
+        self.set_scalars = partial(struct.Struct(f"{self._scalars.size}d").pack_into, self._scalars.data, 0)
         self.renew: Renew = _never
         self._tasks = self._schedule(entries, params, grads)
+        only = self._tasks[0] if len(self._tasks) == 1 else None
+        self.run: Callable[[], None] = only.run if isinstance(only, _Launch) else self._run_all
 
     def _schedule(self, entries: list[Entry], params: Any, grads: Any) -> list[Task]:
         buffers = [buffer for arrays in self.state.values() for buffer in arrays.buffers.values()]
@@ -368,18 +373,14 @@ class Plan:
         """Whether `renew` can succeed."""
         return self.renew is not _never
 
-    def set_scalars(self, values: tuple[float, ...]) -> None:
-        """Take the scalars of this step; `TypeError` if they are not what the rule takes."""
-        try:
-            self._pack(self._memory, 0, *values)
-        except (struct.error, TypeError):
-            raise TypeError(
-                f"hyperparameters must be numbers: scalars() must return a tuple of the {self._scalars.size} numbers "
-                f"that the rule takes after its state, but it returned {values!r}"
-            ) from None
-        self._values = values
+    def complaint(self, values: Any) -> TypeError:
+        """Return the error to raise where `set_scalars` failed."""
+        return TypeError(
+            f"hyperparameters must be numbers: scalars() must return a tuple of the {self._scalars.size} numbers "
+            f"that the rule takes after its state, but it returned {values!r}"
+        )
 
-    def run(self) -> None:
-        """Write."""
+    def _run_all(self) -> None:
+        scalars = tuple(self._scalars.tolist())
         for task in self._tasks:
-            task(self._values)
+            task(scalars)
