@@ -1,17 +1,20 @@
 """The engine from below: what it reads of arrays, how it cuts its work, and what it leaves as it was."""
 
 import ctypes
+import gc
 import os
 import subprocess
 import sys
 import textwrap
 import threading
+import weakref
 
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
 import fastoptim as fo
+from fastoptim import plan
 from fastoptim.kernels import launch, rules
 from fastoptim.kernels.fuse import fuse
 from fastoptim.kernels.jit import DISABLED
@@ -39,10 +42,10 @@ def test_an_update_of_flat_dicts_is_one_kernel_call(launches):
         launches.clear()
         opt.update(params, grads)
         assert launches == [(70, False)]
-    plan = opt._plan
+    first = opt._plan
     opt.update(params, fo.flatten(arrays()))
-    assert opt._plan is not plan  # Another layout object is compared once; then it is known.
-    plan = opt._plan
+    assert opt._plan is not first  # Another layout object is compared once; then it is known.
+    first = opt._plan
     opt.update(params, type(grads)(grads.layout, {grads.flat.dtype: grads.flat + 1}))
 
 
@@ -58,10 +61,10 @@ def test_separate_arrays_are_one_kernel_call_for_each_dtype(launches):
 def test_fresh_gradients_need_no_new_plan():
     opt, params = fo.Adam(), arrays()
     opt.update(params, arrays())
-    plan = opt._plan
+    first = opt._plan
     for _ in range(3):
         opt.update(params, arrays())
-    assert opt._plan is plan
+    assert opt._plan is first
 
 
 @pytest.mark.parametrize(
@@ -82,15 +85,15 @@ def test_what_the_plan_no_longer_fits_is_noticed(change):
     params, grads = arrays(2), arrays(2)
     opt = fo.SGD()
     opt.update(params, grads)
-    plan = opt._plan
-    assert plan.renew(params, grads)
+    first = opt._plan
+    assert first.renew(params, grads)
     other = change(grads[1])
     fits = (other.dtype, other.shape) == (np.dtype(np.float32), (7,))
-    held = plan.renew(params, {**grads, 1: other})
+    held = first.renew(params, {**grads, 1: other})
     assert bool(held) is fits
     if fits:
         assert_array_equal(held[-1], other)
-    assert not plan.renew({**params, 1: change(params[1])}, grads)
+    assert not first.renew({**params, 1: change(params[1])}, grads)
 
 
 @pytest.mark.parametrize("attribute", ["strides", "shape", "dtype"])
@@ -101,14 +104,14 @@ def test_a_parameter_altered_in_place_is_noticed(attribute):
     w = np.ndarray((20, 20, 20), np.float32, buffer, 0, (4 * 20, 4 * 20 * 20, 4))
     opt = fo.SGD()
     opt.update({"w": w}, {"w": np.zeros_like(w)})
-    plan = opt._plan
-    assert plan.renew({"w": w}, {"w": np.zeros_like(w)})
+    first = opt._plan
+    assert first.renew({"w": w}, {"w": np.zeros_like(w)})
     other = {"strides": (0, 80, 4), "shape": (20, 400), "dtype": np.int32}[attribute]
     try:
         setattr(w, attribute, other)
     except (AttributeError, ValueError):
         pytest.skip(f"this NumPy does not set {attribute} so")
-    assert not plan.renew({"w": w}, {"w": np.ndarray(w.shape, np.float32, buffer.copy(), 0, w.strides)})
+    assert not first.renew({"w": w}, {"w": np.ndarray(w.shape, np.float32, buffer.copy(), 0, w.strides)})
 
 
 @pytest.mark.parametrize("stranger", [None, 1.5, [1.0] * 7, "text", np.float32(1), np.ma.ones(7, np.float32), object()])
@@ -117,6 +120,38 @@ def test_an_object_that_is_no_array_is_never_read_as_one(stranger):
     opt = fo.SGD()
     opt.update(params, grads)
     assert not opt._plan.renew(params, {**grads, 1: stranger})
+
+
+@pytest.mark.parametrize("renewed", [False, True])
+@pytest.mark.parametrize("p_order", ["C", "F", "strided"])
+@pytest.mark.parametrize("g_order", ["C", "F", "strided"])
+def test_copies_live_until_the_kernel_has_run(p_order, g_order, renewed, monkeypatch):
+    """A row holds an address, which keeps nothing alive."""
+    buffers = []
+    blank = plan._blank
+
+    def watched(like, strides):
+        array = blank(like, strides)
+        buffers.append(weakref.ref(array.base))
+        return array
+
+    def array(order):
+        return np.ones((3, 8))[:, ::2] if order == "strided" else np.ones((3, 4), order=order)
+
+    def run(*_args):
+        assert all(reference() is not None for reference in buffers)
+        ran.append(len(buffers))
+
+    params, opt = {"w": array(p_order)}, fo.Momentum()
+    if renewed:
+        opt.update(params, {"w": array(g_order)})
+    ran = []
+    monkeypatch.setattr(plan, "_blank", watched)
+    monkeypatch.setattr(launch, "_run", run)
+    opt.update(params, {"w": array(g_order)})
+    assert len(ran) == 1
+    gc.collect()
+    assert not any(reference() is not None for reference in buffers) or p_order == "strided"
 
 
 @pytest.mark.parametrize("total", [1, 63, 64, 65, 1000, 70_000])
@@ -229,11 +264,12 @@ def test_a_forked_child_updates_serially():
 
         params, grads = {"w": np.zeros(100_000)}, {"w": np.ones(100_000)}
         opt = fo.SGD(lr=1.0)
-        opt.update(params, grads)
-        pid = os.fork()
-        if pid == 0:
+        with fo.num_threads(2):
             opt.update(params, grads)
-            os._exit(7 if (params["w"] == -2).all() else 1)
+            pid = os.fork()
+            if pid == 0:
+                opt.update(params, grads)
+                os._exit(7 if (params["w"] == -2).all() else 1)
         print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
     """
     command = [sys.executable, "-c", textwrap.dedent(source)]

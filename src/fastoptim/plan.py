@@ -356,15 +356,16 @@ class Plan:
                 interpreted.append(_Interpret(self.rule, params, entry))
                 continue
             strides = entry.slots[0].strides if entry.slots else packed_strides(entry.p)
-            p, g = entry.p, entry.g
+            p = entry.p
             if not _walkable(p, strides):
                 p = _blank(p, strides)
                 before.append(_Copy(entry.p, p))
                 after.append(_Copy(p, entry.p))
-            if not _walkable(g, strides):
-                g = _blank(g, strides)
-                before.append(_Copy(entry.g, g))
-            compiled.setdefault(entry.dtype, []).append(replace(entry, p=p, g=g))
+            if not _walkable(entry.g, strides):
+                # The entry holds the copy as it holds all gradients: until the plan has run.
+                gradient, entry.g = entry.g, _blank(entry.g, strides)
+                before.append(_Copy(gradient, entry.g))
+            compiled.setdefault(entry.dtype, []).append(replace(entry, p=p))
         launches = [_Launch(self.rule, group, self._scalars) for group in compiled.values()]
         return interpreted, before, launches, after
 
