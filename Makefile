@@ -4,10 +4,10 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python -m
 
-.PHONY: help compare test lint wheel clean
+.PHONY: help compare test lint wheel bench bench-quick bench-check bench-peers clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 13
 
 compare: $(VENV)/.compare ## train the five networks of the notes; picture, losses and table in comparison/
 	$(RUN) fastoptim compare $(ARGS)
@@ -23,6 +23,19 @@ wheel: $(VENV)/.test ## build the wheel, try it and check its types where nothin
 	rm -rf build dist
 	$(RUN) build --wheel --outdir dist
 	$(PYTHON) tools/try_wheel.py dist
+
+bench: $(VENV)/.bench ## measure against every peer that is installed (half an hour); targets, bench/report.md, charts
+	$(RUN) bench.targets --measure $(ARGS); code=$$?; $(RUN) bench.report && exit $$code
+
+bench-quick: $(VENV)/.bench ## measure what the targets ask for (2 minutes); targets
+	$(RUN) bench.targets --measure --quick $(ARGS)
+
+bench-check: $(VENV)/.bench ## run each benchmark once, with timing off
+	$(RUN) pytest bench -q --benchmark-disable $(ARGS)
+
+bench-peers: $(VENV)/.bench ## install torch, jax and optax, to be measured against
+	$(RUN) pip install --quiet torch==2.13.0
+	$(RUN) pip install --quiet --editable '.[bench,peers]'
 
 clean: ## delete all that was built, compiled or installed
 	rm -rf $(VENV) build dist comparison .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks

@@ -1,0 +1,58 @@
+"""What the suite measured, read from the file that pytest-benchmark writes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+__all__ = ["FOLDER", "Measured", "Results"]
+
+FOLDER = Path(__file__).parent.parent / ".benchmarks"
+"""Of the files of pytest-benchmark; git does not look at it."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One library on one case, in seconds."""
+
+    median: float
+    fastest: float
+    slowest: float
+    samples: list[float]
+    extra: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Results:
+    """All of a run: ``cases[group][case][library]``."""
+
+    cases: dict[str, dict[str, dict[str, Measured]]]
+    machine: dict[str, Any]
+    commit: dict[str, Any]
+    when: str
+
+    @classmethod
+    def load(cls, path: Path) -> Results:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        cases: dict[str, dict[str, dict[str, Measured]]] = {}
+        for entry in data["benchmarks"]:
+            stats, extra = entry["stats"], dict(entry["extra_info"])
+            group, case, library = (extra.pop(key) for key in ("group", "case", "library"))
+            measured = Measured(stats["median"], stats["min"], stats["max"], stats["data"], extra)
+            cases.setdefault(group, {}).setdefault(case, {})[library] = measured
+        return cls(cases, data["machine_info"], data["commit_info"], data["datetime"])
+
+    @property
+    def versions(self) -> dict[str, str]:
+        return self.machine["versions"]
+
+    @property
+    def is_disturbed(self) -> bool:
+        """Whether other processes took so much of the machine that no figure can be trusted."""
+        return self.machine["others"] > 0.1
+
+    def get(self, group: str, case: str) -> dict[str, Measured]:
+        """Return what was measured of a case, by library; nothing if it was not."""
+        return self.cases.get(group, {}).get(case, {})

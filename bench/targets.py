@@ -1,0 +1,255 @@
+"""The targets, each with the figure that was measured: ``python -m bench.targets [--quick] [--measure]``.
+
+Exit code 1 if one is missed. A target whose peer is not installed, or whose case was not measured, is skipped by name.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from .cases import HUGE, NOTES, WIDTHS, Net, Update
+from .peers import CEILING, CEILING_SERIAL, OURS, OURS_SERIAL
+from .processes import EMPTY, FULL
+from .results import FOLDER, Results
+
+__all__ = ["COLUMNS", "TARGETS", "Figure", "Skipped", "Target", "judge", "main"]
+
+
+class Skipped(Exception):
+    """There is no figure, and why."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure, the case that it is of, and what it would be if ours were as fast as the ceiling."""
+
+    value: float
+    where: str = ""
+    limit: float | None = None
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is asked of a figure: ``least``, better ``aim``. Where less is better, these are upper bounds."""
+
+    what: str
+    figure: Callable[[Results], Figure]
+    least: float
+    aim: float
+    unit: str = "×"
+    less_is_better: bool = False
+
+    def meets(self, value: float, bound: float) -> bool:
+        return value <= bound if self.less_is_better else value >= bound
+
+    def show(self, value: float) -> str:
+        return f"{value:.3g}{self.unit}"
+
+
+# Figures, all from medians of one process
+
+
+def _seconds(results: Results, group: str, case: str, library: str, package: str | None = None) -> float:
+    if package is not None and package not in results.versions:
+        raise Skipped(f"{package} is not installed")
+    measured = results.get(group, case).get(library)
+    if measured is None:
+        raise Skipped(f"not measured: {case}, {library}")
+    return measured.median
+
+
+def faster(group: str, case: str, library: str, package: str | None = None):
+    """How many times faster ours is than another library; for one thread the limit is what the ceiling gains."""
+
+    def figure(results: Results) -> Figure:
+        other = _seconds(results, group, case, library, package)
+        found = results.get(group, case)
+        against = found.get(CEILING_SERIAL if library == OURS_SERIAL else library)
+        limit = against.median / found[CEILING].median if against and CEILING in found else None
+        return Figure(other / found[OURS].median, case, limit)
+
+    return figure
+
+
+def least(*figures: Callable[[Results], Figure]) -> Callable[[Results], Figure]:
+    """The worst of some figures, as far as they were measured."""
+
+    def figure(results: Results) -> Figure:
+        found, reasons = [], []
+        for each in figures:
+            try:
+                found.append(each(results))
+            except Skipped as reason:
+                reasons.append(reason)
+        if not found:
+            raise reasons[0]
+        return min(found, key=lambda figure: figure.value)
+
+    return figure
+
+
+def seconds(group: str, case: str, library: str) -> Callable[[Results], Figure]:
+    """The seconds themselves."""
+    return lambda results: Figure(_seconds(results, group, case, library))
+
+
+def compiling(results: Results) -> Figure:
+    """How many seconds longer a run is with an empty cache of compiled code."""
+    case = "make compare, 20 iterations"
+    empty, full = (_seconds(results, "start", case, library) for library in (EMPTY, FULL))
+    return Figure(empty - full)
+
+
+def slowing(results: Results) -> Figure:
+    """How much slower the slowest window of steps is than the fastest, for the rule where that is most."""
+    runs = {case: libraries[OURS] for case, libraries in results.cases.get("endurance", {}).items()}
+    if not runs:
+        raise Skipped("not measured: endurance")
+    where, worst = max(runs.items(), key=lambda item: item[1].slowest / item[1].fastest)
+    return Figure(worst.slowest / worst.fastest, where)
+
+
+_BIG = (1_000_000, 10_000_000, HUGE)
+_OTHERS = ("SGD", "Momentum", "Nesterov", "AdaGrad", "RMSprop")
+
+
+def _update(rule: str, size: int, library: str, package: str | None = None, layout: str = "flat"):
+    return faster("update", Update(rule, size, layout=layout).id, library, package)
+
+
+def _rows() -> Iterator[Target]:
+    fused = ("torch fused", "torch")
+    yield Target(
+        "Adam, flat, 1e6 to 1e8: fraction of the ceiling",
+        least(*(_update("Adam", size, CEILING) for size in _BIG)),
+        *(0.90, 0.97, ""),
+    )
+    yield Target(
+        "the other five rules, same",
+        least(*(_update(rule, size, CEILING) for rule in _OTHERS for size in _BIG)),
+        *(0.90, 0.97, ""),
+    )
+    yield Target("ten arrays, flat dict: faster than torch fused", _update("Adam", NOTES, *fused), 4, 6)
+    yield Target("ten arrays, flat dict: faster than NumPy", _update("Adam", NOTES, "NumPy"), 18, 25)
+    separate = {"layout": "separate"}
+    yield Target(
+        "ten arrays, fresh gradients: faster than torch fused", _update("Adam", NOTES, *fused, **separate), 3, 5
+    )
+    yield Target("ten arrays, fresh gradients: faster than NumPy", _update("Adam", NOTES, "NumPy", **separate), 10, 15)
+    yield Target("1e3 in one array: faster than torch fused", _update("Adam", 1_000, *fused), 4, 8)
+    yield Target("1e3 in one array: faster than NumPy", _update("Adam", 1_000, "NumPy"), 1.5, 3)
+    yield Target("10 parameters in a dict of two: faster than NumPy", _update("Adam", 10, "NumPy", **separate), 1, 2)
+    yield Target("1e6: faster than torch fused", _update("Adam", 1_000_000, *fused), 1.3, 1.6)
+    yield Target("1e6: faster than optax", _update("Adam", 1_000_000, "optax", "optax"), 3, 4)
+    yield Target("1e6: faster than NumPy", _update("Adam", 1_000_000, "NumPy"), 25, 35)
+    for name, (library, package) in {"torch fused": fused, "DeepSpeed": ("DeepSpeed", "deepspeed")}.items():
+        for label, size in (("1e7", 10_000_000), ("1e8", HUGE)):
+            yield Target(f"{label}: faster than {name}", _update("Adam", size, library, package), 0.97, 1.05)
+    yield Target(
+        "RMSprop, 1e6: faster than torch",
+        least(*(_update("RMSprop", 1_000_000, library, "torch") for library in ("torch foreach", "torch"))),
+        *(3, 4),
+    )
+    yield Target(
+        "1e6 and above: all threads against one",
+        least(*(_update("Adam", size, OURS_SERIAL) for size in _BIG)),
+        *(1.7, 1.9),
+    )
+    batch = Net("gradient", WIDTHS, 128, 1)
+    yield Target(
+        "gradient, batch 128, one thread: fraction of the products",
+        faster("network", batch.id, CEILING),
+        *(0.80, 0.92, ""),
+    )
+    for library, package, bounds in (("NumPy", None, (9, 12)), ("torch", "torch", (3, 4)), ("jax", "jax", (2.3, 3))):
+        yield Target(f"the comparison: faster than {library}", faster("comparison", "warm", library, package), *bounds)
+    time = {"unit": " s", "less_is_better": True}
+    yield Target("import fastoptim, beyond Numba and SciPy", seconds("start", "import", OURS), 0.05, 0.02, **time)
+    yield Target("full cache: process start to first update", seconds("start", "first update", FULL), 0.7, 0.5, **time)
+    yield Target("empty cache: process start to first update", seconds("start", "first update", EMPTY), 3, 2, **time)
+    yield Target("empty cache: what compiling adds to the comparison", compiling, 10, 5, **time)
+    yield Target("vanishing gradients: slowest 1,000 steps by fastest", slowing, 1.3, 1.05, less_is_better=True)
+
+
+TARGETS = tuple(_rows())
+
+COLUMNS = ("figure", "at least", "aim", "ceiling")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A target beside what was found."""
+
+    target: Target
+    figure: Figure | None
+    text: str
+
+    @property
+    def missed(self) -> bool:
+        return self.figure is not None and not self.target.meets(self.figure.value, self.target.least)
+
+    @property
+    def shown(self) -> tuple[str, str, str, str]:
+        """The figure, its bounds, and what the machine allows."""
+        value, limit = (self.figure.value, self.figure.limit) if self.figure else (None, None)
+        show = self.target.show
+        return (
+            "–" if value is None else show(value),
+            show(self.target.least),
+            show(self.target.aim),
+            "–" if limit is None else show(limit),
+        )
+
+
+def judge(results: Results) -> list[Verdict]:
+    """Hold every target against the results."""
+    verdicts = []
+    for target in TARGETS:
+        try:
+            figure = target.figure(results)
+        except Skipped as reason:
+            verdicts.append(Verdict(target, None, f"skipped: {reason}"))
+            continue
+        met = target.meets(figure.value, target.least)
+        text = "MISSED" if not met else "aim" if target.meets(figure.value, target.aim) else "pass"
+        verdicts.append(Verdict(target, figure, text))
+    return verdicts
+
+
+def measure(path: Path, *options: str) -> int:
+    """Run the suite in a process of its own and write what it finds to a file."""
+    path.parent.mkdir(exist_ok=True)
+    columns = ["--benchmark-columns=median,iqr,rounds", "--benchmark-sort=name"]
+    command = [sys.executable, "-m", "pytest", "bench", "-q", "-p", "no:randomly", f"--benchmark-json={path}", *columns]
+    return subprocess.run([*command, *options], cwd=FOLDER.parent, check=False).returncode
+
+
+def main() -> int:
+    """Print the targets; measure before if asked to."""
+    parser = argparse.ArgumentParser(description="Hold the targets of speed against what was measured.")
+    parser.add_argument("--measure", action="store_true", help="measure anew, and do not take the latest figures")
+    parser.add_argument("--quick", action="store_true", help="the essential, in two minutes")
+    options, passed_on = parser.parse_known_args()
+    path = FOLDER / ("quick.json" if options.quick else "all.json")
+    code = measure(path, *(["--quick"] if options.quick else []), *passed_on) if options.measure else 0
+    if not path.exists():
+        parser.error("nothing was measured yet: make bench, or --measure")
+    results = Results.load(path)
+    verdicts = judge(results)
+    width = max(len(verdict.target.what) for verdict in verdicts)
+    print(f"{'target':<{width}}", *(f"{title:>8}" for title in COLUMNS), sep="  ")
+    for v in verdicts:
+        where = f" ({v.figure.where})" if v.figure and v.figure.where else ""
+        print(f"{v.target.what:<{width}}", *(f"{text:>8}" for text in v.shown), f"{v.text}{where}", sep="  ")
+    if results.is_disturbed:
+        print(f"\nOther processes kept {results.machine['others']:.2f} cores busy meanwhile: measure again in peace.")
+    return code or int(any(verdict.missed for verdict in verdicts))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

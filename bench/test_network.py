@@ -1,0 +1,23 @@
+"""Group *network*: gradient, loss and scores of one batch."""
+
+import pytest
+
+from .conftest import CLOCK
+from .networks import NETWORKS, contestants
+from .timing import race
+
+pytestmark = pytest.mark.benchmark(timer=CLOCK)
+
+
+def test_network(case, library, benchmark, report, pacing):
+    if reason := NETWORKS[library].absent:
+        pytest.skip(reason)
+    if benchmark.disabled:
+        benchmark.pedantic(contestants(case, [library])[library].step)
+        return
+
+    def measure():
+        names = [name for name, peer in NETWORKS.items() if peer.absent is None]
+        return race(contestants(case, names), pacing.after_blas())
+
+    report("network", case.id, library, measure, flops=case.flops, samples=case.batch)

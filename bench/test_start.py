@@ -1,0 +1,42 @@
+"""Group *start*: what a process pays before the first update."""
+
+import pytest
+
+from .conftest import CLOCK
+from .peers import OURS
+from .processes import EMPTY, SCRIPTS, environment, seconds
+from .trainings import missing
+
+pytestmark = pytest.mark.benchmark(timer=CLOCK)
+
+
+def _measure(scripts, rounds):
+    samples = {library: [] for library in scripts}
+    for library, script in scripts.items():
+        if library != EMPTY:
+            # Fills the cache of compiled code, and the operating system's of files.
+            with environment(empty=False) as env:
+                seconds(script, env)
+    for _ in range(rounds):
+        for library, script in scripts.items():
+            with environment(empty=library == EMPTY) as env:
+                samples[library].append(seconds(script, env))
+    return samples
+
+
+@pytest.mark.parametrize(
+    ("what", "library"), [(what, library) for what, scripts in SCRIPTS.items() for library in scripts]
+)
+def test_start(what, library, benchmark, report, quick):
+    if reason := missing(library):
+        pytest.skip(reason)
+    if benchmark.disabled:
+        with environment(empty=False) as env:
+            benchmark.pedantic(seconds, (SCRIPTS[what][library], env))
+        return
+    scripts = {name: script for name, script in SCRIPTS[what].items() if missing(name) is None}
+    if quick:
+        scripts = {name: script for name, script in scripts.items() if name.startswith(OURS)}
+        if library not in scripts:
+            pytest.skip("not in the quick run")
+    report("start", what, library, lambda: _measure(scripts, 2 if quick else 7))

@@ -1,0 +1,24 @@
+"""Group *update*: one step of an optimizer."""
+
+import pytest
+
+from .conftest import CLOCK
+from .peers import LIBRARIES, contestants, racing
+from .timing import race
+
+pytestmark = pytest.mark.benchmark(timer=CLOCK)
+
+
+def test_update(case, library, benchmark, report, pacing, quick):
+    if reason := LIBRARIES[library].absent:
+        pytest.skip(reason)
+    if benchmark.disabled:
+        case = case.shrunk()
+        benchmark.pedantic(contestants(case, [library])[library].step)
+        return
+
+    def measure():
+        names = [name for name in racing(case, quick=quick) if LIBRARIES[name].absent is None]
+        return race(contestants(case, names), pacing)
+
+    report("update", case.id, library, measure, elements=case.size, bytes=case.bytes, arrays=len(case.shapes))

@@ -1,0 +1,114 @@
+"""Time several things fairly against each other, in one process.
+
+They take turns in blocks, A B C A B C …, so that whatever the machine does meanwhile meets all of them alike, and the
+median over the rounds is taken of each. A block is some 20 ms of steps, not one step: the threads of OpenBLAS, OpenMP,
+torch and XLA go on spinning on their cores for milliseconds after their work, and slow whatever comes next, which must
+not be charged to it. For the same reason each block begins with a pause and some steps that do not count. They also
+bring the parameters back into the caches, as in a loop of training.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from math import ceil
+from time import perf_counter, sleep
+from typing import Any
+
+__all__ = ["Contestant", "Pacing", "nothing", "race", "without_gc"]
+
+
+def nothing() -> None:
+    """Do nothing."""
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One library, set up for one case."""
+
+    step: Callable[[], Any]
+    result: Callable[[], Any] | None = None
+    """What the steps so far have led to, to be checked; None where there is nothing to check."""
+    finish: Callable[[], Any] = nothing
+    """Waits for what `step` only started."""
+    limit: Callable[[], AbstractContextManager[Any]] = nullcontext
+    """Keeps the library to the threads of the case."""
+    vanish: Callable[[], Any] = nothing
+    """Sets the gradients to zero."""
+
+
+@dataclass(frozen=True)
+class Pacing:
+    """How long to measure, in seconds for each contestant, but at least a number of rounds."""
+
+    seconds: float = 0.6
+    block: float = 0.02
+    lead: float = 0.005
+    pause: float = 0.005
+    min_rounds: int = 5
+    max_rounds: int = 30
+
+    def after_blas(self) -> Pacing:
+        """Return the same with pauses in which OpenBLAS gives up its cores: it waits far longer than others do."""
+        return replace(self, pause=0.04)
+
+
+@contextmanager
+def without_gc():
+    """Collect now, and not while something is timed."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def _block(contestant: Contestant, steps: int) -> float:
+    step = contestant.step
+    start = perf_counter()
+    for _ in range(steps):
+        step()
+    contestant.finish()
+    return perf_counter() - start
+
+
+def _warm_up(contestant: Contestant, pacing: Pacing) -> float:
+    """Run until nothing is new any more, and return the seconds of a step.
+
+    That is at least ten steps, because our updates try both ways to run in the first six, unless a step is so slow
+    that nothing is left to be learned by the third.
+    """
+    _block(contestant, 1)
+    steps, done, spent = 1, 1, 0.0
+    while True:
+        last = _block(contestant, steps)
+        spent += last
+        done += steps
+        if (done >= 10 and last >= pacing.block) or (done >= 3 and spent >= 1):
+            return last / steps
+        if last < pacing.block:
+            steps *= 2
+
+
+def race(contestants: Mapping[str, Contestant], pacing: Pacing) -> dict[str, list[float]]:
+    """Return for each contestant the seconds of a step, one figure a round: the mean over a block."""
+    lead, steps, once = {}, {}, 0.0
+    with without_gc():
+        for name, contestant in contestants.items():
+            sleep(pacing.pause)
+            with contestant.limit():
+                seconds = _warm_up(contestant, pacing)
+            lead[name], steps[name] = ceil(pacing.lead / seconds), ceil(pacing.block / seconds)
+            once += pacing.pause + seconds * (lead[name] + steps[name])
+        wanted = int(pacing.seconds * len(contestants) / once)
+        samples: dict[str, list[float]] = {name: [] for name in contestants}
+        for _ in range(min(max(wanted, pacing.min_rounds), pacing.max_rounds)):
+            for name, contestant in contestants.items():
+                sleep(pacing.pause)
+                with contestant.limit():
+                    _block(contestant, lead[name])
+                    samples[name].append(_block(contestant, steps[name]) / steps[name])
+    return samples

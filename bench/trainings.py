@@ -1,0 +1,160 @@
+"""The comparison of the notes, trained by each library: five optimizers, the same weights and batches for all.
+
+``python -m bench.trainings LIBRARY ITERATIONS`` trains once and is done, as a user's script is.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, partial
+from typing import Any
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+import naive
+from fastoptim.compare import BLOCK, NOTES_FIVE, Comparison, Data, Settings, load_data
+
+from .cases import Net
+from .networks import jax_loss, limited, products, torch_loss
+from .peers import CEILING, OURS, absent, optax_optimizer, torch_optimizer
+
+__all__ = ["NEEDS", "TRAININGS", "data"]
+
+Losses = dict[str, NDArray[Any]]
+"""For each optimizer its loss after each iteration."""
+
+_HIDDEN = (100, 100, 100, 100)
+
+
+@cache
+def data(source: str = "auto") -> Data:
+    return load_data(source)
+
+
+def _networks(data: Data) -> dict[str, naive.MultiLayerNet]:
+    def network() -> naive.MultiLayerNet:
+        np.random.seed(0)
+        return naive.MultiLayerNet(data.x_train.shape[1], _HIDDEN, 10)
+
+    return {name: network() for name in NOTES_FIVE}
+
+
+def _batches(data: Data, iterations: int) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+    """Yield the batches of `fastoptim.compare`, so that the losses of all libraries can be compared."""
+    for start in range(0, iterations, BLOCK):
+        rng = np.random.default_rng([0, start // BLOCK])
+        for batch in rng.integers(len(data.x_train), size=(BLOCK, 128))[: iterations - start]:
+            yield data.x_train[batch], data.t_train[batch]
+
+
+def _fastoptim(data: Data, iterations: int) -> Losses:
+    comparison = Comparison(data, Settings(iterations, hidden=_HIDDEN))
+    comparison.train()
+    return {run.name: np.array(run.losses) for run in comparison.runs}
+
+
+def _numpy(data: Data, iterations: int) -> Losses:
+    networks, optimizers = _networks(data), {name: naive.RULES[name]() for name in NOTES_FIVE}
+    losses: dict[str, list[float]] = {name: [] for name in NOTES_FIVE}
+    for x, t in _batches(data, iterations):
+        for name, network in networks.items():
+            optimizers[name].update(network.params, network.gradient(x, t))
+            losses[name].append(network.loss(x, t))
+    return {name: np.array(curve) for name, curve in losses.items()}
+
+
+def _torch(data: Data, iterations: int) -> Losses:
+    import torch
+
+    runs = {}
+    for name, network in _networks(data).items():
+        params = {key: torch.nn.Parameter(torch.tensor(p, dtype=torch.float32)) for key, p in network.params.items()}
+        # torch has no fused RMSprop.
+        how = {} if name == "RMSprop" else {"fused": True}
+        runs[name] = (params, torch_optimizer(name, list(params.values()), **how))
+    losses: dict[str, list[float]] = {name: [] for name in NOTES_FIVE}
+    for x, t in _batches(data, iterations):
+        x, t = torch.from_numpy(x), torch.from_numpy(t).long()
+        for name, (params, optimizer) in runs.items():
+            optimizer.zero_grad()
+            torch_loss(params, x, t).backward()
+            optimizer.step()
+            with torch.no_grad():
+                losses[name].append(torch_loss(params, x, t).item())
+    return {name: np.array(curve) for name, curve in losses.items()}
+
+
+@cache
+def _jax_step(name: str) -> Callable[..., Any]:
+    # One compilation serves all trainings of a process, so that the warm ones have none.
+    import jax
+    import optax
+
+    optimizer = optax_optimizer(name)
+
+    @partial(jax.jit, donate_argnums=(0, 1))
+    def step(params, state, x, t):
+        change, state = optimizer.update(jax.grad(jax_loss)(params, x, t), state, params)
+        params = optax.apply_updates(params, change)
+        return params, state, jax_loss(params, x, t)
+
+    return step
+
+
+def _jax(data: Data, iterations: int) -> Losses:
+    import jax
+
+    runs = {}
+    for name, network in _networks(data).items():
+        params = {key: jax.numpy.array(p, np.float32) for key, p in network.params.items()}
+        runs[name] = (params, optax_optimizer(name).init(params))
+    losses: dict[str, list[Any]] = {name: [] for name in NOTES_FIVE}
+    for x, t in _batches(data, iterations):
+        for name, (params, state) in runs.items():
+            params, state, loss = _jax_step(name)(params, state, x, t)
+            runs[name] = params, state
+            # Not turned into a number before the end: JAX need not wait for it.
+            losses[name].append(loss)
+    return {name: np.array(jax.device_get(curve)) for name, curve in losses.items()}
+
+
+def _products(data: Data, iterations: int) -> Losses:
+    """The ceiling: the products of all networks, on all threads, each with a BLAS of one thread; nothing is learned."""
+    widths = (data.x_train.shape[1], *_HIDDEN, 10)
+    steps = [(products(Net("gradient", widths, 128)), products(Net("loss", widths, 128))) for _ in NOTES_FIVE]
+
+    def block(network: int, count: int) -> None:
+        gradient, loss = steps[network]
+        for _ in range(count):
+            gradient()
+            loss()
+
+    with limited(1), ThreadPoolExecutor(numba.config.NUMBA_NUM_THREADS) as pool:
+        for start in range(0, iterations, 10):
+            for network in range(len(steps)):
+                pool.submit(block, network, min(10, iterations - start))
+    return {}
+
+
+TRAININGS: dict[str, Callable[[Data, int], Losses]] = {
+    OURS: _fastoptim,
+    CEILING: _products,
+    "NumPy": _numpy,
+    "torch": _torch,
+    "jax": _jax,
+}
+
+NEEDS = {"torch": ("torch",), "jax": ("jax", "optax")}
+
+
+def missing(library: str) -> str | None:
+    """Return why a library cannot take part, or None."""
+    return next(filter(None, map(absent, NEEDS.get(library, ()))), None)
+
+
+if __name__ == "__main__":
+    TRAININGS[sys.argv[1]](data(), int(sys.argv[2]))
