@@ -129,7 +129,9 @@ def pytest_generate_tests(metafunc):
         "test_update": [
             (c, name) for c in cases.updates(quick=quick, huge=huge) for name in peers.racing(c, quick=quick)
         ],
-        "test_network": [(c, name) for c in cases.networks(quick=quick) for name in networks.NETWORKS],
+        "test_network": [
+            (c, name) for c in cases.networks(quick=quick) for name, each in networks.NETWORKS.items() if each.takes(c)
+        ],
     }.get(metafunc.function.__name__)
     if table:
         metafunc.parametrize(("case", "library"), table, ids=[f"{case.id}-{name}" for case, name in table])

@@ -17,7 +17,7 @@ import fastoptim as fo
 import naive
 
 from .cases import Net
-from .peers import CEILING, OURS, Library, jax_options, torch_threads
+from .peers import CEILING, OURS, Library, torch_threads
 from .timing import Contestant
 
 __all__ = ["NETWORKS", "contestants", "jax_loss", "limited", "products", "torch_loss"]
@@ -167,11 +167,10 @@ def _jax(case: Net, network: naive.MultiLayerNet, batch: Batch) -> Contestant:
 
     x, t = map(jax.numpy.array, batch)
     params = {key: jax.numpy.array(p, np.float32) for key, p in network.params.items()}
-    jit = partial(jax.jit, **jax_options(case.threads))
     if case.method == "predict":
-        call = partial(jit(partial(_jax_scores, relu=jax.nn.relu)), params, x)
+        call = partial(jax.jit(partial(_jax_scores, relu=jax.nn.relu)), params, x)
     else:
-        call = partial(jit(jax.grad(jax_loss) if case.method == "gradient" else jax_loss), params, x, t)
+        call = partial(jax.jit(jax.grad(jax_loss) if case.method == "gradient" else jax_loss), params, x, t)
 
     def step() -> Any:
         return jax.block_until_ready(call())
@@ -184,7 +183,7 @@ NETWORKS: dict[str, Library] = {
     CEILING: Library(_products),
     "NumPy": Library(_numpy),
     "torch": Library(_torch, ("torch",)),
-    "jax": Library(_jax, ("jax", "optax")),
+    "jax": Library(_jax, ("jax", "optax"), lambda case: case.threads is None),
 }
 
 

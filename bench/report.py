@@ -95,9 +95,8 @@ def update(results: Results) -> Iterator[str]:
     found = {case: libraries for case, libraries in found.items() if OURS in libraries}
     for dtype, threads in dict.fromkeys((case.dtype, case.threads) for case in found):
         rows = {case: found[case] for case in found if (case.dtype, case.threads) == (dtype, threads)}
-        peers = [
-            name for name in LIBRARIES if name not in (OURS, CEILING) and any(name in row for row in rows.values())
-        ]
+        present = {name for row in rows.values() for name in row}
+        peers = [name for name in LIBRARIES if name in present - {OURS, CEILING}]
         yield f"### {dtype}, {'all threads' if threads is None else 'one thread'}\n"
         yield from table(
             ("rule", "elements", "", "fastoptim", "elements/s", "GB/s", "of the ceiling", *peers),
@@ -309,10 +308,11 @@ def draw_endurance(results: Results) -> Figure | None:
             _line(axes, library, steps, each.samples)
         axes.set(title=case.split()[0], yscale="log", xlabel="step", xticks=[0, 10_000, 20_000])
         _plain(axes)
-        axes.set_ylim(1e-5, None)
         axes.xaxis.set_major_formatter("{x:,g}")
         axes.yaxis.set_major_formatter(EngFormatter("s"))
-    figure.axes[0].set_ylabel("one step")
+    slowest = max(each.slowest for libraries in runs.values() for name, each in libraries.items() if name in COLORS)
+    # All axes share one scale, which is set when everything has been drawn.
+    figure.axes[0].set(ylabel="one step", ylim=(5e-6, 2 * slowest))
     _legend(figure)
     return figure
 

@@ -17,7 +17,7 @@ def test_network(case, library, benchmark, report, pacing):
         return
 
     def measure():
-        names = [name for name, peer in NETWORKS.items() if peer.absent is None]
+        names = [name for name, peer in NETWORKS.items() if peer.takes(case) and peer.absent is None]
         return race(contestants(case, names), pacing.after_blas())
 
     report("network", case.id, library, measure, flops=case.flops, samples=case.batch)

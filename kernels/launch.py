@@ -21,8 +21,9 @@ _PARALLEL_FROM = 16_384
 """Elements below which no machine gains by a second thread: to start it costs as much as updating some ten thousand."""
 
 _TRIALS = 3
-"""Runs by which one thread and several are compared, again and again after ever more updates."""
-_FIRST_INTERVAL, _LAST_INTERVAL = 256, 16_384
+"""Runs by which one thread and several are compared, now and again."""
+_FIRST_INTERVAL, _LAST_INTERVAL = 0.02, 1.0
+"""Seconds of updates until the next comparison, twice as many each time that nothing has changed."""
 _MUCH = 4
 """How many times as long as usual is a reason to think again."""
 
@@ -178,7 +179,7 @@ class Launch:
             self._interval = min(2 * self._interval, _LAST_INTERVAL)
             if _middle(times) < self._usual:
                 self._parallel, self._usual, self._interval = parallel, _middle(times), _FIRST_INTERVAL
-            self._left = self._interval
+            self._left = max(1, int(self._interval / self._usual))
             self._times = {False: [], True: []}
 
     def _timed(self, parts: int) -> float:

@@ -193,7 +193,7 @@ def test_num_threads_belongs_to_a_thread_and_ends_with_its_block(launches):
 @pytest.mark.parametrize("faster", [False, True])
 def test_the_faster_way_is_found_and_left_when_it_slows_down(faster, monkeypatch):
     clock, parallel_runs = [0.0], []
-    cost = {False: 1.0, True: 0.5 if faster else 2.0}
+    cost = {False: 1e-4, True: 0.5e-4 if faster else 2e-4}
 
     def run(parallel):
         parallel_runs.append(parallel)
@@ -214,9 +214,9 @@ def test_the_faster_way_is_found_and_left_when_it_slows_down(faster, monkeypatch
     share_of_parallel_runs()
     assert abs(share_of_parallel_runs() - faster) < 0.05
     if faster:
-        cost[True] = 100.0
+        cost[True] = 1e-2
         assert share_of_parallel_runs() < 0.05
-        cost[True] = 0.5
+        cost[True] = 0.5e-4
         assert [share_of_parallel_runs() for _ in range(10)][-1] > 0.9
 
 
