@@ -14,7 +14,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 import fastoptim as fo
-from fastoptim import plan
+from fastoptim import plan, spans
 from fastoptim.kernels import launch, rules
 from fastoptim.kernels.fuse import fuse
 from fastoptim.kernels.jit import DISABLED
@@ -128,7 +128,7 @@ def test_an_object_that_is_no_array_is_never_read_as_one(stranger):
 def test_copies_live_until_the_kernel_has_run(p_order, g_order, renewed, monkeypatch):
     """A row holds an address, which keeps nothing alive."""
     buffers = []
-    blank = plan._blank
+    blank = spans.blank
 
     def watched(like, strides):
         array = blank(like, strides)
@@ -146,7 +146,8 @@ def test_copies_live_until_the_kernel_has_run(p_order, g_order, renewed, monkeyp
     if renewed:
         opt.update(params, {"w": array(g_order)})
     ran = []
-    monkeypatch.setattr(plan, "_blank", watched)
+    monkeypatch.setattr(plan, "blank", watched)
+    monkeypatch.setattr(spans, "blank", watched)
     monkeypatch.setattr(launch, "_run", run)
     opt.update(params, {"w": array(g_order)})
     assert len(ran) == 1

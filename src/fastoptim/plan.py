@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import operator
 import struct
-from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,62 +11,16 @@ from itertools import chain, pairwise
 from typing import Any
 
 import numpy as np
-from numpy.lib.array_utils import byte_bounds
 
 from fastoptim.entries import KERNEL_TYPES, Array, Entry, State, attach
+from fastoptim.interpret import AllOrNothing, Interpret, Rule, Task
 from fastoptim.kernels import ndarray as row
 from fastoptim.kernels.fuse import fuse, n_scalars
 from fastoptim.kernels.launch import Launch
 from fastoptim.parameters import FlatDict, Layout, packed_strides
+from fastoptim.spans import Spans, address, blank, is_walkable, laid_out_copy, spans_of, touches
 
 __all__ = ["Plan"]
-
-Rule = Callable[..., Any]
-Task = Callable[[tuple[float, ...]], None]
-"""One piece of an update, ready to run with the scalars of the step."""
-
-
-# Memory
-
-Spans = list[tuple[int, int]]
-"""Start and stop of stretches of memory, in order."""
-
-
-def _address(array: Array) -> int:
-    return int(array.__array_interface__["data"][0])
-
-
-def _spans(arrays: list[Array]) -> Spans:
-    return sorted(byte_bounds(array) for array in arrays if array.size)
-
-
-def _touches(spans: Spans, array: Array) -> bool:
-    if not array.size:
-        return False
-    start, stop = byte_bounds(array)
-    k = bisect_right(spans, stop - 1, key=operator.itemgetter(0))
-    return k > 0 and spans[k - 1][1] > start
-
-
-def _walkable(array: Array, strides: tuple[int, ...]) -> bool:
-    # The stride of a dimension of one element has no meaning.
-    same = all(n == 1 or a == b for n, a, b in zip(array.shape, array.strides, strides, strict=True))
-    return array.size == 0 or (same and array.flags.aligned)
-
-
-def _blank(like: Array, strides: tuple[int, ...]) -> Array:
-    return np.ndarray(like.shape, like.dtype, np.empty(like.size, like.dtype), 0, strides)
-
-
-def _copy(array: Array, strides: tuple[int, ...]) -> Array:
-    if _walkable(array, strides):
-        return array
-    copy = _blank(array, strides)
-    np.copyto(copy, array)
-    return copy
-
-
-# Tasks
 
 
 class _Launch:
@@ -79,14 +32,14 @@ class _Launch:
         self.itemsize = first.p.itemsize
         self.table = np.zeros((len(entries) + 1, row.SLOTS + n_slots), np.intp)
         self.table[1:, row.START] = np.cumsum([entry.p.size for entry in entries])
-        self.table[:, row.VALUE] = _address(scalars)
+        self.table[:, row.VALUE] = address(scalars)
         views = []
         for words, entry in zip(self.table, entries, strict=False):
             views.append(np.asarray(entry.value).view())
             words[row.ID] = id(entry.value)
             words[row.VIEW] = id(views[-1])
-            words[row.P :] = [_address(array) for array in (entry.p, entry.g, *entry.slots)]
-        self.rows = _address(self.table)
+            words[row.P :] = [address(array) for array in (entry.p, entry.g, *entry.slots)]
+        self.rows = address(self.table)
         kernel = fuse(rule, n_slots, KERNEL_TYPES[first.p.dtype]).address
         self.run = Launch(kernel, self.rows, int(self.table[-1, row.START])).run
         self.keys = [entry.key for entry in entries]
@@ -109,86 +62,6 @@ class _Copy:
         np.copyto(self.target, self.source)
 
 
-class _Value(np.ndarray[Any, Any]):
-    """An array to which augmented assignment gives a new value, rounded to its dtype, in place of writing to it.
-
-    So a rule does here what it does compiled: it may write ``g += decay * p`` and leave the gradient as it is.
-    """
-
-
-def _assign(operation: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    def assign(self: _Value, other: Any) -> Any:
-        return np.asarray(operation(self, other)).astype(self.dtype, casting="same_kind").view(_Value)
-
-    return assign
-
-
-for _operation in (operator.add, operator.sub, operator.mul, operator.truediv, operator.pow, operator.mod):
-    setattr(_Value, f"__i{_operation.__name__}__", _assign(_operation))
-
-
-@dataclass(frozen=True, slots=True)
-class _Interpret:
-    """Run the text of the rule itself, on arrays or numbers of any kind, as NumPy promotes and rounds them."""
-
-    rule: Rule
-    params: Any
-    entry: Entry
-
-    def __call__(self, scalars: tuple[float, ...]) -> None:
-        entry = self.entry
-        operands = (entry.p, entry.g) if entry.is_array else (entry.value, entry.gradient)
-        arrays = (*operands, *entry.slots)
-        if not entry.is_aliased:
-            arrays = tuple(a.view(_Value) if isinstance(a, np.ndarray) else a for a in arrays)
-        with np.errstate(all="ignore"):
-            result = self._result(arrays, scalars)
-            # What is returned may be views of one another's memory, as where a rule exchanges its slots.
-            results = [np.array(value) for value in (result if isinstance(result, tuple) else (result,))]
-            if len(results) != 1 + len(entry.slots):
-                raise TypeError(f"the rule returns {len(results)} values, expected {1 + len(entry.slots)}: p and state")
-            targets = ([entry.p] if entry.is_array else []) + entry.slots
-            for target, value in zip(targets, results[-len(targets) :] if targets else [], strict=True):
-                np.copyto(target, value, casting="same_kind")
-            if not entry.is_array:
-                self.params[entry.key] = type(entry.value)(results[0])
-
-    def _result(self, arrays: tuple[Any, ...], scalars: tuple[float, ...]) -> Any:
-        try:
-            return self.rule(*arrays, *scalars)
-        except (TypeError, ValueError):
-            # A rule with a branch takes one element at a time, as it does compiled.
-            elements = zip(*(np.ravel(array) for array in arrays), strict=True)
-            columns = zip(*(np.atleast_1d(self.rule(*element, *scalars)) for element in elements), strict=True)
-            return tuple(np.reshape(column, np.shape(arrays[0])) for column in columns)
-
-
-@dataclass(frozen=True, slots=True)
-class _AllOrNothing:
-    """Run tasks of which one may raise, as a rule that is interpreted may; then put everything back."""
-
-    tasks: list[Task]
-    params: Any
-    entries: list[Entry]
-
-    def __call__(self, scalars: tuple[float, ...]) -> None:
-        arrays = chain.from_iterable([*entry.slots, *([entry.p] if entry.is_array else [])] for entry in self.entries)
-        backups = [(array, array.copy()) for array in arrays]
-        try:
-            for task in self.tasks:
-                task(scalars)
-        except Exception:
-            for array, backup in backups:
-                np.copyto(array, backup)
-            for entry in self.entries:
-                if not entry.is_array:
-                    self.params[entry.key] = entry.value
-            raise
-
-
-# Plans
-
-
 Getter = Callable[[Any], tuple[Any, ...]]
 Renew = Callable[[Any, Any], Sequence[Any] | None]
 """Point launches to the gradients of the next step; return the arrays, to be held until then, or None if that fails."""
@@ -201,11 +74,11 @@ def _renewal(launched: _Launch, get: Getter, n_params: int, spans: Spans, views:
     check = np.array(
         [
             *(launched.rows, *(table.shape[0] - 1, table.shape[1]), launched.itemsize),
-            *(_address(span_table), len(spans), _address(guarded), len(guarded), id(np.ndarray)),
+            *(address(span_table), len(spans), address(guarded), len(guarded), id(np.ndarray)),
         ],
         np.intp,
     )
-    address, refresh = _address(check), row.refresh
+    where, refresh = address(check), row.refresh
     held = (check, launched, span_table, views, guarded)
 
     def renew(params: Any, grads: Any, _held: Any = held) -> Sequence[Any] | None:
@@ -215,10 +88,10 @@ def _renewal(launched: _Launch, get: Getter, n_params: int, spans: Spans, views:
             arrays = get(params) + get(grads)
         except (AttributeError, IndexError, KeyError, TypeError):
             return None
-        if refresh(address, id(arrays)):
+        if refresh(where, id(arrays)):
             return arrays
         arrays = _with_gradients_laid_out(arrays, spans)
-        return arrays if refresh(address, id(arrays)) else None
+        return arrays if refresh(where, id(arrays)) else None
 
     return renew
 
@@ -229,7 +102,7 @@ def _with_gradients_laid_out(arrays: tuple[Any, ...], spans: Spans) -> tuple[Any
 
     def laid_out(p: Any, g: Any) -> Any:
         same_kind = isinstance(p, np.ndarray) and type(g) is np.ndarray and g.shape == p.shape and g.dtype == p.dtype
-        return _copy(g, packed_strides(p)) if same_kind and not _touches(spans, g) else g
+        return laid_out_copy(g, packed_strides(p)) if same_kind and not touches(spans, g) else g
 
     return (*arrays[:half], *map(laid_out, arrays[:half], arrays[half:]))
 
@@ -312,18 +185,18 @@ class Plan:
 
     def _schedule(self, entries: list[Entry], params: Any, grads: Any) -> list[Task]:
         buffers = [buffer for arrays in self.state.values() for buffer in arrays.buffers.values()]
-        spans = _spans([entry.p for entry in entries] + buffers)
-        overlap = any(a[1] > b[0] for a, b in pairwise(spans)) or any(_touches(spans, entry.g) for entry in entries)
+        spans = spans_of([entry.p for entry in entries] + buffers)
+        overlap = any(a[1] > b[0] for a, b in pairwise(spans)) or any(touches(spans, entry.g) for entry in entries)
         if overlap:
             # One parameter is to see what the update of the one before it wrote, as in a loop over the keys.
             tasks = list(chain.from_iterable(chain(*self._tasks_of([entry], params)) for entry in entries))
-            return [_AllOrNothing(tasks, params, entries)]
+            return [AllOrNothing(tasks, params, entries)]
         if self._is_flat(entries, params, grads):
             slots = [arrays.flat for arrays in self.state.values()]
             entries = [Entry(None, params.flat, grads.flat, params.flat, grads.flat, slots)]
         interpreted, before, launches, after = self._tasks_of(entries, params)
         if interpreted:
-            interpreted = [_AllOrNothing(interpreted, params, [task.entry for task in interpreted])]
+            interpreted = [AllOrNothing(interpreted, params, [task.entry for task in interpreted])]
         elif launches and not after:
             for copy_gradient in before:
                 copy_gradient(())
@@ -349,21 +222,21 @@ class Plan:
         interpreted, before, after = [], [], []
         compiled: dict[np.dtype[Any], list[Entry]] = {}
         for entry in entries:
-            entry.is_aliased = _touches(_spans([entry.p, *entry.slots]), entry.g) or _touches(
-                _spans(entry.slots), entry.p
+            entry.is_aliased = touches(spans_of([entry.p, *entry.slots]), entry.g) or touches(
+                spans_of(entry.slots), entry.p
             )
             if entry.dtype is None or entry.is_aliased:
-                interpreted.append(_Interpret(self.rule, params, entry))
+                interpreted.append(Interpret(self.rule, params, entry))
                 continue
             strides = entry.slots[0].strides if entry.slots else packed_strides(entry.p)
             p = entry.p
-            if not _walkable(p, strides):
-                p = _blank(p, strides)
+            if not is_walkable(p, strides):
+                p = blank(p, strides)
                 before.append(_Copy(entry.p, p))
                 after.append(_Copy(p, entry.p))
-            if not _walkable(entry.g, strides):
+            if not is_walkable(entry.g, strides):
                 # The entry holds the copy as it holds all gradients: until the plan has run.
-                gradient, entry.g = entry.g, _blank(entry.g, strides)
+                gradient, entry.g = entry.g, blank(entry.g, strides)
                 before.append(_Copy(gradient, entry.g))
             compiled.setdefault(entry.dtype, []).append(replace(entry, p=p))
         launches = [_Launch(self.rule, group, self._scalars) for group in compiled.values()]
