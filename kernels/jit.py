@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from functools import partial
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numba
+from numba.core.caching import FunctionCache
+from numba.core.ccallback import CFunc
 from numba.core.compiler import Compiler, CompilerBase
+from numba.core.runtime import rtsys
 
 __all__ = ["DISABLED", "inner", "jit", "native", "parallel_jit"]
 
@@ -36,24 +39,38 @@ def _digest_of_sources() -> str:
 _SOURCES = _digest_of_sources()
 
 
-def _cached(compile_: Callable[..., Any], function: Callable[..., Any]) -> Any:
+class _Cache(FunctionCache):
+    """A cache from which code is loaded without a compiler.
+
+    Numba makes its compiler ready before it looks into the cache: it imports some hundred modules, SciPy's among them,
+    and registers all that they define. That takes three times as long as everything else in a first update.
+    """
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """Return the code compiled for a signature, or None."""
+        # This much a loaded function needs: the addresses of Numba's run time, by which it is linked.
+        rtsys.initialize(target_context)
+        with self._guard_against_spurious_io_errors():
+            return self._load_overload(sig, target_context)
+
+
+def _cached(compiled: Any, function: Callable[..., Any]) -> Any:
     # The qualified name is part of the name of the cache file: code of other sources cannot be taken for this.
     function.__qualname__ = f"{function.__qualname__}-{_SOURCES}"
-    try:
-        return compile_(cache=True)(function)
-    except (OSError, RuntimeError):
-        # Neither the package's folder nor the user's can be written: compiling anew costs time, but works.
-        return compile_(cache=False)(function)
+    # Where neither the package's folder nor the user's can be written, compiling anew costs time, but works.
+    with suppress(OSError, RuntimeError):
+        compiled._cache = _Cache(function)
+    return compiled
 
 
 def jit(function: Callable[..., Any]) -> Any:
     """Compile a function on first use, serially; it runs without the GIL."""
-    return _cached(partial(numba.njit, **_OPTIONS), function)
+    return function if DISABLED else _cached(numba.njit(**_OPTIONS)(function), function)
 
 
 def parallel_jit(function: Callable[..., Any]) -> Any:
     """Compile a function on first use; its ``prange`` loops share out their iterations among Numba's threads."""
-    return _cached(partial(numba.njit, parallel=True, **_OPTIONS), function)
+    return function if DISABLED else _cached(numba.njit(parallel=True, **_OPTIONS)(function), function)
 
 
 def inner(function: Callable[..., Any], pipeline: type[CompilerBase] = Compiler) -> Any:
@@ -69,6 +86,9 @@ def native(function: Callable[..., Any], n_integers: int, keep: bool) -> Any:
     """
     if DISABLED:
         return SimpleNamespace(address=function)
-    signature = numba.types.void(*[numba.types.intp] * n_integers)
-    compile_ = partial(numba.cfunc, signature, **_OPTIONS)
-    return _cached(compile_, function) if keep else compile_()(function)
+    signature = (numba.types.intp,) * n_integers, numba.types.void
+    compiled = CFunc(function, signature, locals={}, options=_OPTIONS)
+    if keep:
+        _cached(compiled, function)
+    compiled.compile()
+    return compiled

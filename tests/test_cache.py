@@ -42,6 +42,17 @@ USE_AND_COUNT = """
     print(json.dumps([hits, misses]))
 """
 
+FIRST_UPDATE = """
+    import sys
+    import numpy as np
+    import fastoptim as fo
+
+    before = set(sys.modules)
+    params, grads = ({"w": np.ones(100_000, np.float32)} for _ in range(2))
+    fo.Adam().update(params, grads)
+    print(len(set(sys.modules) - before))
+"""
+
 EDITED = """
     import numpy as np
     import fastoptim as fo
@@ -126,3 +137,9 @@ def test_without_a_place_for_the_cache_it_still_runs(tmp_path):
     }
     for _ in range(2):
         assert run(EDITED.format(sign="+"), tmp_path, **home) == "2.0 0"
+
+
+def test_what_is_cached_is_loaded_without_a_compiler(tmp_path):
+    compiling, loading = (int(run(FIRST_UPDATE, tmp_path)) for _ in range(2))
+    assert compiling > 50
+    assert loading < 10
