@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from time import perf_counter
 from typing import Any
 
@@ -21,11 +23,12 @@ _PARALLEL_FROM = 16_384
 """Elements below which no machine gains by a second thread: to start it costs as much as updating some ten thousand."""
 
 _TRIALS = 3
-"""Runs by which one thread and several are compared, now and again."""
+"""Runs by which one thread and several are compared, now and again; the middle one counts."""
 _FIRST_INTERVAL, _LAST_INTERVAL = 0.02, 1.0
 """Seconds of updates until the next comparison, twice as many each time that nothing has changed."""
 _MUCH = 4
-"""How many times as long as usual is a reason to think again."""
+"""How many times as long as usual two runs must take to be a reason to think again. One says little: it may be the one
+that woke the threads."""
 
 _ALIGNMENT = 64
 """Parts begin at multiples of this many elements, so that no two threads write to one cache line."""
@@ -36,7 +39,6 @@ _SAFE_LAYERS = {"omp", "tbb"}
 
 class _Setting(threading.local):
     parts: int | None = None
-    is_compiled = False
 
 
 _setting = _Setting()
@@ -91,11 +93,12 @@ def num_threads(n: int) -> Iterator[None]:
         _setting.parts = before
 
 
-def _threads() -> int:
-    if _forked:
-        return 1
-    available = int(numba.get_num_threads())
-    return available if numba.threading_layer() in _SAFE_LAYERS else 1
+@cache
+def _has_safe_threads() -> bool:
+    """Start Numba's threads, make the parallel loop ready, and tell whether they may be used."""
+    numba.get_num_threads()
+    _run_parallel(0, 0, 0, 1)
+    return numba.threading_layer() in _SAFE_LAYERS
 
 
 @jit
@@ -109,7 +112,8 @@ def _run_parallel(kernel, rows, total, parts):
     for k in prange(parts):
         start = blocks * k // parts * _ALIGNMENT
         stop = min(total, blocks * (k + 1) // parts * _ALIGNMENT)
-        call(kernel, rows, start, stop)
+        if start < stop:
+            call(kernel, rows, start, stop)
 
 
 def _middle(times: list[float]) -> float:
@@ -133,12 +137,14 @@ class Launch:
         Number of elements in all rows.
     """
 
-    __slots__ = ("_interval", "_left", "_parallel", "_times", "_usual", "_work", "total")
+    __slots__ = ("_interval", "_is_long", "_left", "_parallel", "_parts", "_times", "_usual", "_was_slow", "_work")
 
     def __init__(self, kernel: Any, rows: int, total: int) -> None:
-        self.total = total
         self._work = (kernel, rows, total)
+        self._is_long = total >= _PARALLEL_FROM
         self._parallel = False
+        self._parts = 1
+        self._was_slow = False
         self._left = 0
         self._interval = _FIRST_INTERVAL
         self._usual = 0.0
@@ -146,36 +152,41 @@ class Launch:
 
     def run(self) -> None:
         """Run the kernel once over all elements."""
-        if self.total < _PARALLEL_FROM or (parts := _setting.parts) == 1:
+        if not self._is_long or _forked:
             _run(*self._work)
-        elif parts is None and self._left and not self._parallel:
-            self._left -= 1
-            _run(*self._work)
-        elif (threads := _threads()) == 1:
-            _run(*self._work)
-        elif parts is not None:
-            _run_parallel(*self._work, parts)
+        elif (parts := _setting.parts) is not None:
+            if parts > 1 and _has_safe_threads():
+                _run_parallel(*self._work, parts)
+            else:
+                _run(*self._work)
         elif not self._left:
-            self._try(threads)
+            self._try()
         else:
             self._left -= 1
-            if self._timed(threads) > _MUCH * self._usual:
+            if not self._parallel:
+                _run(*self._work)
+            elif self._timed(self._parts) <= _MUCH * self._usual:
+                self._was_slow = False
+            elif self._was_slow:
                 self._left = 0
+            else:
+                self._was_slow = True
 
-    def _try(self, threads: int) -> None:
-        if not _Setting.is_compiled:
-            # What the first call compiles or loads is not to count.
-            kernel, rows, _ = self._work
-            _run_parallel(kernel, rows, 0, 1)
-            _Setting.is_compiled = True
-        # The usual way is timed first, then the other, of which one very bad run is enough.
+    def _try(self) -> None:
+        # The usual way is timed first, then the other, of which two very bad runs are enough.
         other = len(self._times[self._parallel]) >= _TRIALS
         parallel = self._parallel is not other
+        if parallel and not _has_safe_threads():
+            self._left = sys.maxsize
+            _run(*self._work)
+            return
+        # To ask Numba takes nearly as long as to start the threads, so it is not asked at each run.
+        self._parts = int(numba.get_num_threads())
         times = self._times[parallel]
-        times.append(self._timed(threads if parallel else 1))
+        times.append(self._timed(self._parts if parallel else 1))
         if not other:
             self._usual = _middle(times)
-        elif len(times) >= _TRIALS or times[-1] > _MUCH * self._usual:
+        elif len(times) >= _TRIALS or sum(time > _MUCH * self._usual for time in times) > 1:
             self._interval = min(2 * self._interval, _LAST_INTERVAL)
             if _middle(times) < self._usual:
                 self._parallel, self._usual, self._interval = parallel, _middle(times), _FIRST_INTERVAL
@@ -184,8 +195,8 @@ class Launch:
 
     def _timed(self, parts: int) -> float:
         start = perf_counter()
-        if parts == 1:
-            _run(*self._work)
-        else:
+        if parts > 1:
             _run_parallel(*self._work, parts)
+        else:
+            _run(*self._work)
         return perf_counter() - start

@@ -195,13 +195,16 @@ def test_num_threads_belongs_to_a_thread_and_ends_with_its_block(launches):
 def test_the_faster_way_is_found_and_left_when_it_slows_down(faster, monkeypatch):
     clock, parallel_runs = [0.0], []
     cost = {False: 1e-4, True: 0.5e-4 if faster else 2e-4}
+    # The first parallel run after a serial one wakes the threads.
+    waking = 1e-2 if faster else 0
 
     def run(parallel):
+        clock[0] += cost[parallel] + (waking if parallel and not any(parallel_runs[-1:]) else 0)
         parallel_runs.append(parallel)
-        clock[0] += cost[parallel]
 
     monkeypatch.setattr(launch, "perf_counter", lambda: clock[0])
-    monkeypatch.setattr(launch, "_threads", lambda: 2)
+    monkeypatch.setattr(launch, "_has_safe_threads", lambda: True)
+    monkeypatch.setattr(launch.numba, "get_num_threads", lambda: 2)
     monkeypatch.setattr(launch, "_run", lambda *_: run(False))
     monkeypatch.setattr(launch, "_run_parallel", lambda *_: run(True))
     work = launch.Launch(0, 0, 10**6)
@@ -215,7 +218,7 @@ def test_the_faster_way_is_found_and_left_when_it_slows_down(faster, monkeypatch
     share_of_parallel_runs()
     assert abs(share_of_parallel_runs() - faster) < 0.05
     if faster:
-        cost[True] = 1e-2
+        waking, cost[True] = 0, 1e-2
         assert share_of_parallel_runs() < 0.05
         cost[True] = 0.5e-4
         assert [share_of_parallel_runs() for _ in range(10)][-1] > 0.9
