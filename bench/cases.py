@@ -74,7 +74,9 @@ def updates(*, quick: bool = False, huge: bool = False) -> Iterator[Update]:
     """Yield the cases of the group *update*; the quick ones are those that the targets ask for."""
     sizes = (10, 1_000, 10_000, NOTES, 1_000_000, 10_000_000) + ((HUGE,) if huge else ())
     for rule, dtype, threads, size in product(naive.RULES, ("float32", "float64"), (None, 1), sizes):
-        essential = (dtype, threads) == ("float32", None) and (size >= 1_000_000 or (rule == "Adam" and size != 10_000))
+        # Ten and ten thousand elements tell what the arithmetic of a rule takes.
+        needed = rule == "Adam" or size >= 1_000_000 or size in (10, 10_000)
+        essential = (dtype, threads) == ("float32", None) and needed
         if (quick and not essential) or (size == HUGE and (dtype, threads) != ("float32", None)):
             continue
         for layout in _layouts(size):

@@ -5,37 +5,16 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
-
-from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter
-
-import naive
 
 from .cases import networks, updates
+from .charts import CHARTS
 from .peers import CEILING, LIBRARIES, OURS
-from .results import FOLDER, Measured, Results
+from .results import FOLDER, Results, duration, times_ours
 from .targets import COLUMNS, judge
 
 __all__ = ["main"]
 
 HERE = Path(__file__).parent
-
-COLORS = {
-    OURS: "#d62728",
-    CEILING: "#555555",
-    "NumPy": "#1f77b4",
-    "torch": "#f5b041",
-    "torch fused": "#ca6f1e",
-    "torch foreach": "#7e5109",
-    "optax": "#2e8b57",
-    "jax": "#2e8b57",
-    "DeepSpeed": "#8e44ad",
-}
-LABELS = {"NumPy": "NumPy, the notes' code"}
-
-
-# Text
 
 
 def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
@@ -43,19 +22,6 @@ def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
     header = list(header)
     lines = [header, ["---", *["--:"] * (len(header) - 1)], *rows]
     return ["| " + " | ".join(line) + " |" for line in lines] + [""]
-
-
-def _time(seconds: float | None) -> str:
-    if seconds is None:
-        return "–"
-    for unit, size in (("s", 1), ("ms", 1e-3)):
-        if seconds >= size:
-            return f"{seconds / size:.3g} {unit}"
-    return f"{seconds * 1e6:.3g} µs"
-
-
-def _ratio(found: dict[str, Measured], library: str) -> str:
-    return f"{found[library].median / found[OURS].median:.2f}" if library in found else "–"
 
 
 def machine(results: Results) -> Iterator[str]:
@@ -79,11 +45,14 @@ def machine(results: Results) -> Iterator[str]:
 
 def targets(results: Results) -> Iterator[str]:
     yield "## Targets\n"
-    yield "In the column *ceiling* stands what the figure would be if fastoptim took no longer than the ceiling.\n"
-    yield from table(
-        ("what", *COLUMNS, ""),
-        ((v.target.what, *v.shown, v.text) for v in judge(results)),
-    )
+    yield "In the column *limit* stands what the figure would be if fastoptim took what the machine must take.\n"
+    verdicts = judge(results)
+    yield from table(("what", *COLUMNS, ""), ((v.target.what, *v.shown, v.text) for v in verdicts))
+    missed = [v for v in verdicts if v.missed]
+    if missed:
+        yield "What stands in the way of those that were missed, as measured in the same run:\n"
+        yield from (f"- {v.target.what}{v.obstacle}" for v in missed)
+        yield ""
 
 
 def update(results: Results) -> Iterator[str]:
@@ -102,9 +71,9 @@ def update(results: Results) -> Iterator[str]:
             ("rule", "elements", "", "fastoptim", "elements/s", "GB/s", "of the ceiling", *peers),
             (
                 (
-                    *(case.rule, f"{case.size:,}", case.layout, _time(row[OURS].median)),
+                    *(case.rule, f"{case.size:,}", case.layout, duration(row[OURS].median)),
                     *(f"{case.size / row[OURS].median:.2g}", f"{case.bytes / row[OURS].median / 1e9:.3g}"),
-                    *(f"{row[CEILING].median / row[OURS].median:.2f}", *(_ratio(row, name) for name in peers)),
+                    *(f"{row[CEILING].median / row[OURS].median:.2f}", *(times_ours(row, name) for name in peers)),
                 )
                 for case, row in rows.items()
             ),
@@ -120,8 +89,8 @@ def network(results: Results) -> Iterator[str]:
         (
             (
                 *(case.method, "-".join(map(str, case.widths)), str(case.batch), str(case.threads or "all")),
-                *(_time(row[OURS].median), f"{case.flops / row[OURS].median / 1e9:.0f}"),
-                *(f"{row[CEILING].median / row[OURS].median:.2f}", *(_ratio(row, name) for name in names)),
+                *(duration(row[OURS].median), f"{case.flops / row[OURS].median / 1e9:.0f}"),
+                *(f"{row[CEILING].median / row[OURS].median:.2f}", *(times_ours(row, name) for name in names)),
             )
             for case in networks()
             if OURS in (row := results.get("network", case.id))
@@ -144,7 +113,12 @@ def comparison(results: Results) -> Iterator[str]:
         ("library", "warm", "ratio", "cold", *(f"loss {rule}" for rule in rules)),
         (
             (
-                *(name, _time(each.median), _ratio(warm, name), _time(cold[name].median if name in cold else None)),
+                *(
+                    name,
+                    duration(each.median),
+                    times_ours(warm, name),
+                    duration(cold[name].median) if name in cold else "–",
+                ),
                 *(f"{each.extra['loss'][rule]:.3f}" if each.extra["loss"] else "–" for rule in rules),
             )
             for name, each in warm.items()
@@ -158,11 +132,7 @@ def start(results: Results) -> Iterator[str]:
     yield "which updates the notes' ten arrays once with Adam.\n"
     yield from table(
         ("what", "library", "seconds"),
-        (
-            (what, name, f"{each.median:.3f}")
-            for what, libraries in results.cases.get("start", {}).items()
-            for name, each in libraries.items()
-        ),
+        ((what, name, f"{each.median:.3f}") for what, name, each in results.each("start")),
     )
 
 
@@ -173,157 +143,13 @@ def endurance(results: Results) -> Iterator[str]:
     yield from table(
         ("rule", "library", "fastest", "slowest", "slowest by fastest"),
         (
-            (case, name, _time(each.fastest), _time(each.slowest), f"{each.slowest / each.fastest:.2f}")
-            for case, libraries in results.cases.get("endurance", {}).items()
-            for name, each in libraries.items()
+            (case, name, duration(each.fastest), duration(each.slowest), f"{each.slowest / each.fastest:.2f}")
+            for case, name, each in results.each("endurance")
         ),
     )
 
 
-# Charts
-
-
-def _label(library: str, ceiling: str = "memory alone") -> str:
-    return f"the ceiling: {ceiling}" if library == CEILING else LABELS.get(library, library)
-
-
-def _line(axes: Any, library: str, x: list[float], y: list[float]) -> None:
-    ours, ceiling = library == OURS, library == CEILING
-    axes.plot(
-        *(x, y),
-        color=COLORS[library],
-        label=_label(library),
-        linewidth=2.6 if ours else 1.4,
-        linestyle="--" if ceiling else "-",
-        marker="" if ceiling else "o",
-        markersize=5 if ours else 3.5,
-        zorder=3 if ours else 4 if ceiling else 2,
-    )
-
-
-def _plain(axes: Any) -> None:
-    axes.minorticks_off()
-    axes.grid(visible=True, which="major", color="0.9", linewidth=0.8)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.set_axisbelow(True)
-
-
-def _curves(results: Results, rule: str) -> dict[str, tuple[list[float], list[float]]]:
-    curves: dict[str, tuple[list[float], list[float]]] = {}
-    for case in updates(huge=True):
-        if (case.rule, case.dtype, case.layout, case.threads) == (rule, "float32", "flat", None):
-            for library, each in results.get("update", case.id).items():
-                if library in COLORS:
-                    x, y = curves.setdefault(library, ([], []))
-                    x.append(case.size)
-                    y.append(each.median)
-    return curves
-
-
-def draw_update(results: Results) -> Figure | None:
-    curves = _curves(results, "Adam")
-    if not curves:
-        return None
-    figure = Figure(figsize=(10, 4.6), dpi=150, layout="constrained")
-    times, ratios = figure.subplots(1, 2)
-    ours = dict(zip(*curves[OURS], strict=True))
-    for library, (x, y) in curves.items():
-        _line(times, library, x, y)
-        _line(ratios, library, x, [seconds / ours[size] for size, seconds in zip(x, y, strict=True)])
-    times.set_title("One update by Adam, float32", loc="left")
-    ratios.set_title("… as a multiple of fastoptim's time", loc="left")
-    for axes in (times, ratios):
-        axes.set(xscale="log", yscale="log", xlabel="parameters")
-        _plain(axes)
-        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-    times.yaxis.set_major_formatter(EngFormatter("s"))
-    ratios.set_yticks([0.5, 1, 2, 5, 10, 20, 50])
-    ratios.yaxis.set_major_formatter("{x:g}×")
-    ratios.set_ylim(0.3, None)
-    times.legend(loc="upper left", frameon=False, fontsize=9)
-    return figure
-
-
-def draw_rules(results: Results) -> Figure | None:
-    curves = {rule: _curves(results, rule) for rule in naive.RULES}
-    if not all(OURS in each for each in curves.values()):
-        return None
-    figure = Figure(figsize=(10, 6), dpi=150, layout="constrained")
-    grid = figure.subplots(2, 3, sharex=True, sharey=True)
-    for axes, (rule, each) in zip(grid.flat, curves.items(), strict=True):
-        for library, (x, y) in each.items():
-            _line(axes, library, x, y)
-        axes.set(title=rule, xscale="log", yscale="log")
-        _plain(axes)
-        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-        axes.yaxis.set_major_formatter(EngFormatter("s"))
-    for axes in grid[1]:
-        axes.set_xlabel("parameters")
-    for axes in grid[:, 0]:
-        axes.set_ylabel("one update, float32")
-    _legend(figure)
-    return figure
-
-
-def _legend(figure: Figure) -> None:
-    handles = {line.get_label(): line for axes in figure.axes for line in axes.get_lines()}
-    figure.legend(handles=list(handles.values()), loc="outside lower center", ncols=4, frameon=False, fontsize=9)
-
-
-def draw_comparison(results: Results) -> Figure | None:
-    warm = results.get("comparison", "warm")
-    if OURS not in warm:
-        return None
-    names = sorted(warm, key=lambda name: warm[name].median, reverse=True)
-    figure = Figure(figsize=(8, 0.5 * len(names) + 1), dpi=150, layout="constrained")
-    axes = figure.add_subplot()
-    bars = axes.barh(
-        [_label(name, "products alone") for name in names],
-        [warm[name].median for name in names],
-        color=[COLORS[n] for n in names],
-    )
-    axes.bar_label(
-        bars, [f"{warm[n].median:.2f} s" + ("" if n == OURS else f"  ({_ratio(warm, n)}×)") for n in names], padding=4
-    )
-    iterations = warm[OURS].extra["iterations"]
-    axes.set_title(f"The comparison: five networks, five optimizers, {iterations} iterations", loc="left")
-    axes.set_xlabel("seconds")
-    axes.set_xlim(0, 1.25 * max(warm[name].median for name in names))
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.tick_params(axis="y", length=0)
-    return figure
-
-
-def draw_endurance(results: Results) -> Figure | None:
-    runs = results.cases.get("endurance", {})
-    if not runs:
-        return None
-    figure = Figure(figsize=(10, 3), dpi=150, layout="constrained")
-    for axes, (case, libraries) in zip(
-        figure.subplots(1, len(runs), sharey=True, squeeze=False).flat, runs.items(), strict=True
-    ):
-        for library, each in ((name, libraries[name]) for name in COLORS if name in libraries):
-            window = each.extra["window"]
-            steps = [window * (k + 0.5) for k in range(len(each.samples))]
-            _line(axes, library, steps, each.samples)
-        axes.set(title=case.split()[0], yscale="log", xlabel="step", xticks=[0, 10_000, 20_000])
-        _plain(axes)
-        axes.xaxis.set_major_formatter("{x:,g}")
-        axes.yaxis.set_major_formatter(EngFormatter("s"))
-    slowest = max(each.slowest for libraries in runs.values() for name, each in libraries.items() if name in COLORS)
-    # All axes share one scale, which is set when everything has been drawn.
-    figure.axes[0].set(ylabel="one step", ylim=(5e-6, 2 * slowest))
-    _legend(figure)
-    return figure
-
-
 SECTIONS: tuple[Callable[[Results], Iterator[str]], ...] = (targets, update, network, comparison, start, endurance)
-CHARTS = {
-    "update.png": draw_update,
-    "rules.png": draw_rules,
-    "comparison.png": draw_comparison,
-    "endurance.png": draw_endurance,
-}
 
 
 def main() -> None:

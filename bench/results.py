@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["FOLDER", "Measured", "Results"]
+from .peers import OURS
+
+__all__ = ["FOLDER", "Measured", "Results", "duration", "times_ours"]
 
 FOLDER = Path(__file__).parent.parent / ".benchmarks"
 """Of the files of pytest-benchmark; git does not look at it."""
@@ -53,6 +56,25 @@ class Results:
         """Whether other processes took so much of the machine that no figure can be trusted."""
         return self.machine["others"] > 0.1
 
+    def each(self, group: str) -> Iterator[tuple[str, str, Measured]]:
+        """Yield all cases of a group, with each library and its figures."""
+        for case, libraries in self.cases.get(group, {}).items():
+            for library, measured in libraries.items():
+                yield case, library, measured
+
     def get(self, group: str, case: str) -> dict[str, Measured]:
         """Return what was measured of a case, by library; nothing if it was not."""
         return self.cases.get(group, {}).get(case, {})
+
+
+def duration(seconds: float) -> str:
+    """Return a time as text, in the unit that suits it."""
+    for unit, size in (("s", 1), ("ms", 1e-3)):
+        if seconds >= size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds * 1e6:.3g} µs"
+
+
+def times_ours(libraries: Mapping[str, Measured], library: str) -> str:
+    """Return how many times as long as ours a library takes."""
+    return f"{libraries[library].median / libraries[OURS].median:.2f}" if library in libraries else "–"

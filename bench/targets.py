@@ -9,13 +9,13 @@ import argparse
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .cases import HUGE, NOTES, WIDTHS, Net, Update
 from .peers import CEILING, CEILING_SERIAL, OURS, OURS_SERIAL
 from .processes import EMPTY, FULL
-from .results import FOLDER, Results
+from .results import FOLDER, Results, duration
 
 __all__ = ["COLUMNS", "TARGETS", "Figure", "Skipped", "Target", "judge", "main"]
 
@@ -26,11 +26,12 @@ class Skipped(Exception):
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure, the case that it is of, and what it would be if ours were as fast as the ceiling."""
+    """A figure, the case that it is of, what it would be if ours were as fast as the machine allows, and what does."""
 
     value: float
     where: str = ""
     limit: float | None = None
+    why: str = ""
 
 
 @dataclass(frozen=True)
@@ -63,38 +64,84 @@ def _seconds(results: Results, group: str, case: str, library: str, package: str
     return measured.median
 
 
+@dataclass(frozen=True)
+class Bound:
+    """The least time that the machine allows, and what takes it."""
+
+    seconds: float
+    why: str
+
+
+def _memory(results: Results, case: str, group: str = "update") -> Bound | None:
+    ceiling = results.get(group, case).get(CEILING)
+    what = "memory alone takes" if group == "update" else "the products alone, by the same BLAS, take"
+    return ceiling and Bound(ceiling.median, f"{what} {duration(ceiling.median)}")
+
+
+def _arithmetic(results: Results, case: Update) -> Bound | None:
+    """What the arithmetic takes, from two cases that lie in the caches of one core.
+
+    For rules with a root and a division that is the time of the processor's divider, which no vector width shortens.
+    """
+    few, some = (results.get("update", replace(case, size=size, layout="flat").id).get(OURS) for size in (10, 10_000))
+    if few is None or some is None:
+        return None
+    each = (some.median - few.median) / (10_000 - 10)
+    threads = case.threads or results.machine["threads"]
+    why = f"its arithmetic takes {each * 1e9:.2f} ns an element on one core (10,000 of them, less 10)"
+    return Bound(few.median + each * case.size / threads, why)
+
+
+def _bound(results: Results, case: Update) -> Bound | None:
+    bounds = [bound for bound in (_memory(results, case.id), _arithmetic(results, case)) if bound]
+    return max(bounds, key=lambda bound: bound.seconds, default=None)
+
+
+def _ratio(other: float, ours: float, where: str, bound: Bound | None) -> Figure:
+    return Figure(other / ours, where, other / bound.seconds, bound.why) if bound else Figure(other / ours, where)
+
+
 def faster(group: str, case: str, library: str, package: str | None = None):
-    """How many times faster ours is than another library; for one thread the limit is what the ceiling gains."""
+    """How many times faster ours is than another library."""
 
     def figure(results: Results) -> Figure:
         other = _seconds(results, group, case, library, package)
-        found = results.get(group, case)
-        against = found.get(CEILING_SERIAL if library == OURS_SERIAL else library)
-        limit = against.median / found[CEILING].median if against and CEILING in found else None
-        return Figure(other / found[OURS].median, case, limit)
+        return _ratio(other, _seconds(results, group, case, OURS), case, _memory(results, case, group))
+
+    return figure
+
+
+def faster_update(case: Update, library: str, package: str | None = None):
+    """How many times faster our update is than another library's."""
+
+    def figure(results: Results) -> Figure:
+        other = _seconds(results, "update", case.id, library, package)
+        return _ratio(other, _seconds(results, "update", case.id, OURS), case.id, _bound(results, case))
 
     return figure
 
 
 def fraction(rule: str, size: int):
-    """What part of the ceiling's speed ours has; the limit is the part that the processor's arithmetic leaves of it.
-
-    A thousand elements lie in the nearest cache: what they take, less what ten of them take, is arithmetic alone. For
-    rules with a root and a division that is the time of the divider, which no vector width shortens.
-    """
-
-    def case(n: int) -> str:
-        return Update(rule, n).id
+    """What part of the ceiling's speed ours has."""
+    case = Update(rule, size)
 
     def figure(results: Results) -> Figure:
-        ceiling = _seconds(results, "update", case(size), CEILING)
-        try:
-            some, few = (_seconds(results, "update", case(n), OURS) for n in (1_000, 10))
-            arithmetic = (some - few) / 990 * size / results.machine["threads"]
-            limit = ceiling / max(ceiling, arithmetic)
-        except Skipped:
-            limit = None
-        return Figure(ceiling / _seconds(results, "update", case(size), OURS), case(size), limit)
+        ceiling = _seconds(results, "update", case.id, CEILING)
+        return _ratio(ceiling, _seconds(results, "update", case.id, OURS), case.id, _bound(results, case))
+
+    return figure
+
+
+def threads(size: int):
+    """How many times faster all threads are than one; the limit is what the ceiling gains by them."""
+    case = Update("Adam", size).id
+
+    def figure(results: Results) -> Figure:
+        ours = _seconds(results, "update", case, OURS_SERIAL) / _seconds(results, "update", case, OURS)
+        one, all_ = (_seconds(results, "update", case, library) for library in (CEILING_SERIAL, CEILING))
+        return Figure(
+            ours, case, one / all_, f"memory alone takes {duration(one)} by one core, {duration(all_)} by all"
+        )
 
     return figure
 
@@ -145,7 +192,7 @@ _OTHERS = ("SGD", "Momentum", "Nesterov", "AdaGrad", "RMSprop")
 
 
 def _update(rule: str, size: int, library: str, package: str | None = None, layout: str = "flat"):
-    return faster("update", Update(rule, size, layout=layout).id, library, package)
+    return faster_update(Update(rule, size, layout=layout), library, package)
 
 
 def _rows() -> Iterator[Target]:
@@ -183,7 +230,7 @@ def _rows() -> Iterator[Target]:
     )
     yield Target(
         "1e6 and above: all threads against one",
-        least(*(_update("Adam", size, OURS_SERIAL) for size in _BIG)),
+        least(*(threads(size) for size in _BIG)),
         *(1.7, 1.9),
     )
     batch = Net("gradient", WIDTHS, 128, 1)
@@ -204,7 +251,7 @@ def _rows() -> Iterator[Target]:
 
 TARGETS = tuple(_rows())
 
-COLUMNS = ("figure", "at least", "aim", "ceiling")
+COLUMNS = ("figure", "at least", "aim", "limit")
 
 
 @dataclass(frozen=True)
@@ -218,6 +265,15 @@ class Verdict:
     @property
     def missed(self) -> bool:
         return self.figure is not None and not self.target.meets(self.figure.value, self.target.least)
+
+    @property
+    def obstacle(self) -> str:
+        """What keeps the figure from its target: a limit of the machine, as far as one was measured."""
+        figure = self.figure
+        if figure is None or figure.limit is None:
+            return ": no limit of the machine was measured."
+        where, limit = f" ({figure.where})" if figure.where else "", self.target.show(figure.limit)
+        return f"{where}: {figure.why}, which leaves {limit}; reached are {figure.value / figure.limit:.0%} of it."
 
     @property
     def shown(self) -> tuple[str, str, str, str]:

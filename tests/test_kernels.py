@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import tracemalloc
 import weakref
 
 import numpy as np
@@ -47,6 +48,29 @@ def test_an_update_of_flat_dicts_is_one_kernel_call(launches):
     assert opt._plan is not first  # Another layout object is compared once; then it is known.
     first = opt._plan
     opt.update(params, type(grads)(grads.layout, {grads.flat.dtype: grads.flat + 1}))
+
+
+@pytest.mark.compiled
+def test_an_update_of_flat_dicts_allocates_nothing():
+    params, grads = fo.flatten(arrays(10, 10_000)), fo.flatten(arrays(10, 10_000))
+    opt = fo.Adam()
+
+    def update_often():
+        for _ in range(1_000):
+            opt.update(params, grads)
+
+    update_often()
+    gc.collect()
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        update_often()
+        after, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # What stays is the step count and what the choice of threads remembers; what goes, some numbers and tuples.
+    assert after - before < 2_000
+    assert peak - before < 4_000
 
 
 def test_separate_arrays_are_one_kernel_call_for_each_dtype(launches):
