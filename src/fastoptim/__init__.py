@@ -1,6 +1,7 @@
 """Optimizers for parameters that are NumPy arrays: one scalar rule, one fused, parallel, in-place kernel."""
 
 from fastoptim._version import __version__
+from fastoptim.checkpoint import load
 from fastoptim.curves import smooth_curve
 from fastoptim.kernels.launch import num_threads
 from fastoptim.mnist import load_mnist
@@ -20,6 +21,7 @@ __all__ = [
     "RMSprop",
     "__version__",
     "flatten",
+    "load",
     "load_mnist",
     "num_threads",
     "smooth_curve",

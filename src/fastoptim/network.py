@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from fastoptim.checkpoint import network_record, restore_network
 from fastoptim.kernels import dense
 from fastoptim.parameters import FlatDict, flatten
+from fastoptim.records import Record, StrPath, copied, read, write
 
 __all__ = ["MultiLayerNet"]
 
@@ -215,6 +217,46 @@ class MultiLayerNet:
         model = (params, *self._model[1:])
         dense.numerical_gradient(x.astype(np.float64), t, *model, float(self.weight_decay_lambda), work, 1e-4, flat)
         return FlatDict(self._params.layout, {self.dtype: flat.astype(self.dtype)})
+
+    def state_dict(self) -> Record:
+        """Return the arguments that make such a network and copies of its parameters.
+
+        Returns
+        -------
+        dict
+            ``"format"``, the version of what follows; ``"class"``; ``"hyperparameters"``, the arguments; ``"params"``.
+        """
+        return copied(network_record(self))
+
+    def load_state_dict(self, state_dict: Record) -> None:
+        """Take over the parameters and the weight decay from what `state_dict` returned.
+
+        Raises
+        ------
+        ValueError
+            If it is of a network of other sizes, activation or dtype. Nothing is changed then.
+        """
+        restore_network(self, state_dict)
+
+    def save(self, path: StrPath) -> None:
+        """Write the `state_dict` to a file, from which `fastoptim.load` makes the network again.
+
+        To save a network in training together with its optimizer, use ``opt.save(path, net.params)``: see
+        `Optimizer.save`, also for the errors.
+        """
+        write(path, network_record(self))
+
+    def load(self, path: StrPath) -> None:
+        """Take over the parameters and the weight decay that `save` wrote.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be read.
+        ValueError
+            If it is damaged, or of a network of other sizes, activation or dtype. Nothing is changed then.
+        """
+        restore_network(self, read(path))
 
     def __repr__(self) -> str:
         return (

@@ -9,9 +9,11 @@ from typing import Any, ClassVar, cast, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from fastoptim.checkpoint import optimizer_record, restore_optimizer
 from fastoptim.entries import State, checked
 from fastoptim.parameters import FlatDict, Layout
 from fastoptim.plan import Plan
+from fastoptim.records import Record, StrPath, copied, read, write
 
 __all__ = ["Optimizer"]
 
@@ -199,6 +201,85 @@ class Optimizer:
             self.iter -= 1
             raise
         self._plan = plan if plan.is_renewable else None
+
+    def state_dict(self, params: Any = None) -> Record:
+        """Return all that the next updates depend on, apart from the gradients.
+
+        Parameters
+        ----------
+        params : dict or list, optional
+            The parameters, to be kept with the rest.
+
+        Returns
+        -------
+        dict
+            ``"format"``, the version of what follows; ``"class"``, its name; ``"iter"``; ``"hyperparameters"``, all
+            public attributes of the object that are numbers, strings or None; ``"state"``, None or ``{slot: {key:
+            array}}``; ``"params"``, None or ``{key: array}``. The arrays are copies. Attributes of any other kind are
+            left out: they are up to the constructor.
+        """
+        return copied(optimizer_record(self, params))
+
+    def load_state_dict(self, state_dict: Record, params: Any = None) -> None:
+        """Go on from what `state_dict` returned.
+
+        Parameters
+        ----------
+        state_dict : dict
+            As returned by `state_dict`; its arrays are copied.
+        params : dict or list, optional
+            The parameters, if they were saved too: written to in place, a plain number replaced, as by `update`.
+
+        Raises
+        ------
+        ValueError
+            If it is of another class, or if keys, shapes, dtypes or hyperparameters differ from those of ``params``, of
+            this object, or of its state, if it has one. Nothing is changed then.
+        TypeError
+            If ``params`` are none that `update` takes.
+        """
+        restore_optimizer(self, state_dict, params)
+
+    def save(self, path: StrPath, params: Any = None) -> None:
+        """Write the `state_dict` to a file, to go on from it in another process with the same bits.
+
+        Parameters
+        ----------
+        path : path
+            Replaced at once: whatever happens, there is either the old file or the new one, whole.
+        params : dict or list, optional
+            The parameters. Save them here and not in a file of their own, and the two will always be of one step.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be written, as where the disk is full.
+        TypeError
+            If an array is of another dtype than float16, float32 and float64, or a key is not made of strings, numbers
+            and None.
+
+        Notes
+        -----
+        The file is a safetensors file with a checksum. A process that is killed while it writes leaves a hidden file
+        ``.NAME.xxxxxxxx`` beside it, which may be deleted.
+
+        See Also
+        --------
+        fastoptim.load : Make the optimizer that a file holds; with an example.
+        """
+        write(path, optimizer_record(self, params))
+
+    def load(self, path: StrPath, params: Any = None) -> None:
+        """Go on from what `save` wrote; as `load_state_dict`, but from a file.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be read.
+        ValueError
+            If it is damaged, or does not fit. Nothing is changed then.
+        """
+        restore_optimizer(self, read(path), params)
 
     def __getstate__(self) -> dict[str, Any]:
         # A plan is full of addresses, which mean nothing to a copy.

@@ -1,0 +1,210 @@
+"""Records: a few plain values and dicts of arrays, in a file that is whole or refused, and that executes nothing.
+
+The format is that of safetensors, which any of its readers opens: the length of a header, the header in JSON, the
+numbers. The last array, ``sha256``, is the digest of all bytes before it. What safetensors has no place for, such as
+keys that are no strings, stands in the header's metadata, as JSON too. The library of that name is not used, because it
+holds all numbers in memory once or twice more while it writes, and checks no digest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastoptim._files import replacing
+from fastoptim._version import __version__
+
+__all__ = ["FORMAT", "Record", "StrPath", "copied", "read", "write"]
+
+Array = NDArray[Any]
+
+StrPath = str | os.PathLike[str]
+
+Record = dict[str, Any]
+"""What is saved: plain values, and dicts of arrays: one, or None, as ``"params"``, and one a slot as ``"state"``."""
+
+FORMAT = 1
+"""Counts up with each change after which older versions could not read what is written."""
+
+_DTYPES: dict[str, np.dtype[Any]] = {
+    "F16": np.dtype(np.float16),
+    "F32": np.dtype(np.float32),
+    "F64": np.dtype(np.float64),
+}
+_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+_INTEGERS = (f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
+_SCALARS: dict[str, type[np.generic]] = {
+    f"numpy.{name}": np.dtype(name).type for name in ("bool", "float16", "float32", *_INTEGERS)
+}
+_DIGEST = hashlib.sha256().digest_size
+_BEGIN = b'{"__metadata__": {"fastoptim"'
+
+
+def copied(record: Record) -> Record:
+    """Return a record with arrays of its own, which lie in memory as the others do."""
+    return _with_arrays(record, lambda _, arrays: {key: array.copy("K") for key, array in arrays.items()})
+
+
+def write(path: StrPath, record: Record) -> None:
+    """Replace a file by one that holds a record.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written; the old one is as it was.
+    TypeError
+        If an array is of another dtype than float16, float32 and float64, or a key or a value has no form in JSON.
+    """
+    tensors: dict[str, Array] = {}
+
+    def listed(group: str, arrays: Mapping[Any, Array]) -> list[Any]:
+        for key, array in arrays.items():
+            if array.dtype not in _NAMES:
+                raise TypeError(
+                    f"{group} {key!r} is of dtype {array.dtype}; a file takes {', '.join(map(str, _NAMES))}, whose "
+                    "bits mean the same on every machine"
+                )
+            if not _is_kept(key):
+                raise TypeError(f"{group} {key!r}: a file takes as keys strings, numbers, None and tuples of these")
+            tensors[_name(group, key)] = array
+        return [[key, _axes(array)] for key, array in arrays.items()]
+
+    about = _with_arrays(record, listed)
+    header: dict[str, Any] = {"__metadata__": {"fastoptim": _dumps(about)}}
+    offset = 0
+    for name, array in tensors.items():
+        entry = {"dtype": _NAMES[array.dtype], "shape": array.shape, "data_offsets": [offset, offset + array.nbytes]}
+        header[name] = entry
+        offset += array.nbytes
+    header["sha256"] = {"dtype": "U8", "shape": [_DIGEST], "data_offsets": [offset, offset + _DIGEST]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    digest = hashlib.sha256()
+    numbers: Iterator[Any] = (
+        np.ravel(array).astype(array.dtype.newbyteorder("<"), copy=False) for array in tensors.values()
+    )
+    with replacing(Path(path)) as stream:
+        for piece in chain([len(text).to_bytes(8, "little"), text], numbers):
+            digest.update(piece)
+            stream.write(piece)
+        stream.write(digest.digest())
+
+
+def read(path: StrPath) -> Record:
+    """Return the record that a file holds; its arrays cannot be written to.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read.
+    ValueError
+        If it is not what `write` has written.
+    """
+    with Path(path).open("rb") as stream:
+        size = os.fstat(stream.fileno()).st_size
+        head = stream.read(8 + len(_BEGIN))
+        stream.seek(0)
+        # A film that somebody took for a checkpoint is not read to its end.
+        data = stream.read(size) if head.endswith(_BEGIN) else b""
+    if hashlib.sha256(memoryview(data)[:-_DIGEST]).digest() != data[-_DIGEST:]:
+        raise ValueError(f"{path} is damaged, or no checkpoint of fastoptim: its checksum is wrong")
+    try:
+        return _parsed(memoryview(data)[:-_DIGEST])
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        # Only a file that was made up, or a later version's, comes this far.
+        raise ValueError(f"{path} is no checkpoint that fastoptim {__version__} can read: {error}") from error
+
+
+def _parsed(data: memoryview) -> Record:
+    start = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(bytes(data[8:start]))
+    about = _loads(header.pop("__metadata__")["fastoptim"])
+    if about["format"] != FORMAT:
+        raise ValueError(f"it is of format {about['format']}, which is not {FORMAT}")
+    del header["sha256"]
+    tensors = {}
+    for name, entry in header.items():
+        if min(entry["shape"], default=0) < 0:
+            raise ValueError(f"{name} has shape {entry['shape']}")
+        dtype = _DTYPES[entry["dtype"]]
+        stop = start + math.prod(entry["shape"]) * dtype.itemsize
+        # No array is larger than the bytes that are there for it alone.
+        numbers = np.frombuffer(data[start:stop], dtype.newbyteorder("<"))
+        tensors[name] = numbers.reshape(entry["shape"]).astype(dtype, copy=False)
+        start = stop
+
+    def arrays(group: str, entries: list[Any]) -> dict[Hashable, Array]:
+        return {_key(key): _laid_out(tensors[_name(group, key)], axes) for key, axes in entries}
+
+    return _with_arrays(about, arrays)
+
+
+def _with_arrays(record: Record, convert: Callable[[str, Any], Any]) -> Record:
+    """Return a record with its dicts of arrays converted, each by its name."""
+    result = dict(record)
+    if record.get("params") is not None:
+        result["params"] = convert("params", record["params"])
+    if record.get("state") is not None:
+        result["state"] = {slot: convert(f"state.{slot}", arrays) for slot, arrays in record["state"].items()}
+    return result
+
+
+def _axes(array: Array) -> list[int]:
+    """Return the axes of an array, that of the largest steps in memory first."""
+    return sorted(range(array.ndim), key=lambda axis: -abs(array.strides[axis]))
+
+
+def _laid_out(array: Array, axes: list[int]) -> Array:
+    """Return an array in C order so that `_axes` of it are these."""
+    if axes == sorted(axes):
+        return array
+    return array.transpose(axes).copy().transpose(np.argsort(axes))
+
+
+def _name(group: str, key: Any) -> str:
+    """Return the name that safetensors knows an array by: ``state.m["W1"]``."""
+    return f"{group}[{_dumps(key)}]"
+
+
+def _is_kept(key: Hashable) -> bool:
+    """Tell whether a key is the same after it was written and read."""
+    try:
+        return bool(_key(_loads(_dumps(key))) == key)
+    except TypeError:
+        return False
+
+
+def _key(key: Any) -> Hashable:
+    """Return what was a key before JSON made lists of tuples."""
+    return tuple(map(_key, key)) if isinstance(key, list) else key
+
+
+def _dumps(value: Any) -> str:
+    return json.dumps(value, default=_encoded)
+
+
+def _loads(text: str) -> Any:
+    return json.loads(text, object_hook=_decoded)
+
+
+def _encoded(value: Any) -> dict[str, Any]:
+    if type(value) not in _SCALARS.values():
+        raise TypeError(f"{value!r} of type {type(value).__name__} cannot be written to a file")
+    return {f"numpy.{value.dtype.name}": value.item()}
+
+
+def _decoded(value: dict[str, Any]) -> Any:
+    if len(value) == 1:
+        ((name, number),) = value.items()
+        if name in _SCALARS:
+            return _SCALARS[name](number)
+    return value
