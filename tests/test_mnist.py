@@ -5,6 +5,7 @@ import hashlib
 import http.server
 import json
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -229,17 +230,20 @@ def test_every_cut_and_every_flipped_bit_is_found(folder):
             load_mnist(folder=folder)
 
 
+posix = pytest.mark.skipif(os.name != "posix", reason="pipes, links, devices and sparse files are those of POSIX")
+
 # What stands in place of a file, and what the error says of it.
 IN_PLACE_OF_A_FILE = {
     "nothing": (Path.exists, "does not exist"),
     "folder": (Path.mkdir, "is not a file"),
-    "pipe": (os.mkfifo, "is not a file"),
+    "pipe": (lambda path: os.mkfifo(path), "is not a file"),
     "link to nothing": (lambda path: path.symlink_to("nowhere"), "does not exist"),
     "link to itself": (lambda path: path.symlink_to(path), "does not exist"),
     "endless device": (lambda path: path.symlink_to("/dev/zero"), "is not a file"),
 }
 
 
+@posix
 @pytest.mark.parametrize("thing", IN_PLACE_OF_A_FILE)
 def test_what_is_no_file_is_not_waited_for(folder, thing):
     make, complaint = IN_PLACE_OF_A_FILE[thing]
@@ -250,6 +254,7 @@ def test_what_is_no_file_is_not_waited_for(folder, thing):
         load_mnist(folder=folder)
 
 
+@posix
 def test_links_are_followed(folder, tmp_path):
     (tmp_path / "links").mkdir()
     for name in mnist.FILES:
@@ -266,6 +271,7 @@ def test_unreadable_file(folder, monkeypatch):
         load_mnist(folder=folder)
 
 
+@posix
 def test_of_a_huge_file_little_is_read(folder):
     with (folder / IMAGES).open("wb") as stream:
         stream.truncate(1 << 40)
@@ -282,7 +288,7 @@ def test_environment_names_what_is_no_folder(tmp_path, monkeypatch, made):
     if made:
         (tmp_path / "data").touch()
     monkeypatch.setenv("FASTOPTIM_DATA", str(tmp_path / "data"))
-    with pytest.raises(FileNotFoundError, match=f"^{tmp_path}/data is not a folder: .*FASTOPTIM_DATA, must hold"):
+    with pytest.raises(FileNotFoundError, match=f"^{re.escape(str(tmp_path / 'data'))} is not a folder: a data folder"):
         load_mnist()
 
 
@@ -353,6 +359,7 @@ def test_download_passes_over_bad_mirrors_and_fills_the_cache(folder, cache, ser
     assert load_mnist()[0][0].shape == (7, 784)
 
 
+@posix
 @pytest.mark.parametrize("thing", ["half a file", "nothing", "pipe", "link to nothing", "endless device"])
 def test_damaged_cache_is_mended(folder, cache, serve, monkeypatch, thing):
     monkeypatch.setattr(mnist, "MIRRORS", (serve(folder),))
@@ -399,6 +406,7 @@ def test_no_server(cache, monkeypatch):
     assert not cache.exists()
 
 
+@posix
 @pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), OSError(28, "No space left on device")])
 def test_cache_that_cannot_be_written(folder, serve, monkeypatch, error):
     def refuse(*_args, **_kwargs):
@@ -410,6 +418,7 @@ def test_cache_that_cannot_be_written(folder, serve, monkeypatch, error):
         load_mnist()
 
 
+@posix
 def test_cache_folder_that_cannot_be_made(folder, cache, serve, monkeypatch):
     monkeypatch.setattr(mnist, "MIRRORS", (serve(folder),))
     cache.parent.touch()
@@ -435,6 +444,7 @@ print(x.sum())
 """
 
 
+@posix
 def test_processes_that_download_at_once(folder, serve, arrays, tmp_path):
     job = json.dumps([mnist.FILES, [serve(folder)]])
     environ = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "home")}
