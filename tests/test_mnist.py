@@ -73,6 +73,7 @@ class Files(http.server.SimpleHTTPRequestHandler):
 
     manner = None
     stop = None
+    sent = []
 
     def do_GET(self):
         if self.manner is None:
@@ -114,6 +115,7 @@ class Files(http.server.SimpleHTTPRequestHandler):
         self.begin()
         while not self.stop.is_set():
             self.wfile.write(bytes(1 << 20))
+            self.sent.append(1 << 20)
 
     def drop_by_drop(self):
         self.begin(Content_Length=10_000_000)
@@ -397,6 +399,7 @@ def test_server_of_bad_manners_costs_seconds_and_leaves_nothing(folder, cache, s
     assert not any(cache.glob("*"))
     assert time.monotonic() - start < 10
     assert peak < 3 * mnist._LARGEST
+    assert sum(Files.sent) < 3 * mnist._LARGEST
 
 
 def test_no_server(cache, monkeypatch):
@@ -429,7 +432,7 @@ def test_cache_folder_that_cannot_be_made(folder, cache, serve, monkeypatch):
 def test_user_without_a_home(monkeypatch, tmp_path):
     monkeypatch.setattr(pooch, "os_cache", lambda project: Path("~/.cache") / project)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(MnistUnavailableError, match="set FASTOPTIM_DATA"):
+    with pytest.raises(MnistUnavailableError, match="without HOME: set FASTOPTIM_DATA"):
         load_mnist()
     assert not any(tmp_path.iterdir())
 

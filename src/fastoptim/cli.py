@@ -9,7 +9,6 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
@@ -196,7 +195,7 @@ def _compare(options: argparse.Namespace) -> int:
             interruption.happened = True
         except MemoryError as error:
             failure = f"the batches do not fit into memory: {_reason(error)}"
-        progress.close()
+        progress.bar.close()
 
         if failure:
             _complain(failure, _FAILED)
@@ -287,19 +286,11 @@ class _Progress:
 
     def __call__(self, runs: Sequence["Run"]) -> None:
         losses = " ".join(f"{run.name} {run.losses[-1]:z.2f}" for run in runs if run.losses)
-        try:
-            self.bar.set_postfix_str(losses, refresh=False)
-            self.bar.update(sum(len(run.losses) for run in runs) - self.bar.n)
-        except OSError:
-            # The terminal was closed.
-            self.bar.disable = True
+        self.bar.set_postfix_str(losses, refresh=False)
+        self.bar.update(sum(len(run.losses) for run in runs) - self.bar.n)
         while self.printed < min(len(run.losses) for run in runs):
             self.screen.say(f"{self.printed:>9}" + "".join(f"{run.losses[self.printed]:>z10.4f}" for run in runs))
             self.printed += 100
-
-    def close(self) -> None:
-        with suppress(OSError):
-            self.bar.close()
 
 
 def _check_output(folder: Path) -> None:
