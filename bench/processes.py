@@ -89,7 +89,7 @@ def _empty_and_full(script: Script) -> dict[str, Script]:
 SCRIPTS: dict[str, dict[str, Script]] = {
     # Numba and SciPy are there in any case: what counts is what the library adds to them.
     "import": {
-        OURS: _import("fastoptim", "import numba, scipy.linalg"),
+        OURS: _import("fastoptim.optimizers, fastoptim.network", "import numba, scipy.linalg"),
         "NumPy": _import("numpy"),
         "Numba and SciPy": _import("numba, scipy.linalg"),
         "torch": _import("torch"),

@@ -1,18 +1,24 @@
 import csv
 import os
 import re
+import shutil
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
+import fastoptim
 from fastoptim import cli, compare
 from fastoptim.cli import main
 from fastoptim.compare import Comparison
 from fastoptim.mnist import MnistUnavailableError
 
 pytestmark = pytest.mark.compiled
+
+posix = pytest.mark.skipif(os.name != "posix", reason="about signals, streams and folders as POSIX has them")
 
 SMALL = ["--data", "digits", "--hidden", "8", "--batch-size", "16"]
 
@@ -39,10 +45,10 @@ def test_compare(tmp_path, capsys):
     assert header.split() == ["iteration", "Adam", "Nesterov"]
     for line, iteration in ((first, 0), (hundredth, 100)):
         assert line.split() == [str(iteration), *(f"{float(loss):.4f}" for loss in table[iteration + 1][1:])]
-    assert titles.split("  ")[0] == "optimizer"
+    assert re.split("  +", titles) == ["optimizer", "iterations", "loss (last 100)", "test accuracy", "seconds"]
     for column, line in enumerate((adam, nesterov), 1):
         mean = sum(float(row[column]) for row in table[-100:]) / 100
-        assert re.fullmatch(rf"{table[0][column]} +{mean:.4f} +[01]\.\d{{4}} +\d+\.\d\d", line)
+        assert re.fullmatch(rf"{table[0][column]} +130 +{mean:.4f} +[01]\.\d{{4}} +\d+\.\d\d", line)
     assert written == [f"wrote {folder / name}" for name in ("losses.csv", "losses.png")]
     assert [row[0] for row in table] == ["iteration", *map(str, range(130))]
     assert (folder / "losses.png").read_bytes().startswith(b"\x89PNG")
@@ -76,16 +82,27 @@ def test_fallback_is_one_line_and_in_the_picture(tmp_path, monkeypatch, capsys):
     [
         ("--iterations 0", "iterations must be from 1"),
         ("--iterations many", "invalid int value: 'many'"),
+        ("--iterations -5", "iterations must be from 1"),
+        ("--iterations 1e3", "invalid int value: '1e3'"),
+        (f"--iterations {'9' * 5000}", "invalid int value"),
+        (f"--iterations {'9' * 50}", "iterations must be from 1 to 2147483647"),
         ("--batch-size 0", "batch size must be"),
+        ("--batch-size 1438", "batch size must be from 1 to 1437, the number of training images, got 1438"),
+        ("--batch-size 2147483647", "batch size must be from 1 to 1437"),
         ("--hidden 3,,3", "expected layer sizes such as 100,100, got '3,,3'"),
         ("--hidden 0", "hidden layer must be"),
+        ("--hidden ", "expected layer sizes"),
+        ("--hidden 2147483647,2147483647", "do not fit into memory"),
         ("--optimizers SGD,Adamax", "optimizers must be some of .*, got Adamax"),
         ("--optimizers ,", "optimizers must be some of"),
         ("--dtype float16", "invalid choice: 'float16'"),
         ("--seed -1", "seed must be"),
         ("--threads 0", "threads must be"),
-        ("--data no/such/folder", "does not exist"),
-        ("--output {file}", "argument --output: cannot write to .*"),
+        ("--data no/such/folder", "data is auto, mnist, digits or a folder .*, not 'no/such/folder'"),
+        ("--data {file}", "data is auto, mnist, digits or a folder"),
+        ("--data ", "data is auto, mnist, digits or a folder .*, not ''"),
+        ("--data .", "train-images-idx3-ubyte.gz does not exist"),
+        ("--output {file}", "argument --output: cannot write to .*file: it is not a folder"),
         ("--output {file}/folder", "argument --output: cannot write to .*"),
         ("--iter 3", "unrecognized arguments: --iter 3"),
         ("--two\nlines", "unrecognized arguments: --two lines"),
@@ -101,6 +118,13 @@ def test_bad_option(tmp_path, monkeypatch, capsys, options, complaint):
     assert out == ""
     assert re.fullmatch(rf"fastoptim( compare)?: .*{complaint}.*\n", err)
     assert not (tmp_path / "comparison").exists()
+
+
+def test_folder_in_place_of_a_result_is_found_before_the_training(tmp_path, capsys):
+    (tmp_path / "losses.png").mkdir()
+    with pytest.raises(SystemExit):
+        main(["compare", *SMALL, "--output", str(tmp_path)])
+    assert "losses.png is a folder" in capsys.readouterr().err
 
 
 def test_unwritable_output_is_found_before_the_training(tmp_path, monkeypatch, capsys):
@@ -163,15 +187,137 @@ def test_interruption_before_the_first_iteration_leaves_old_results(tmp_path, mo
 
 def test_interruption_while_loading(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(compare, "load_data", raising(KeyboardInterrupt()))
-    assert main(["compare", "--output", str(tmp_path)]) == 130
-    assert capsys.readouterr().err == "fastoptim: interrupted\n"
+    assert main(["compare", "--output", str(tmp_path / "new")]) == 130
+    assert capsys.readouterr().err == "fastoptim: interrupted before the first iteration: nothing is written\n"
+    assert not (tmp_path / "new").exists()
 
 
-def test_one_file_that_cannot_be_written_does_not_cost_the_other(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(Comparison, "write_csv", raising(OSError("disk\nfull")))
-    assert main(["compare", *SMALL, "--iterations", "3", "--output", str(tmp_path)]) == 1
-    assert capsys.readouterr().err == "fastoptim: losses.csv not written: disk full\n"
+def press(monkeypatch, owner, method, number=signal.SIGINT):
+    """Send a signal to this process whenever the method is called."""
+    call = getattr(owner, method)
+
+    def pressed(*args):
+        os.kill(os.getpid(), number)
+        return call(*args)
+
+    monkeypatch.setattr(owner, method, pressed)
+
+
+LONG = ["compare", *SMALL, "--iterations", "900", "--threads", "1", "--optimizers", "SGD", "--output"]
+
+
+@posix
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signal_keeps_what_was_computed(tmp_path, monkeypatch, capsys, number, code):
+    before = [signal.getsignal(which) for which in (signal.SIGINT, signal.SIGTERM)]
+    press(monkeypatch, cli._Progress, "__call__", number)
+    assert main([*LONG, str(tmp_path)]) == code
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert "interrupted: what was computed so far follows" in out
+    assert len(rows(tmp_path)) == 101
     assert (tmp_path / "losses.png").exists()
+    assert [signal.getsignal(which) for which in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+@posix
+@pytest.mark.parametrize("method", ["write_csv", "table", "write_png"])
+def test_second_press_does_not_break_off_the_writing(tmp_path, monkeypatch, capsys, method):
+    press(monkeypatch, cli._Progress, "__call__")
+    press(monkeypatch, Comparison, method)
+    assert main([*LONG, str(tmp_path)]) == 130
+    assert capsys.readouterr().err == ""
+    assert len(rows(tmp_path)) == 101
+    assert (tmp_path / "losses.png").exists()
+
+
+@posix
+@pytest.mark.parametrize("method", ["write_csv", "table", "write_png"])
+def test_press_after_the_training_lets_everything_be_written(tmp_path, monkeypatch, capsys, method):
+    press(monkeypatch, Comparison, method)
+    assert main([*LONG, str(tmp_path), "--iterations", "3"]) == 130
+    assert capsys.readouterr().err == ""
+    assert len(rows(tmp_path)) == 4
+    assert (tmp_path / "losses.png").exists()
+
+
+COMPILING = """
+import os, signal, sys
+from fastoptim.compare import Comparison
+Comparison._compile = lambda self: os.kill(os.getpid(), signal.{name})
+from fastoptim.__main__ import main
+sys.exit(main())
+"""
+
+
+@posix
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", -signal.SIGTERM)])
+def test_signal_while_kernels_are_compiled_ends_the_process_at_once(tmp_path, name, code):
+    process = command(*small(str(tmp_path)), run=("-c", COMPILING.format(name=name)))
+    _, err = process.communicate(timeout=100)
+    assert process.returncode == code
+    assert err in (b"", b"fastoptim: interrupted before the first iteration: nothing is written\n")
+    assert not any(tmp_path.iterdir())
+
+
+@posix
+def test_third_press_gives_up_and_says_what_is_missing(tmp_path, monkeypatch, capsys):
+    (tmp_path / "losses.png").write_text("old")
+    for owner, method in ((cli._Progress, "__call__"), (Comparison, "table"), (compare, "plot_losses")):
+        press(monkeypatch, owner, method)
+    assert main([*LONG, str(tmp_path)]) == 130
+    assert capsys.readouterr().err == "fastoptim: interrupted again: losses.png not written\n"
+    assert len(rows(tmp_path)) == 101
+    assert (tmp_path / "losses.png").read_text() == "old"
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@posix
+def test_ignored_signal_stays_ignored(tmp_path, monkeypatch):
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        press(monkeypatch, cli._Progress, "__call__")
+        assert main([*LONG, str(tmp_path), "--iterations", "110"]) == 0
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_in_a_thread(tmp_path):
+    codes = []
+    argv = ["compare", *SMALL, "--iterations", "3", "--output", str(tmp_path)]
+    thread = threading.Thread(target=lambda: codes.append(main(argv)))
+    thread.start()
+    thread.join(60)
+    assert codes == [0]
+
+
+@pytest.mark.parametrize(
+    "error", [OSError("disk\nfull"), ValueError("a backend that is none"), MemoryError("disk full")]
+)
+@pytest.mark.parametrize("name", ["losses.csv", "table", "losses.png"])
+def test_one_result_that_fails_does_not_cost_the_others(tmp_path, monkeypatch, capsys, name, error):
+    monkeypatch.setattr(
+        Comparison, {"losses.csv": "write_csv", "losses.png": "write_png"}.get(name, name), raising(error)
+    )
+    assert main(["compare", *SMALL, "--iterations", "3", "--output", str(tmp_path)]) == 1
+    out, err = capsys.readouterr()
+    assert err == f"fastoptim: {name} not written: {' '.join(str(error).split())}\n"
+    results = {path.name for path in tmp_path.iterdir()} | ({"table"} if "test accuracy" in out else set())
+    assert results == {"losses.csv", "table", "losses.png"} - {name}
+    for file in ("losses.csv", "losses.png"):
+        assert (f"wrote {tmp_path / file}" in out) == (file in results)
+
+
+def test_folder_that_was_deleted_meanwhile_is_made_again(tmp_path, monkeypatch):
+    train = Comparison.train
+
+    def train_and_tidy_up(self, progress):
+        train(self, progress)
+        shutil.rmtree(tmp_path / "new")
+
+    monkeypatch.setattr(Comparison, "train", train_and_tidy_up)
+    assert main(["compare", *SMALL, "--iterations", "3", "--output", str(tmp_path / "new")]) == 0
+    assert (tmp_path / "new" / "losses.png").exists()
 
 
 def test_out_of_memory(tmp_path, monkeypatch, capsys):
@@ -180,32 +326,170 @@ def test_out_of_memory(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().err == "fastoptim: the batches do not fit into memory: no 9 TiB\n"
 
 
-def command(*argv, **environ):
-    return subprocess.Popen(
-        [sys.executable, "-W", "error", "-m", "fastoptim", *argv],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env={**os.environ, **environ},
-    )
+def test_out_of_memory_keeps_what_was_computed(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(cli._Progress, "__call__", raising(MemoryError("no 9 TiB")))
+    assert main([*LONG, str(tmp_path)]) == 1
+    out, err = capsys.readouterr()
+    assert err == "fastoptim: the batches do not fit into memory: no 9 TiB\n"
+    assert "interrupted" not in out
+    assert len(rows(tmp_path)) == 101
 
 
-def test_module_on_an_ascii_terminal(tmp_path):
-    process = command(
-        *("compare", *SMALL, "--iterations", "3", "--output", str(tmp_path / "größe")), PYTHONIOENCODING="ascii"
-    )
+def command(*argv, run=("-m", "fastoptim"), **options):
+    environ = {**os.environ, **options.pop("environ", {})}
+    # What Python holds back until its end is to fail there.
+    environ.pop("PYTHONUNBUFFERED", None)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen([sys.executable, "-W", "error", *run, *argv], env=environ, **pipes | options)
+
+
+def small(folder):
+    return "compare", *SMALL, "--iterations", "3", "--output", folder
+
+
+def test_module_on_an_ascii_terminal_without_a_display(tmp_path):
+    environ = {"PYTHONIOENCODING": "ascii", "MPLBACKEND": "TkAgg", "DISPLAY": ""}
+    process = command(*small(str(tmp_path / "größe")), environ=environ)
     out, err = process.communicate(timeout=100)
     assert (process.returncode, err) == (0, b"")
     assert rb"gr\xf6\xdfe" in out
+    assert b"loss (last 3)" in out
     assert Path(tmp_path / "größe" / "losses.png").exists()
 
 
+@posix
+def test_locale_that_cannot_name_the_folder(tmp_path):
+    folder = os.fsencode(tmp_path) + b"/gr\xf6\xdfe"
+    environ = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    process = command(*small(folder), environ=environ)
+    _, err = process.communicate(timeout=100)
+    assert (process.returncode, err) == (0, b"")
+    assert os.path.exists(folder + b"/losses.png")  # noqa: PTH110 - of bytes
+
+
 def test_broken_pipe(tmp_path):
-    process = command("compare", *SMALL, "--iterations", "3", "--output", str(tmp_path))
+    process = command(*small(str(tmp_path)))
     process.stdout.close()
     assert process.stderr.read() == b""
     process.stderr.close()
     assert process.wait(timeout=100) == 0
     assert (tmp_path / "losses.png").exists()
+
+
+@posix
+@pytest.mark.parametrize("closed", [(1,), (0, 1, 2)])
+def test_closed_streams(tmp_path, closed):
+    process = command(*small(str(tmp_path)), preexec_fn=lambda: [os.close(number) for number in closed])
+    assert process.communicate(timeout=100)[1] == b""
+    assert process.returncode == 0
+    assert (tmp_path / "losses.png").read_bytes().startswith(b"\x89PNG")
+    assert len(rows(tmp_path)) == 4
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="/dev/full is Linux's")  # noqa: PTH110
+def test_full_disk(tmp_path):
+    import resource
+
+    def no_large_files():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+
+    with Path("/dev/full").open("wb") as full:
+        process = command(*small(str(tmp_path)), stdout=full, preexec_fn=no_large_files)
+        _, err = process.communicate(timeout=100)
+    stdout, png = err.decode().splitlines()
+    assert process.returncode == 1
+    assert re.fullmatch("fastoptim: cannot write to standard output: .*No space left on device", stdout)
+    assert re.fullmatch("fastoptim: losses.png not written: .*File too large", png)
+    assert [path.name for path in tmp_path.iterdir()] == ["losses.csv"]
+
+
+@posix
+def test_terminal_that_is_closed_meanwhile(tmp_path):
+    terminal, end = os.openpty()
+    process = command(*small(str(tmp_path)), "--iterations", "2000", stdout=end, stderr=end, start_new_session=True)
+    os.close(end)
+    with open(terminal, "rb", buffering=0) as screen:  # noqa: PTH123 - a number
+        shown = b""
+        while b"iteration" not in shown:
+            shown += screen.read(100)
+    assert process.wait(timeout=100) == 1
+    assert len(rows(tmp_path)) == 2001
+    assert (tmp_path / "losses.png").exists()
+
+
+@posix
+@pytest.mark.parametrize("argv", [("--help",), ("compare", "--help"), ("compare", "--iterations", "x")])
+@pytest.mark.parametrize("end", ["/dev/full", "closed", "broken"])
+def test_help_and_errors_that_nobody_can_read(argv, end):
+    if end == "/dev/full":
+        if not Path(end).exists():
+            pytest.skip("/dev/full is Linux's")
+        write = os.open(end, os.O_WRONLY)
+    else:
+        read, write = os.pipe()
+        os.close(read)
+    close = (lambda: [os.close(1), os.close(2)]) if end == "closed" else None
+    process = command(*argv, stdout=write, stderr=write, preexec_fn=close)
+    os.close(write)
+    assert process.wait(timeout=100) == (0 if "--help" in argv else 2)
+
+
+@posix
+def test_deleted_folder(tmp_path):
+    (tmp_path / "gone").mkdir()
+    code = "import os, sys, fastoptim.cli; os.rmdir(os.getcwd()); sys.exit(fastoptim.cli.main())"
+    process = command(*small(str(tmp_path)), run=("-c", code), cwd=tmp_path / "gone")
+    out, err = process.communicate(timeout=100)
+    assert (process.returncode, out) == (2, b"")
+    assert re.fullmatch(rb"fastoptim compare: the current folder does not exist any more: .*\n", err)
+
+
+PRESS = """
+import atexit, os, signal, sys
+where = sys.argv.pop(1)
+def press():
+    os.kill(os.getpid(), signal.SIGINT)
+class Press:
+    def find_spec(self, name, *_):
+        if name == where:
+            press()
+sys.meta_path.insert(0, Press())
+if where == "exit":
+    atexit.register(press)
+from fastoptim.__main__ import main
+sys.exit(main())
+"""
+
+
+@posix
+@pytest.mark.parametrize("module", ["fastoptim.cli", "argparse", "numba", "sklearn.datasets"])
+def test_press_while_modules_are_loaded(tmp_path, module):
+    process = command(module, *small(str(tmp_path)), run=("-c", PRESS))
+    out, err = process.communicate(timeout=100)
+    assert (process.returncode, out, err) == (
+        130,
+        b"",
+        b"fastoptim: interrupted before the first iteration: nothing is written\n",
+    )
+    assert not any(tmp_path.iterdir())
+
+
+@posix
+@pytest.mark.parametrize(("where", "code"), [("matplotlib", 130), ("exit", 0)])
+def test_press_at_the_end(tmp_path, where, code):
+    process = command(where, *small(str(tmp_path)), run=("-c", PRESS))
+    out, err = process.communicate(timeout=100)
+    assert (process.returncode, err) == (code, b"")
+    assert b"losses.png" in out
+
+
+def test_nothing_is_loaded_before_it_is_needed():
+    code = "import sys, fastoptim.cli; print({'numpy', 'numba'} & sys.modules.keys())"
+    assert command(run=("-c", code)).communicate(timeout=100)[0] == f"set(){os.linesep}".encode()
+    for name in fastoptim.__all__:
+        assert getattr(fastoptim, name) is not None
+    with pytest.raises(AttributeError, match="module 'fastoptim' has no attribute 'adam'"):
+        fastoptim.adam  # noqa: B018
 
 
 def test_version(capsys):

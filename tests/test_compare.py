@@ -1,4 +1,5 @@
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -64,7 +65,7 @@ def test_networks_keep_together(data):
         done = [len(run.losses) for run in runs]
         spreads.append(max(done) - min(done))
 
-    Comparison(data, Settings(iterations=300, hidden=[3], threads=1)).train(progress)
+    Comparison(data, Settings(iterations=300, batch_size=16, hidden=[3], threads=1)).train(progress)
     assert len(spreads) == 15
     assert max(spreads) == 100
 
@@ -98,7 +99,9 @@ def test_one_core_for_each_network_and_settings_left_as_found(data, monkeypatch)
     monkeypatch.setattr(compare, "num_threads", num_threads)
     with threadpool_limits(2, "blas"):
         before = blas_threads()
-        Comparison(data, Settings(iterations=101, hidden=[3])).train(lambda _: during.extend(blas_threads()))
+        Comparison(data, Settings(iterations=101, batch_size=16, hidden=[3])).train(
+            lambda _: during.extend(blas_threads())
+        )
         assert blas_threads() == before
     assert set(during) == {1}
     assert parts[-10:] == [1] * 10
@@ -115,7 +118,9 @@ def test_interruption_stops_within_a_block_and_can_be_made_good(data):
     def loss_that_waits_to_be_stopped(x, t):
         if len(adam.losses) == 6 and not seventh.is_set():
             seventh.set()
-            assert comp._stop.wait(30)
+            deadline = time.monotonic() + 30
+            while not comp._stopping and time.monotonic() < deadline:
+                time.sleep(0.001)
         return loss(x, t)
 
     def interrupt(_runs):
@@ -130,8 +135,20 @@ def test_interruption_stops_within_a_block_and_can_be_made_good(data):
     assert curves(comp) == curves(ref)
 
 
+def test_stop_lets_the_training_return_and_be_continued(data):
+    settings = Settings(iterations=400, batch_size=16, hidden=[9, 8], optimizers=["SGD", "Adam", "AdaGrad"], threads=2)
+    ref = Comparison(data, settings)
+    ref.train()
+    comp = Comparison(data, settings)
+    comp.train(lambda _: comp.stop())
+    done = [len(run.losses) for run in comp.runs]
+    assert 0 < sum(done) <= 200
+    comp.train()
+    assert curves(comp) == curves(ref)
+
+
 def test_error_in_a_worker_is_raised(data):
-    comp = Comparison(data, Settings(iterations=5, hidden=[3]))
+    comp = Comparison(data, Settings(iterations=5, batch_size=16, hidden=[3]))
     comp.runs[2].optimizer.update = lambda *_: 1 / 0
     with pytest.raises(ZeroDivisionError):
         comp.train()
@@ -141,10 +158,35 @@ def test_learns_to_tell_digits():
     comp = Comparison(load_data("digits"), Settings(iterations=400, hidden=[40], optimizers=["Adam", "momentum"]))
     comp.train()
     for line in comp.table().splitlines()[1:]:
-        _, loss, accuracy, _ = line.split()
+        _, iterations, loss, accuracy, _ = line.split()
+        assert iterations == "400"
         assert float(loss) < 0.6
         assert float(accuracy) > 0.85
     assert comp.table().splitlines()[0].split("  ")[0].strip() == "optimizer"
+
+
+def test_table_of_few_and_of_unequally_many_iterations(data):
+    comp = train(data, iterations=30, optimizers=["SGD", "Adam"])
+    del comp.runs[1].losses[7:]
+    titles, sgd, adam = comp.table().splitlines()
+    assert "  loss (last 30)  " in titles
+    assert sgd.split()[1:3] == ["30", f"{np.mean(comp.runs[0].losses):.4f}"]
+    assert adam.split()[1:3] == ["7", f"{np.mean(comp.runs[1].losses):.4f}"]
+
+
+@pytest.mark.parametrize(("batch_size", "refused"), [(50, False), (51, True)])
+def test_batch_is_no_larger_than_the_data(data, batch_size, refused):
+    if refused:
+        with pytest.raises(ValueError, match="batch size must be from 1 to 50, the number of training images, got 51"):
+            Comparison(data, Settings(batch_size=batch_size))
+    else:
+        Comparison(data, Settings(batch_size=batch_size, hidden=[3]))
+
+
+@pytest.mark.parametrize("source", ["", "nonsense", "MNIST", "no/such/folder", __file__])
+def test_data_that_is_none_of_those(source):
+    with pytest.raises(ValueError, match=r"^data is auto, mnist, digits or a folder with the files of MNIST, not '"):
+        load_data(source)
 
 
 @pytest.mark.parametrize(
@@ -230,7 +272,7 @@ def test_auto_falls_back_only_where_mnist_is_not_to_be_had(monkeypatch, tmp_path
             load_data(source)
 
 
-@pytest.mark.parametrize(("source", "folder"), [("auto", None), ("mnist", None), ("a/folder", "a/folder")])
+@pytest.mark.parametrize(("source", "folder"), [("auto", None), ("mnist", None), (".", ".")])
 def test_where_mnist_is_looked_for(monkeypatch, source, folder):
     asked = []
 

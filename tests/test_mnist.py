@@ -1,13 +1,20 @@
+import contextlib
 import functools
 import gzip
 import hashlib
 import http.server
+import json
 import os
+import re
 import struct
+import subprocess
 import sys
+import tempfile
 import threading
 import time
 import tracemalloc
+import zlib
+from pathlib import Path
 
 import numpy as np
 import pooch
@@ -61,35 +68,94 @@ def folder(tmp_path, monkeypatch, arrays):
     return tmp_path / "mnist"
 
 
+class Files(http.server.SimpleHTTPRequestHandler):
+    """A server of files that, for all but what is asked first, behaves as `manner` says."""
+
+    manner = None
+    stop = None
+    sent = []
+
+    def do_GET(self):
+        if self.manner is None:
+            super().do_GET()
+        else:
+            with contextlib.suppress(OSError):
+                self.manner()
+
+    def do_HEAD(self):
+        if self.manner is None:
+            super().do_HEAD()
+        else:
+            self.begin()
+
+    def begin(self, **headers):
+        self.send_response(200)
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+
+    def content(self):
+        return (Path(self.directory) / self.path[1:]).read_bytes()
+
+    def page(self):
+        self.begin()
+        self.wfile.write(b"<html>Please log in</html>")
+
+    def half(self):
+        content = self.content()
+        self.begin(Content_Length=len(content))
+        self.wfile.write(content[: len(content) // 2])
+
+    def half_of_unknown_length(self):
+        content = self.content()
+        self.begin()
+        self.wfile.write(content[: len(content) // 2])
+
+    def endless(self):
+        self.begin()
+        while not self.stop.is_set():
+            self.wfile.write(bytes(1 << 20))
+            self.sent.append(1 << 20)
+
+    def drop_by_drop(self):
+        self.begin(Content_Length=10_000_000)
+        while not self.stop.wait(0.05):
+            self.wfile.write(b"\0")
+
+    def silence(self):
+        self.stop.wait(20)
+
+    def bomb(self):
+        # A client that believed the header would unpack these 200 kB to 200 MB.
+        self.begin(Content_Encoding="gzip")
+        packer = zlib.compressobj(wbits=31)
+        for _ in range(200):
+            self.wfile.write(packer.compress(bytes(1_000_000)))
+        self.wfile.write(packer.flush())
+
+    def forbidden(self):
+        self.send_error(403)
+
+    def log_message(self, *args):
+        pass
+
+
 @pytest.fixture
 def serve():
-    """A function that serves a folder, or an HTML page in place of every file, and returns the address."""
+    """A function that serves a folder, or does what is called a manner in its place, and returns the address."""
     servers = []
+    stop = threading.Event()
 
-    class Page(http.server.BaseHTTPRequestHandler):
-        def do_HEAD(self):
-            self.send_response(200)
-            self.end_headers()
-
-        def do_GET(self):
-            self.do_HEAD()
-            self.wfile.write(b"<html>Please log in</html>")
-
-        def log_message(self, *args):
-            pass
-
-    class Files(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *args):
-            pass
-
-    def start(folder=None):
-        handler = functools.partial(Files, directory=str(folder)) if folder else Page
+    def start(folder, manner=None):
+        ways = {"manner": getattr(Files, manner) if manner else None, "stop": stop}
+        handler = functools.partial(type("Handler", (Files,), ways), directory=str(folder))
         server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
         servers.append(server)
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         return f"http://127.0.0.1:{server.server_port}/"
 
     yield start
+    stop.set()
     for server in servers:
         server.shutdown()
         server.server_close()
@@ -139,14 +205,100 @@ def test_folder_that_is_wrong_is_an_error_even_if_the_cache_is_right(folder, cac
         load_mnist()
 
 
-@pytest.mark.parametrize("damage", ["truncated", "flipped bit", "HTML", "empty"])
+@pytest.mark.parametrize("damage", ["truncated", "longer", "flipped bit", "HTML", "empty"])
 def test_damaged_file(folder, damage):
     whole = (folder / LABELS).read_bytes()
     flipped = bytes([*whole[:20], whole[20] ^ 1, *whole[21:]])
-    damaged = {"truncated": whole[:-1], "flipped bit": flipped, "HTML": b"<html>", "empty": b""}
+    damaged = {
+        "truncated": whole[:-1],
+        "longer": whole + b"\0",
+        "flipped bit": flipped,
+        "HTML": b"<html>",
+        "empty": b"",
+    }
     (folder / LABELS).write_bytes(damaged[damage])
     with pytest.raises(ValueError, match=f"{LABELS} is damaged or another file .*: replace it"):
         load_mnist(folder=folder)
+
+
+def test_every_cut_and_every_flipped_bit_is_found(folder):
+    path = folder / "t10k-labels-idx1-ubyte.gz"
+    whole = path.read_bytes()
+    cuts = [whole[:length] for length in range(len(whole))]
+    flips = [bytes([*whole[:k], whole[k] ^ 1 << bit, *whole[k + 1 :]]) for k in range(len(whole)) for bit in range(8)]
+    for damaged in cuts + flips:
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match="is damaged or another file"):
+            load_mnist(folder=folder)
+
+
+posix = pytest.mark.skipif(os.name != "posix", reason="pipes, links, devices and sparse files are those of POSIX")
+
+# What stands in place of a file, and what the error says of it.
+IN_PLACE_OF_A_FILE = {
+    "nothing": (Path.exists, "does not exist"),
+    "folder": (Path.mkdir, "is not a file"),
+    "pipe": (lambda path: os.mkfifo(path), "is not a file"),
+    "link to nothing": (lambda path: path.symlink_to("nowhere"), "does not exist"),
+    "link to itself": (lambda path: path.symlink_to(path), "does not exist"),
+    "endless device": (lambda path: path.symlink_to("/dev/zero"), "is not a file"),
+}
+
+
+@posix
+@pytest.mark.parametrize("thing", IN_PLACE_OF_A_FILE)
+def test_what_is_no_file_is_not_waited_for(folder, thing):
+    make, complaint = IN_PLACE_OF_A_FILE[thing]
+    path = folder / IMAGES
+    path.unlink()
+    make(path)
+    with pytest.raises(FileNotFoundError, match=f"^{path} {complaint}: a data folder, .*FASTOPTIM_DATA, must hold"):
+        load_mnist(folder=folder)
+
+
+@posix
+def test_links_are_followed(folder, tmp_path):
+    (tmp_path / "links").mkdir()
+    for name in mnist.FILES:
+        (tmp_path / "links" / name).symlink_to(folder / name)
+    assert load_mnist(folder=tmp_path / "links")[0][0].shape == (7, 784)
+
+
+def test_unreadable_file(folder, monkeypatch):
+    def refuse(*_args):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(PermissionError, match=rf"{IMAGES} cannot be read \(Permission denied\): .*FASTOPTIM_DATA"):
+        load_mnist(folder=folder)
+
+
+@posix
+def test_of_a_huge_file_little_is_read(folder):
+    with (folder / IMAGES).open("wb") as stream:
+        stream.truncate(1 << 40)
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="is damaged or another file"):
+        load_mnist(folder=folder)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1.1 * mnist._LARGEST
+
+
+@pytest.mark.parametrize("made", [False, True])
+def test_environment_names_what_is_no_folder(tmp_path, monkeypatch, made):
+    if made:
+        (tmp_path / "data").touch()
+    monkeypatch.setenv("FASTOPTIM_DATA", str(tmp_path / "data"))
+    with pytest.raises(FileNotFoundError, match=f"^{re.escape(str(tmp_path / 'data'))} is not a folder: a data folder"):
+        load_mnist()
+
+
+def test_empty_environment_variable_names_nothing(folder, cache, monkeypatch):
+    cache.parent.mkdir()
+    folder.rename(cache)
+    monkeypatch.setenv("FASTOPTIM_DATA", "")
+    assert load_mnist()[0][0].shape == (7, 784)
 
 
 @pytest.mark.parametrize("name", [LABELS, "t10k-labels-idx1-ubyte.gz"])
@@ -200,8 +352,8 @@ def test_read_idx_does_not_unpack_a_bomb():
     assert peak < 2_000_000
 
 
-def test_download_passes_over_a_bad_mirror_and_fills_the_cache(folder, cache, serve, monkeypatch, tmp_path):
-    mirrors = "http://127.0.0.1:9/", serve(), serve(tmp_path), serve(folder)
+def test_download_passes_over_bad_mirrors_and_fills_the_cache(folder, cache, serve, monkeypatch, tmp_path):
+    mirrors = "http://127.0.0.1:9/", serve(folder, "page"), serve(tmp_path), serve(folder, "half"), serve(folder)
     monkeypatch.setattr(mnist, "MIRRORS", mirrors)
     assert load_mnist()[0][0].shape == (7, 784)
     assert {path.name for path in cache.iterdir()} == set(mnist.FILES)
@@ -209,21 +361,106 @@ def test_download_passes_over_a_bad_mirror_and_fills_the_cache(folder, cache, se
     assert load_mnist()[0][0].shape == (7, 784)
 
 
-def test_damaged_cache_is_mended(folder, cache, serve, monkeypatch):
+@posix
+@pytest.mark.parametrize("thing", ["half a file", "nothing", "pipe", "link to nothing", "endless device"])
+def test_damaged_cache_is_mended(folder, cache, serve, monkeypatch, thing):
     monkeypatch.setattr(mnist, "MIRRORS", (serve(folder),))
     cache.mkdir(parents=True)
-    (cache / IMAGES).write_bytes(b"half a fi")
+    if thing == "half a file":
+        (cache / IMAGES).write_bytes(b"half a fi")
+    else:
+        IN_PLACE_OF_A_FILE[thing][0](cache / IMAGES)
     assert load_mnist()[0][0].shape == (7, 784)
 
 
-@pytest.mark.parametrize(("html", "reason"), [(False, "no mirror answered"), (True, "hash")])
-def test_not_to_be_had(cache, serve, monkeypatch, html, reason):
-    monkeypatch.setattr(mnist, "MIRRORS", (serve(),) if html else ("http://127.0.0.1:9/",))
-    complaint = f"could not be downloaded .*{reason}.*: set FASTOPTIM_DATA"
-    with pytest.raises(MnistUnavailableError, match=complaint) as error:
+MANNERS = {
+    "page": "hash",
+    "half": "was not received",
+    "half_of_unknown_length": "hash",
+    "endless": f"more than {mnist._LARGEST} bytes",
+    "drop_by_drop": "delivers less than 64 KiB in 0.5 s",
+    "bomb": "hash",
+    "silence": "delivers less than 64 KiB in 0.5 s",
+    "forbidden": "403",
+}
+
+
+@pytest.mark.parametrize("manner", MANNERS)
+def test_server_of_bad_manners_costs_seconds_and_leaves_nothing(folder, cache, serve, monkeypatch, manner):
+    monkeypatch.setattr(mnist, "MIRRORS", (serve(folder, manner),))
+    monkeypatch.setattr(mnist, "PATIENCE", 0.5)
+    start = time.monotonic()
+    tracemalloc.start()
+    with pytest.raises(MnistUnavailableError, match=rf"downloaded \(.*{MANNERS[manner]}.*\): set FASTOPTIM") as error:
         load_mnist()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
     assert "\n" not in str(error.value)
     assert not any(cache.glob("*"))
+    assert time.monotonic() - start < 10
+    assert peak < 3 * mnist._LARGEST
+    assert sum(Files.sent) < 3 * mnist._LARGEST
+
+
+def test_no_server(cache, monkeypatch):
+    monkeypatch.setattr(mnist, "MIRRORS", ("http://127.0.0.1:9/",))
+    with pytest.raises(MnistUnavailableError, match=r"\(no mirror answered within 4 s\): set FASTOPTIM_DATA"):
+        load_mnist()
+    assert not cache.exists()
+
+
+@posix
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), OSError(28, "No space left on device")])
+def test_cache_that_cannot_be_written(folder, serve, monkeypatch, error):
+    def refuse(*_args, **_kwargs):
+        raise error
+
+    monkeypatch.setattr(mnist, "MIRRORS", (serve(folder),))
+    monkeypatch.setattr(tempfile, "NamedTemporaryFile", refuse)
+    with pytest.raises(MnistUnavailableError, match=f"{error.strerror}.*: set FASTOPTIM_DATA to a folder with"):
+        load_mnist()
+
+
+@posix
+def test_cache_folder_that_cannot_be_made(folder, cache, serve, monkeypatch):
+    monkeypatch.setattr(mnist, "MIRRORS", (serve(folder),))
+    cache.parent.touch()
+    with pytest.raises(MnistUnavailableError, match=r"(Not a directory|File exists).*: set FASTOPTIM_DATA"):
+        load_mnist()
+
+
+def test_user_without_a_home(monkeypatch, tmp_path):
+    monkeypatch.setattr(pooch, "os_cache", lambda project: Path("~/.cache") / project)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(MnistUnavailableError, match="without HOME: set FASTOPTIM_DATA"):
+        load_mnist()
+    assert not any(tmp_path.iterdir())
+
+
+DOWNLOAD = """
+import json, sys
+from fastoptim import mnist
+files, mnist.MIRRORS = json.loads(sys.argv[1])
+mnist.FILES = {name: mnist._File(sha256, tuple(shape)) for name, (sha256, shape) in files.items()}
+(x, _), _ = mnist.load_mnist(normalize=False)
+print(x.sum())
+"""
+
+
+@posix
+def test_processes_that_download_at_once(folder, serve, arrays, tmp_path):
+    job = json.dumps([mnist.FILES, [serve(folder)]])
+    environ = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "home")}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", DOWNLOAD, job], env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        for _ in range(4)
+    ]
+    for process in processes:
+        out, err = process.communicate(timeout=60)
+        assert (process.returncode, int(out or 0)) == (0, arrays[IMAGES].sum()), err
+    assert {path.name for path in (tmp_path / "home" / "fastoptim").iterdir()} == set(mnist.FILES)
 
 
 def test_network_that_swallows_everything_costs_seconds(monkeypatch):

@@ -3,7 +3,6 @@
 import csv
 import io
 import os
-import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -38,6 +37,8 @@ NOTES_FIVE = ("SGD", "Momentum", "AdaGrad", "Adam", "RMSprop")
 # workers end together, and large beside the cost of handing a network over.
 BLOCK = 100
 
+_LAST = 100
+
 
 @dataclass(frozen=True)
 class Data:
@@ -59,7 +60,7 @@ def load_data(source: str = "auto") -> Data:
     source : str
         ``"mnist"``: see `fastoptim.load_mnist`; ``"digits"``: the 1,797 handwritten digits of 8×8 pixels that
         scikit-learn carries, every fifth of which is kept for the test; ``"auto"``: MNIST, or the digits where MNIST
-        is neither present nor downloadable; anything else: the folder of the four files of MNIST.
+        is neither present nor downloadable; or else the folder of the four files of MNIST.
 
     Returns
     -------
@@ -69,8 +70,8 @@ def load_data(source: str = "auto") -> Data:
     Raises
     ------
     OSError, ValueError
-        As `fastoptim.load_mnist` does. ``"auto"`` forgives only that MNIST is not to be had: a folder that was named
-        but is wrong is an error.
+        As `fastoptim.load_mnist` does, and if `source` is none of these. ``"auto"`` forgives only that MNIST is not to
+        be had: a folder that was named but is wrong is an error.
 
     Examples
     --------
@@ -80,6 +81,8 @@ def load_data(source: str = "auto") -> Data:
     """
     if source == "digits":
         return _digits()
+    if source not in ("auto", "mnist") and not (source and Path(source).is_dir()):
+        raise ValueError(f"data is auto, mnist, digits or a folder with the files of MNIST, not {source!r}")
     try:
         (x_train, t_train), (x_test, t_test) = load_mnist(folder=None if source in ("auto", "mnist") else source)
     except MnistUnavailableError as error:
@@ -171,13 +174,14 @@ class Run:
 
     @property
     def end_loss(self) -> float:
-        """The mean of the last 100 losses; NaN before the first."""
-        return float(np.mean(self.losses[-100:])) if self.losses else float("nan")
+        """The mean of the last 100 losses, or of all if they are fewer; NaN before the first."""
+        return float(np.mean(self.losses[-_LAST:])) if self.losses else float("nan")
 
 
 class Comparison:
     """The training of one network per optimizer, all on the same batches.
 
+    Batches are drawn with replacement, as in the notes, so one may hold an image twice, but not more than there are.
     Every network starts from the same weights, drawn with the seed, and an optimizer has its default
     hyperparameters: a curve depends on nothing but the data, the settings and its own rule, neither on which other
     optimizers run beside it nor on the number of threads.
@@ -188,6 +192,11 @@ class Comparison:
         The images; the ten classes are the digits.
     settings : Settings
         What to train.
+
+    Raises
+    ------
+    ValueError
+        If the batch size is larger than the number of training images.
 
     Attributes
     ----------
@@ -204,9 +213,14 @@ class Comparison:
     """
 
     def __init__(self, data: Data, settings: Settings) -> None:
+        if settings.batch_size > len(data.x_train):
+            raise ValueError(
+                f"batch size must be from 1 to {len(data.x_train)}, the number of training images, "
+                f"got {settings.batch_size}"
+            )
         self.data, self.settings = data, settings
         self.runs = [Run(name, self._network(settings.hidden), OPTIMIZERS[name]()) for name in settings.optimizers]
-        self._stop = threading.Event()
+        self._stopping = False
 
     def _network(self, hidden: Sequence[int]) -> MultiLayerNet:
         n_pixels = self.data.x_train.shape[1]
@@ -227,7 +241,7 @@ class Comparison:
             iteration that they were in. `runs` holds what was computed, and another call of `train` goes on from there.
         """
         self._compile()
-        self._stop.clear()
+        self._stopping = False
         workers = min(self.settings.threads or _cores(), len(self.runs))
         waiting = list(self.runs)
         running: dict[Future[None], Run] = {}
@@ -251,8 +265,14 @@ class Comparison:
                             waiting.append(run)
                     if progress:
                         progress(self.runs)
+                    if self._stopping:
+                        waiting.clear()
             finally:
-                self._stop.set()
+                self._stopping = True
+
+    def stop(self) -> None:
+        """Let `train` return when each network has finished the iteration that it is in; for handlers of signals."""
+        self._stopping = True
 
     def _compile(self) -> None:
         # Whoever was first to call a kernel would be charged for its compilation. It also loads the BLAS, whose threads
@@ -274,7 +294,7 @@ class Comparison:
         batches = rng.integers(len(x_train), size=(BLOCK, batch_size))
         with num_threads(1):
             for batch in batches[done : self.settings.iterations - block * BLOCK]:
-                if self._stop.is_set():
+                if self._stopping:
                     break
                 # Without the check of the indices, which are in range, the rows go straight into `x`.
                 np.take(x_train, batch, axis=0, out=x, mode="clip")
@@ -284,11 +304,14 @@ class Comparison:
         run.seconds += time.perf_counter() - start
 
     def table(self) -> str:
-        """Return the results as text: for each optimizer the mean of the last 100 losses, accuracy and seconds."""
-        lines = [f"{'optimizer':<9}  {'loss (last 100)':>15}  {'test accuracy':>13}  {'seconds':>7}"]
+        """Return the results as text: for each optimizer iterations, mean of the last losses, accuracy and seconds."""
+        last = f"loss (last {min(_LAST, max(len(run.losses) for run in self.runs))})"
+        lines = [f"{'optimizer':<9}  {'iterations':>10}  {last:>15}  {'test accuracy':>13}  {'seconds':>7}"]
         for run in self.runs:
             accuracy = run.network.accuracy(self.data.x_test, self.data.t_test)
-            lines.append(f"{run.name:<9}  {run.end_loss:>z15.4f}  {accuracy:>13.4f}  {run.seconds:>7.2f}")
+            lines.append(
+                f"{run.name:<9}  {len(run.losses):>10}  {run.end_loss:>z15.4f}  {accuracy:>13.4f}  {run.seconds:>7.2f}"
+            )
         return "\n".join(lines)
 
     def write_csv(self, path: Path) -> None:

@@ -48,8 +48,12 @@ MIRRORS = (
     "https://storage.googleapis.com/cvdf-datasets/mnist/",
 )
 
-# Seconds within which a mirror has to answer before the network counts as absent.
+# Seconds within which a mirror has to answer before the network counts as absent, and then to deliver each piece.
 PATIENCE = 4.0
+
+_PIECE = 64 << 10
+
+_WAY_OUT = "set FASTOPTIM_DATA to a folder with the four .gz files"
 
 # Nothing that is longer than this can be one of the four files, the largest of which has 9.9 MB.
 _LARGEST = 16 << 20
@@ -86,12 +90,14 @@ def load_mnist(
 
     Raises
     ------
-    FileNotFoundError
-        If `folder` or ``FASTOPTIM_DATA`` is given and one of the files is not there.
+    OSError
+        If `folder` or ``FASTOPTIM_DATA`` is given and one of the files cannot be read; a `FileNotFoundError` if it is
+        not there.
     ValueError
         If a file in such a folder is damaged or another than the published one.
     MnistUnavailableError
-        If no folder is given, the cache lacks a file and no mirror delivers it; an `OSError`.
+        If no folder is given, the cache lacks a file and no mirror delivers it, or the cache cannot be written to; an
+        `OSError`.
     ImportError
         If no folder is given and pooch, which knows the cache folder and downloads, is not installed.
 
@@ -130,6 +136,8 @@ def _find(folder: str | os.PathLike[str] | None) -> list[NDArray[np.uint8]]:
             "or set FASTOPTIM_DATA to the folder of the four .gz files"
         ) from error
     cache = Path(pooch.os_cache("fastoptim"))
+    if not cache.is_absolute():
+        raise MnistUnavailableError(f"{cache} is not to be found without HOME: {_WAY_OUT}")
     try:
         return _read(cache)
     except (OSError, ValueError):
@@ -142,13 +150,7 @@ def _read(folder: Path) -> list[NDArray[np.uint8]]:
     arrays = []
     for name, (sha256, shape) in FILES.items():
         path = folder / name
-        try:
-            with path.open("rb") as stream:
-                packed = stream.read(_LARGEST)
-        except (FileNotFoundError, NotADirectoryError):
-            raise FileNotFoundError(
-                f"{path} does not exist: a data folder, given or named by FASTOPTIM_DATA, must hold {', '.join(FILES)}"
-            ) from None
+        packed = _packed(path)
         if hashlib.sha256(packed).hexdigest() != sha256:
             raise ValueError(f"{path} is damaged or another file (its SHA-256 is not {sha256}): replace it")
         arrays.append(read_idx(packed, shape, path))
@@ -156,6 +158,21 @@ def _read(folder: Path) -> list[NDArray[np.uint8]]:
         if digits.max() > 9:
             raise ValueError(f"{folder} has a label {digits.max()}: expected digits from 0 to 9")
     return arrays
+
+
+def _packed(path: Path) -> bytes:
+    """Return what is in a file, or as much of it as one of the four can have."""
+    needed = f"a data folder, given or named by FASTOPTIM_DATA, must hold {', '.join(FILES)}"
+    try:
+        # A pipe is no such file, and is not opened: that would be to wait for whoever writes into it.
+        if path.is_file():
+            with path.open("rb") as stream:
+                return stream.read(_LARGEST)
+    except OSError as error:
+        raise type(error)(f"{path} cannot be read ({error.strerror}): {needed}") from None
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path.parent} is not a folder: {needed}")
+    raise FileNotFoundError(f"{path} {'is not a file' if path.exists() else 'does not exist'}: {needed}")
 
 
 def read_idx(packed: bytes, shape: tuple[int, ...], origin: object = "the data") -> NDArray[np.uint8]:
@@ -208,19 +225,56 @@ def _download(cache: Path) -> None:
     reason = f"no mirror answered within {PATIENCE:g} s"
     for mirror in _answering(MIRRORS, next(iter(FILES))):
         try:
-            # pooch leaves alone what is there with the right sum, and moves a file into place only when it is whole.
             for name, (sha256, _) in FILES.items():
-                pooch.retrieve(
-                    mirror + name, f"sha256:{sha256}", name, cache, downloader=pooch.HTTPDownloader(timeout=PATIENCE)
-                )
+                if (path := cache / name).exists() and not path.is_file():
+                    # pooch would wait for a pipe to find out whether it has the right sum.
+                    path.unlink()
+                # What is there with the right sum is left alone; what comes is moved into place when it is whole.
+                pooch.retrieve(mirror + name, f"sha256:{sha256}", name, cache, downloader=_fetch)
         except (OSError, ValueError) as error:
             reason = " ".join(str(error).split())
         else:
             return
-    raise MnistUnavailableError(
-        f"MNIST is not in {cache} and could not be downloaded ({reason}): "
-        "set FASTOPTIM_DATA to a folder with the four .gz files"
-    )
+    raise MnistUnavailableError(f"MNIST is not in {cache} and could not be downloaded ({reason}): {_WAY_OUT}")
+
+
+def _fetch(url: str, destination: str, _pooch: object) -> None:
+    """Write what `url` delivers to a file, or give up if that is too much or too slow, which pooch's own way does not.
+
+    It is received by a thread that nobody waits for, because a server that sends a byte now and again keeps whoever
+    waits for a whole piece.
+    """
+    pieces: SimpleQueue[bytes | Exception] = SimpleQueue()
+
+    def receive() -> None:
+        import requests
+
+        received = 0
+        try:
+            with requests.get(url, headers={"Accept-Encoding": "identity"}, stream=True, timeout=PATIENCE) as answer:
+                answer.raise_for_status()
+                # Nothing is unpacked here, even if the server says that it should be.
+                for piece in answer.raw.stream(_PIECE, decode_content=False):
+                    received += len(piece)
+                    if received > _LARGEST:
+                        raise ValueError(f"more than {_LARGEST} bytes")
+                    pieces.put(piece)
+            pieces.put(b"")
+        except Exception as error:
+            pieces.put(error)
+
+    threading.Thread(target=receive, daemon=True).start()
+    with Path(destination).open("wb") as stream:
+        while True:
+            try:
+                piece = pieces.get(timeout=PATIENCE)
+            except Empty:
+                raise OSError(f"{url} delivers less than {_PIECE >> 10} KiB in {PATIENCE:g} s") from None
+            if isinstance(piece, Exception):
+                raise OSError(f"{url} was not received: {piece}") from piece
+            if not piece:
+                return
+            stream.write(piece)
 
 
 def _answering(mirrors: tuple[str, ...], name: str) -> Iterator[str]:
@@ -236,9 +290,10 @@ def _answering(mirrors: tuple[str, ...], name: str) -> Iterator[str]:
 
     def knock(mirror: str) -> None:
         try:
-            answers.put((mirror, ask(mirror + name, None, None, check_only=True)))
-        except OSError:
-            answers.put((mirror, False))
+            has_it = ask(mirror + name, None, None, check_only=True)
+        except Exception:
+            has_it = False
+        answers.put((mirror, has_it))
 
     for mirror in mirrors:
         threading.Thread(target=knock, args=(mirror,), daemon=True).start()

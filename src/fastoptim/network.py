@@ -288,7 +288,11 @@ class MultiLayerNet:
         if n == 0:
             raise ValueError("x has no samples, so there is no mean loss of them")
         if labels.shape == (n, self.output_size) or (np.ndim(x) == 1 and labels.shape == (self.output_size,)):
-            return samples, labels.reshape(n, -1).argmax(axis=1)
+            rows = labels.reshape(n, -1)
+            classes = rows.argmax(axis=1)
+            if np.count_nonzero(rows) != n or not (rows[np.arange(n), classes] == 1).all():
+                raise ValueError("t has rows that are not one-hot: expected a single 1 in each, and zeros")
+            return samples, classes
         if labels.dtype.kind not in "iu":
             raise TypeError(
                 f"t is of dtype {labels.dtype} and shape {labels.shape}, expected {n} integers or one-hot rows, "
