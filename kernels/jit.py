@@ -7,6 +7,7 @@ NumPy rounds it, and divides as NumPy does, by IEEE 754 and without a test for z
 from __future__ import annotations
 
 import hashlib
+import os
 import pickle
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,6 +21,7 @@ import numba
 from numba.core.caching import FunctionCache
 from numba.core.ccallback import CFunc
 from numba.core.compiler import Compiler, CompilerBase
+from numba.core.compiler_lock import global_compiler_lock
 from numba.core.serialize import dumps
 
 __all__ = ["DISABLED", "inner", "jit", "native", "parallel_jit"]
@@ -28,6 +30,15 @@ DISABLED = bool(numba.config.DISABLE_JIT)
 """Whether ``NUMBA_DISABLE_JIT`` is set: then all kernels run as the Python they are written in."""
 
 _OPTIONS = {"error_model": "numpy", "nogil": True}
+
+
+if hasattr(os, "register_at_fork"):
+    # Were another thread compiling at that moment, the child would wait for ever for its lock.
+    os.register_at_fork(
+        before=global_compiler_lock.acquire,
+        after_in_parent=global_compiler_lock.release,
+        after_in_child=global_compiler_lock.release,
+    )
 
 
 def _digest_of_sources() -> str:
