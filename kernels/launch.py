@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
+import multiprocessing
 import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from time import perf_counter
 from typing import Any
 
@@ -39,8 +42,17 @@ class _Setting(threading.local):
     is_compiled = False
 
 
+def _may_be_forked() -> bool:
+    # Numba's threads were started before this import. In a child of multiprocessing it may have been in the parent.
+    try:
+        numba.threading_layer()
+    except ValueError:
+        return False
+    return multiprocessing.parent_process() is not None
+
+
 _setting = _Setting()
-_forked = False
+_forked = _may_be_forked()
 
 
 def _forbid_threads() -> None:
@@ -92,10 +104,35 @@ def num_threads(n: int) -> Iterator[None]:
 
 
 def _threads() -> int:
-    if _forked:
-        return 1
-    available = int(numba.get_num_threads())
-    return available if numba.threading_layer() in _SAFE_LAYERS else 1
+    return 1 if _forked or not _is_layer_safe() else int(numba.get_num_threads())
+
+
+@cache
+def _is_layer_safe() -> bool:
+    with _openmp_left_alone():
+        try:
+            numba.get_num_threads()
+        except ValueError:
+            # The threading layer that NUMBA_THREADING_LAYER asks for is not installed.
+            return False
+    return numba.threading_layer() in _SAFE_LAYERS
+
+
+@contextmanager
+def _openmp_left_alone() -> Iterator[None]:
+    # When Numba starts its threads it sets the number of threads of OpenMP, and its levels, for the Python thread that
+    # asked: other users of the same OpenMP library, as PyTorch may be one, would find them changed.
+    try:
+        from numba.np.ufunc import omppool
+
+        openmp = ctypes.CDLL(omppool.__file__)
+        before = openmp.omp_get_max_threads(), openmp.omp_get_max_active_levels()
+    except (AttributeError, ImportError, OSError):
+        yield
+        return
+    yield
+    openmp.omp_set_num_threads(before[0])
+    openmp.omp_set_max_active_levels(before[1])
 
 
 @jit
