@@ -5,7 +5,7 @@ import subprocess
 import sys
 import textwrap
 
-TIMEOUT = 120
+TIMEOUT = 60
 
 
 def start(source, folder, *arguments, **environment):

@@ -98,11 +98,19 @@ def misses(function, *args):
     return sum(function.stats.cache_misses.values())
 
 
-def test_a_second_process_compiles_nothing(tmp_path):
-    _, misses = json.loads(run(USE_AND_COUNT, tmp_path))
-    assert {"kernel", "gradient", "loss", "refresh", "_run", "_run_parallel"} <= set(misses)
-    hits, misses = json.loads(run(USE_AND_COUNT, tmp_path))
-    assert misses == []
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory):
+    """A folder with the cache of a process that found none, and the names of what that had to compile."""
+    folder = tmp_path_factory.mktemp("filled")
+    _, missed = json.loads(run(USE_AND_COUNT, folder))
+    return folder, missed
+
+
+def test_a_second_process_compiles_nothing(filled):
+    folder, missed = filled
+    assert {"kernel", "gradient", "loss", "refresh", "_run", "_run_parallel"} <= set(missed)
+    hits, missed = json.loads(run(USE_AND_COUNT, folder))
+    assert missed == []
     assert {"kernel", "gradient", "loss", "refresh", "_run", "_run_parallel"} <= set(hits)
     assert set(hits.values()) == {1}
 
@@ -223,17 +231,14 @@ def test_a_flipped_bit_is_found_wherever_it_is(fresh, tmp_path):
         assert load(sig, function.targetctx) is None
 
 
-def test_damaged_files_of_the_package(tmp_path):
+def test_damaged_files_of_the_package(filled, tmp_path):
     """Each file in another way, in a process that then does all that a training does."""
-    run(USE_AND_COUNT, tmp_path)
+    shutil.copytree(filled[0] / "cache", tmp_path / "cache")
     files = sorted((tmp_path / "cache").rglob("*.nbc"))
-    wholes = {file: file.read_bytes() for file in files}
     for k, file in enumerate(files):
         DAMAGES[k % len(DAMAGES)](file, files[k - 1])
-    _, found_missing = json.loads(run(USE_AND_COUNT, tmp_path))
-    assert len(found_missing) == len(files)
-    restored = [file for file in wholes if file.is_file()]
-    assert len(restored) == len(files) - sum(k % len(DAMAGES) == DAMAGES.index(a_folder) for k in range(len(files)))
+    _, missed = json.loads(run(USE_AND_COUNT, tmp_path))
+    assert len(missed) == len(files)
 
 
 def test_on_a_full_disk_it_still_runs(tmp_path):
@@ -259,7 +264,7 @@ def test_eight_processes_may_start_at_once_on_an_empty_cache(tmp_path):
     cache = {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
     processes = [start(source, tmp_path, **cache) for _ in range(8)]
     results = [json.loads(finish(process)) for process in processes]
-    total, found_missing = json.loads(run(source, tmp_path))
+    total, missed = json.loads(run(source, tmp_path))
     assert [result[0] for result in results] == [total] * 8
     assert sum(bool(result[1]) for result in results) > 1
-    assert found_missing == []
+    assert missed == []

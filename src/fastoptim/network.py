@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import threading
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
@@ -213,7 +216,8 @@ class MultiLayerNet:
         flat = np.empty_like(params)
         work = np.empty(self._work_per_row * len(x))
         model = (params, *self._model[1:])
-        dense.numerical_gradient(x.astype(np.float64), t, *model, float(self.weight_decay_lambda), work, 1e-4, flat)
+        with _calls:
+            dense.numerical_gradient(x.astype(np.float64), t, *model, float(self.weight_decay_lambda), work, 1e-4, flat)
         return FlatDict(self._params.layout, {self.dtype: flat.astype(self.dtype)})
 
     def __repr__(self) -> str:
@@ -262,6 +266,44 @@ class MultiLayerNet:
         return samples, labels
 
 
+class _Calls:
+    """Calls of BLAS under way, for which a fork waits: OpenBLAS leaves its locks to the child as they are.
+
+    A child that was forked while another thread multiplied would wait for ever at its own first product.
+    """
+
+    def __init__(self) -> None:
+        self._threads: list[int] = []
+        self._gate = threading.RLock()
+        self._is_closed = False
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(before=self._wait, after_in_parent=self._go_on, after_in_child=self._go_on)
+
+    def __enter__(self) -> None:
+        self._threads.append(threading.get_ident())
+        while self._is_closed:
+            # Whoever forks looks at the list after closing the gate, so one of the two sees the other.
+            self._threads.remove(threading.get_ident())
+            with self._gate:
+                self._threads.append(threading.get_ident())
+
+    def __exit__(self, *_: object) -> None:
+        self._threads.remove(threading.get_ident())
+
+    def _wait(self) -> None:
+        self._gate.acquire()
+        self._is_closed = True
+        while any(thread != threading.get_ident() for thread in self._threads):
+            time.sleep(1e-4)
+
+    def _go_on(self) -> None:
+        self._is_closed = False
+        self._gate.release()
+
+
+_calls = _Calls()
+
+
 class _Workspace:
     """Memory for one call on a batch, kept for the next one unless it is large; a second thread gets its own."""
 
@@ -276,9 +318,11 @@ class _Workspace:
             self.work = np.empty(self.size, self.net.dtype)
         if self.work.size < self.size:
             self.work = np.empty(self.size, self.net.dtype)
+        _calls.__enter__()
         return self.work
 
     def __exit__(self, *_: object) -> None:
+        _calls.__exit__()
         if not self.net._spare and self.work.nbytes <= _LARGEST_KEPT:
             self.net._spare.append(self.work)
 
