@@ -75,6 +75,10 @@ class MultiLayerNet:
     allowed. Layers of a few hundred units gain little by a second one, and lose much where other work wants it too:
     ``threadpoolctl.threadpool_limits(1)`` keeps them on one.
 
+    On one machine, the same numbers give the same bits in every thread and process, for the same number of threads of
+    the BLAS. OpenBLAS uses a second one for a product of more than :math:`2^{18}` multiplications, and may then round
+    sums otherwise: in float64 any, in float32 those of more than 448 terms.
+
     Examples
     --------
     >>> import numpy as np
