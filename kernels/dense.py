@@ -16,6 +16,9 @@ column   name    meaning
 
 import numpy as np
 
+# The BLAS. Numba would load it at the first product, too late for whoever limits its threads before.
+import scipy.linalg.cython_blas  # noqa: F401
+
 from fastoptim.kernels.jit import inner, jit
 from fastoptim.kernels.losses import softmax_cross_entropy, softmax_cross_entropy_backward
 

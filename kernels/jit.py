@@ -7,17 +7,23 @@ NumPy rounds it, and divides as NumPy does, by IEEE 754 and without a test for z
 from __future__ import annotations
 
 import hashlib
+import os
+import pickle
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from uuid import uuid4
 
 import numba
 from numba.core.caching import FunctionCache
 from numba.core.ccallback import CFunc
 from numba.core.compiler import Compiler, CompilerBase
+from numba.core.compiler_lock import global_compiler_lock
 from numba.core.runtime import rtsys
+from numba.core.serialize import dumps
 
 __all__ = ["DISABLED", "inner", "jit", "native", "parallel_jit"]
 
@@ -25,6 +31,15 @@ DISABLED = bool(numba.config.DISABLE_JIT)
 """Whether ``NUMBA_DISABLE_JIT`` is set: then all kernels run as the Python they are written in."""
 
 _OPTIONS = {"error_model": "numpy", "nogil": True}
+
+
+if hasattr(os, "register_at_fork"):
+    # Were another thread compiling at that moment, the child would wait for ever for its lock.
+    os.register_at_fork(
+        before=global_compiler_lock.acquire,
+        after_in_parent=global_compiler_lock.release,
+        after_in_child=global_compiler_lock.release,
+    )
 
 
 def _digest_of_sources() -> str:
@@ -40,24 +55,63 @@ _SOURCES = _digest_of_sources()
 
 
 class _Cache(FunctionCache):
-    """A cache from which code is loaded without a compiler.
+    """Numba's cache on disk, but kept in files of which a bad one costs time and nothing else.
 
-    Numba makes its compiler ready before it looks into the cache: it imports some hundred modules, SciPy's among them,
-    and registers all that they define. That takes three times as long as everything else in a first update.
+    A file holds the code for one signature. Its name stands for all that the code was compiled from and for, and it
+    begins with a checksum. Numba itself lists the files of a function in an index, and takes what it finds on trust: a
+    damaged file stops the program, or runs, and two processes that add a signature each, at once, may leave an index
+    that gives the code of one for the other.
     """
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
-        """Return the code compiled for a signature, or None."""
-        # This much a loaded function needs: the addresses of Numba's run time, by which it is linked.
+        """Return what was compiled for a signature, or None if there is no file of it, or none that is whole."""
+        # Numba would make its compiler ready first: import some hundred modules, SciPy's among them, and register all
+        # that they define, which takes three times as long as everything else in a first update. What is loaded needs
+        # only the addresses of Numba's run time, by which it is linked.
         rtsys.initialize(target_context)
-        with self._guard_against_spurious_io_errors():
-            return self._load_overload(sig, target_context)
+        # Whatever is wrong with a file, its code can be compiled anew.
+        with suppress(Exception):
+            path = self._path(sig, target_context.codegen())
+            content = path.read_bytes()
+            data = content[_CHECKSUM_SIZE:]
+            if content[:_CHECKSUM_SIZE] == _checksum(path, data):
+                return self._impl.rebuild(target_context, pickle.loads(data))
+        return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        """Keep what was compiled for a signature, if that is possible."""
+        if not self._impl.check_cachable(data):
+            return
+        with suppress(Exception):
+            path = self._path(sig, data.codegen)
+            content = dumps(self._impl.reduce(data))
+            temporary = path.with_name(f"{uuid4().hex}.tmp")
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                temporary.write_bytes(_checksum(path, content) + content)
+                temporary.replace(path)
+            finally:
+                temporary.unlink(missing_ok=True)
+
+    def _path(self, sig: Any, codegen: Any) -> Path:
+        key = repr((numba.__version__, self._index_key(sig, codegen)))
+        digest = hashlib.sha256(key.encode()).hexdigest()[:16]
+        return Path(self.cache_path) / f"{self._impl.filename_base}-{digest}.nbc"
 
 
-def _cached(compiled: Any, function: Callable[..., Any]) -> Any:
+_CHECKSUM_SIZE = hashlib.sha256().digest_size
+
+
+def _checksum(path: Path, data: bytes) -> bytes:
+    # Of the name as well: the file of another function is no better than a damaged one.
+    return hashlib.sha256(path.name.encode() + data).digest()
+
+
+def _cached(compiler: Callable[..., Any], function: Callable[..., Any]) -> Any:
     # The qualified name is part of the name of the cache file: code of other sources cannot be taken for this.
     function.__qualname__ = f"{function.__qualname__}-{_SOURCES}"
-    # Where neither the package's folder nor the user's can be written, compiling anew costs time, but works.
+    compiled = compiler(function)
+    # Where neither the package's folder nor the user's can be written, there is no cache.
     with suppress(OSError, RuntimeError):
         compiled._cache = _Cache(function)
     return compiled
@@ -65,12 +119,12 @@ def _cached(compiled: Any, function: Callable[..., Any]) -> Any:
 
 def jit(function: Callable[..., Any]) -> Any:
     """Compile a function on first use, serially; it runs without the GIL."""
-    return function if DISABLED else _cached(numba.njit(**_OPTIONS)(function), function)
+    return function if DISABLED else _cached(numba.njit(**_OPTIONS), function)
 
 
 def parallel_jit(function: Callable[..., Any]) -> Any:
     """Compile a function on first use; its ``prange`` loops share out their iterations among Numba's threads."""
-    return function if DISABLED else _cached(numba.njit(parallel=True, **_OPTIONS)(function), function)
+    return function if DISABLED else _cached(numba.njit(parallel=True, **_OPTIONS), function)
 
 
 def inner(function: Callable[..., Any], pipeline: type[CompilerBase] = Compiler) -> Any:
@@ -87,8 +141,7 @@ def native(function: Callable[..., Any], n_integers: int, keep: bool) -> Any:
     if DISABLED:
         return SimpleNamespace(address=function)
     signature = (numba.types.intp,) * n_integers, numba.types.void
-    compiled = CFunc(function, signature, locals={}, options=_OPTIONS)
-    if keep:
-        _cached(compiled, function)
+    compiler = partial(CFunc, sig=signature, locals={}, options=_OPTIONS)
+    compiled = _cached(compiler, function) if keep else compiler(function)
     compiled.compile()
     return compiled

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
+import multiprocessing
 import os
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from time import perf_counter
 from typing import Any
@@ -41,8 +43,17 @@ class _Setting(threading.local):
     parts: int | None = None
 
 
+def _may_be_forked() -> bool:
+    # Numba's threads were started before this import. In a child of multiprocessing it may have been in the parent.
+    try:
+        numba.threading_layer()
+    except ValueError:
+        return False
+    return multiprocessing.parent_process() is not None
+
+
 _setting = _Setting()
-_forked = False
+_forked = _may_be_forked()
 
 
 def _forbid_threads() -> None:
@@ -96,9 +107,44 @@ def num_threads(n: int) -> Iterator[None]:
 @cache
 def _has_safe_threads() -> bool:
     """Start Numba's threads, make the parallel loop ready, and tell whether they may be used."""
-    numba.get_num_threads()
+    with _openmp_left_alone():
+        try:
+            numba.get_num_threads()
+        except ValueError:
+            # The threading layer that NUMBA_THREADING_LAYER asks for is not installed.
+            return False
+    if numba.threading_layer() not in _SAFE_LAYERS:
+        return False
     _run_parallel(0, 0, 0, 1)
-    return numba.threading_layer() in _SAFE_LAYERS
+    return True
+
+
+@contextmanager
+def _openmp_left_alone() -> Iterator[None]:
+    # When Numba starts its threads it sets the number of threads of OpenMP, and its levels, for the Python thread that
+    # asked: other users of the same OpenMP library, as PyTorch may be one, would find them changed.
+    before = [
+        (library, library.omp_get_max_threads(), library.omp_get_max_active_levels()) for library in _openmp_libraries()
+    ]
+    yield
+    for library, threads, levels in before:
+        library.omp_set_num_threads(threads)
+        library.omp_set_max_active_levels(levels)
+
+
+def _openmp_libraries() -> list[ctypes.CDLL]:
+    # Numba's module finds the functions of OpenMP where the loader looks first: among those that a library such as
+    # PyTorch's has made public to all, or else in the OpenMP that it was linked with.
+    found = []
+    with suppress(ImportError):
+        from numba.np.ufunc import omppool
+
+        for name in (None, omppool.__file__):
+            with suppress(AttributeError, OSError, TypeError):
+                library = ctypes.CDLL(name)
+                if library.omp_get_max_threads and library.omp_get_max_active_levels:
+                    found.append(library)
+    return found
 
 
 @jit

@@ -2,17 +2,19 @@
 
 import importlib
 import json
-import os
 import shutil
-import subprocess
-import sys
-import textwrap
 
+import numba
+import numpy as np
 import pytest
+
+from fastoptim.kernels.jit import jit
+from script import finish, start
+from script import run as run_script
 
 pytestmark = pytest.mark.compiled
 
-USE_AND_COUNT = """
+COUNT = """
     import importlib, json, pkgutil
     import numpy as np
     from numba.core.dispatcher import Dispatcher
@@ -20,6 +22,20 @@ USE_AND_COUNT = """
     from fastoptim import kernels
     from fastoptim.kernels.fuse import fuse
 
+    def count(rule, n_slots, dtype):
+        hits, misses = {}, []
+        for module in pkgutil.iter_modules(kernels.__path__):
+            for name, function in vars(importlib.import_module(f"fastoptim.kernels.{module.name}")).items():
+                if isinstance(function, Dispatcher) and function.signatures and function._cache.cache_path is not None:
+                    hits[name] = sum(function.stats.cache_hits.values())
+                    misses += [name] * sum(function.stats.cache_misses.values())
+        kernel = fuse(rule, n_slots, dtype)
+        hits["kernel"] = kernel.cache_hits
+        misses += ["kernel"] * (kernel.cache_hits == 0)
+        return hits, misses
+"""
+
+USE_AND_COUNT = f"""{COUNT}
     net = fo.MultiLayerNet(4, [5], 3, seed=0)
     x, t = np.ones((2, 4)), np.array([0, 2])
     opt = fo.Adam()
@@ -28,18 +44,9 @@ USE_AND_COUNT = """
     net.loss(x, t)
     with fo.num_threads(2):
         opt = fo.Adam()
-        opt.update({"w": np.ones(100_000, np.float32)}, {"w": np.ones(100_000, np.float32)})
+        opt.update(dict(w=np.ones(100_000, np.float32)), dict(w=np.ones(100_000, np.float32)))
 
-    hits, misses = {}, []
-    for module in pkgutil.iter_modules(kernels.__path__):
-        for name, function in vars(importlib.import_module(f"fastoptim.kernels.{module.name}")).items():
-            if isinstance(function, Dispatcher) and function.signatures and function._cache.cache_path is not None:
-                hits[name] = sum(function.stats.cache_hits.values())
-                misses += [name] * sum(function.stats.cache_misses.values())
-    kernel = fuse(opt.rule, 2, np.float32)
-    hits["kernel"] = kernel.cache_hits
-    misses += ["kernel"] * (kernel.cache_hits == 0)
-    print(json.dumps([hits, misses]))
+    print(json.dumps(count(opt.rule, 2, np.float32)))
 """
 
 FIRST_UPDATE = """
@@ -47,9 +54,10 @@ FIRST_UPDATE = """
     import numpy as np
     import fastoptim as fo
 
-    before = set(sys.modules)
     params, grads = ({"w": np.ones(100_000, np.float32)} for _ in range(2))
-    fo.Adam().update(params, grads)
+    opt = fo.Adam()
+    before = set(sys.modules)
+    opt.update(params, grads)
     print(len(set(sys.modules) - before))
 """
 
@@ -73,21 +81,48 @@ EDITED = """
 
 
 def run(source, tmp_path, **environment):
-    """Run source as a script in a process of its own, with a cache of its own; return what it printed."""
-    script = tmp_path / "script.py"
-    script.write_text(textwrap.dedent(source))
-    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache"), **environment}
-    command = [sys.executable, "-W", "error", str(script)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+    """Run a script with a cache of its own."""
+    return run_script(source, tmp_path, **{"NUMBA_CACHE_DIR": str(tmp_path / "cache"), **environment})
 
 
-def test_a_second_process_compiles_nothing(tmp_path):
-    _, misses = json.loads(run(USE_AND_COUNT, tmp_path))
-    assert {"kernel", "gradient", "loss", "refresh", "_run", "_run_parallel"} <= set(misses)
-    hits, misses = json.loads(run(USE_AND_COUNT, tmp_path))
-    assert misses == []
+@pytest.fixture
+def fresh(tmp_path, monkeypatch):
+    """Make a new dispatcher of the same function, as another process would, with an empty cache at first."""
+
+    def fresh():
+        def add_one(x):
+            return x + 1
+
+        return jit(add_one)
+
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    numba.config.reload_config()
+    yield fresh
+    monkeypatch.undo()
+    numba.config.reload_config()
+
+
+def misses(function, *args):
+    """Call a function, whose result must be right; return how many signatures it had to compile."""
+    for arg in args:
+        assert function(arg) == arg + 1
+        assert type(function(arg)) is type(arg + 1)
+    return sum(function.stats.cache_misses.values())
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory):
+    """A folder with the cache of a process that found none, and the names of what that had to compile."""
+    folder = tmp_path_factory.mktemp("filled")
+    _, missed = json.loads(run(USE_AND_COUNT, folder))
+    return folder, missed
+
+
+def test_a_second_process_compiles_nothing(filled):
+    folder, missed = filled
+    assert {"kernel", "gradient", "loss", "refresh", "_run", "_run_parallel"} <= set(missed)
+    hits, missed = json.loads(run(USE_AND_COUNT, folder))
+    assert missed == []
     assert {"kernel", "gradient", "loss", "refresh", "_run", "_run_parallel"} <= set(hits)
     assert set(hits.values()) == {1}
 
@@ -143,3 +178,111 @@ def test_what_is_cached_is_loaded_without_a_compiler(tmp_path):
     compiling, loading = (int(run(FIRST_UPDATE, tmp_path)) for _ in range(2))
     assert compiling > 50
     assert loading < 10
+
+
+def halved(file, _other):
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def a_byte_short(file, _other):
+    file.write_bytes(file.read_bytes()[:-1])
+
+
+def a_byte_long(file, _other):
+    file.write_bytes(file.read_bytes() + b"\0")
+
+
+def empty(file, _other):
+    file.write_bytes(b"")
+
+
+def only_a_checksum(file, _other):
+    file.write_bytes(file.read_bytes()[:32])
+
+
+def garbage(file, _other):
+    file.write_bytes(np.random.default_rng(0).bytes(file.stat().st_size))
+
+
+def a_folder(file, _other):
+    file.unlink()
+    file.mkdir()
+
+
+def gone(file, _other):
+    file.unlink()
+
+
+def of_another_signature(file, other):
+    file.write_bytes(other.read_bytes())
+
+
+DAMAGES = (halved, a_byte_short, a_byte_long, empty, only_a_checksum, garbage, a_folder, gone, of_another_signature)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_bad_file_costs_time_and_is_replaced(damage, fresh, tmp_path):
+    assert misses(fresh(), 1) == 1
+    (file,) = tmp_path.rglob("*.nbc")
+    assert misses(fresh(), 1, 1.0) == 1
+    (other,) = set(tmp_path.rglob("*.nbc")) - {file}
+    assert misses(fresh(), 1, 1.0) == 0
+    damage(file, other)
+    assert misses(fresh(), 1, 1.0) == 1
+    assert misses(fresh(), 1, 1.0) == (damage is a_folder)
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_a_flipped_bit_is_found_wherever_it_is(fresh, tmp_path):
+    assert misses(fresh(), 1) == 1
+    (file,) = tmp_path.rglob("*.nbc")
+    whole = file.read_bytes()
+    rng = np.random.default_rng(0)
+    function = fresh()
+    sig = (numba.int64,)
+    load = function._cache.load_overload
+    assert load(sig, function.targetctx) is not None
+    for position in [*range(40), *rng.integers(len(whole), size=200)]:
+        damaged = bytearray(whole)
+        damaged[position] ^= 1 << rng.integers(8)
+        file.write_bytes(damaged)
+        assert load(sig, function.targetctx) is None
+
+
+def test_damaged_files_of_the_package(filled, tmp_path):
+    """Each file in another way, in a process that then does all that a training does."""
+    shutil.copytree(filled[0] / "cache", tmp_path / "cache")
+    files = sorted((tmp_path / "cache").rglob("*.nbc"))
+    for k, file in enumerate(files):
+        DAMAGES[k % len(DAMAGES)](file, files[k - 1])
+    _, missed = json.loads(run(USE_AND_COUNT, tmp_path))
+    assert len(missed) == len(files)
+
+
+def test_on_a_full_disk_it_still_runs(tmp_path):
+    """No process may make a file of any size here, which is as good as a disk without space."""
+    pytest.importorskip("resource", reason="this system does not limit the size of files")
+    limit = """
+    import resource
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+    """
+    assert run(limit + EDITED.format(sign="+"), tmp_path) == "2.0 0"
+    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+
+
+def test_eight_processes_may_start_at_once_on_an_empty_cache(tmp_path):
+    source = f"""{COUNT}
+    params = dict(w=np.ones(100_000, np.float32))
+    opt = fo.Adam(lr=0.5)
+    with fo.num_threads(2):
+        for _ in range(2):
+            opt.update(params, dict(w=np.ones(100_000, np.float32)))
+    print(json.dumps([params["w"].sum().item(), count(opt.rule, 2, np.float32)[1]]))
+    """
+    cache = {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    processes = [start(source, tmp_path, **cache) for _ in range(8)]
+    results = [json.loads(finish(process)) for process in processes]
+    total, missed = json.loads(run(source, tmp_path))
+    assert [result[0] for result in results] == [total] * 8
+    assert sum(bool(result[1]) for result in results) > 1
+    assert missed == []

@@ -15,6 +15,7 @@ import time
 import tracemalloc
 import zlib
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pooch
@@ -73,7 +74,7 @@ class Files(http.server.SimpleHTTPRequestHandler):
 
     manner = None
     stop = None
-    sent = []
+    sent: ClassVar[list[int]] = []
 
     def do_GET(self):
         if self.manner is None:

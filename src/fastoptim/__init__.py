@@ -32,9 +32,9 @@ __all__ = [
     "smooth_curve",
 ]
 
-# Where these are. Numba takes half a second to load, so nothing is before it is asked for: the command line answers
-# --help at once, and Ctrl-C from its first moment on.
-_MODULES = ("optimizers", "optimizer", "parameters", "network", "curves", "mnist", "checkpoint", "kernels.launch")
+# Where these are, what is quick to load first. Numba takes half a second to load, so nothing is before it is asked
+# for: the command line answers --help at once, and Ctrl-C from its first moment on.
+_MODULES = ("optimizers", "optimizer", "parameters", "kernels.launch", "network", "curves", "mnist", "checkpoint")
 
 
 def __getattr__(name: str) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from fastoptim.blas import products
 from fastoptim.checkpoint import network_record, restore_network
 from fastoptim.kernels import dense
 from fastoptim.parameters import FlatDict, flatten
@@ -72,7 +73,12 @@ class MultiLayerNet:
     -----
     Methods may be called from several threads. They run without the GIL, on as many cores as the BLAS of SciPy is
     allowed. Layers of a few hundred units gain little by a second one, and lose much where other work wants it too:
-    ``threadpoolctl.threadpool_limits(1)`` keeps them on one.
+    ``threadpoolctl.threadpool_limits(1)`` keeps them on one, if this class was loaded before: no limit holds for a
+    BLAS that is loaded later.
+
+    On one machine, the same numbers give the same bits in every thread and process, for the same number of threads of
+    the BLAS. OpenBLAS uses a second one for a product of more than :math:`2^{18}` multiplications, and may then round
+    sums otherwise: in float64 any, in float32 those of more than 448 terms.
 
     Examples
     --------
@@ -215,7 +221,8 @@ class MultiLayerNet:
         flat = np.empty_like(params)
         work = np.empty(self._work_per_row * len(x))
         model = (params, *self._model[1:])
-        dense.numerical_gradient(x.astype(np.float64), t, *model, float(self.weight_decay_lambda), work, 1e-4, flat)
+        with products:
+            dense.numerical_gradient(x.astype(np.float64), t, *model, float(self.weight_decay_lambda), work, 1e-4, flat)
         return FlatDict(self._params.layout, {self.dtype: flat.astype(self.dtype)})
 
     def state_dict(self) -> Record:
@@ -322,9 +329,11 @@ class _Workspace:
             self.work = np.empty(self.size, self.net.dtype)
         if self.work.size < self.size:
             self.work = np.empty(self.size, self.net.dtype)
+        products.__enter__()
         return self.work
 
     def __exit__(self, *_: object) -> None:
+        products.__exit__()
         if not self.net._spare and self.work.nbytes <= _LARGEST_KEPT:
             self.net._spare.append(self.work)
 

@@ -1,0 +1,38 @@
+"""Python in a process of its own, with a time limit."""
+
+import os
+import subprocess
+import sys
+import textwrap
+
+TIMEOUT = 60
+
+
+def start(source, folder, *arguments, **environment):
+    """Start source as a script, with warnings as errors; a variable that is None is taken from its environment."""
+    script = folder / "script.py"
+    source = textwrap.dedent(source)
+    if not script.exists() or script.read_text() != source:
+        script.write_text(source)
+    environment = {**os.environ, **environment}
+    environment = {name: value for name, value in environment.items() if value is not None}
+    command = [sys.executable, "-W", "error", str(script), *arguments]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, env=environment, text=True, start_new_session=True, **pipes)
+
+
+def finish(process):
+    """Return what the script printed; it must have ended well, in time, and without a word on standard error."""
+    try:
+        out, err = process.communicate(timeout=TIMEOUT)
+    except subprocess.TimeoutExpired:
+        # With its children, of which one may be what it waited for.
+        os.killpg(process.pid, 9)
+        raise AssertionError(f"still running after {TIMEOUT} seconds: {process.communicate()}") from None
+    assert (process.returncode, err) == (0, ""), f"{process.returncode}\n{out}\n{err}"
+    return out.strip()
+
+
+def run(source, folder, *arguments, **environment):
+    """Run source as a script to its end; see `start` and `finish`."""
+    return finish(start(source, folder, *arguments, **environment))
