@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
+from importlib import import_module
 from time import perf_counter
 from typing import Any
 
@@ -137,9 +138,7 @@ def _openmp_libraries() -> list[ctypes.CDLL]:
     # PyTorch's has made public to all, or else in the OpenMP that it was linked with.
     found = []
     with suppress(ImportError):
-        from numba.np.ufunc import omppool
-
-        for name in (None, omppool.__file__):
+        for name in (None, import_module("numba.np.ufunc.omppool").__file__):
             with suppress(AttributeError, OSError, TypeError):
                 library = ctypes.CDLL(name)
                 if library.omp_get_max_threads and library.omp_get_max_active_levels:
