@@ -46,9 +46,9 @@ def _cached(compile_: Callable[..., Any], function: Callable[..., Any]) -> Any:
         return compile_(cache=False)(function)
 
 
-def jit(function: Callable[..., Any]) -> Any:
-    """Compile a function on first use, serially; it runs without the GIL."""
-    return _cached(partial(numba.njit, **_OPTIONS), function)
+def jit(function: Callable[..., Any], nogil: bool = True) -> Any:
+    """Compile a function on first use, serially; unless ``nogil`` is false, it lets other Python threads run."""
+    return _cached(partial(numba.njit, **_OPTIONS | {"nogil": nogil}), function)
 
 
 def parallel_jit(function: Callable[..., Any]) -> Any:
