@@ -117,9 +117,9 @@ def _cached(compiler: Callable[..., Any], function: Callable[..., Any]) -> Any:
     return compiled
 
 
-def jit(function: Callable[..., Any]) -> Any:
-    """Compile a function on first use, serially; it runs without the GIL."""
-    return function if DISABLED else _cached(numba.njit(**_OPTIONS), function)
+def jit(function: Callable[..., Any], nogil: bool = True) -> Any:
+    """Compile a function on first use, serially; unless ``nogil`` is false, it lets other Python threads run."""
+    return function if DISABLED else _cached(numba.njit(**_OPTIONS | {"nogil": nogil}), function)
 
 
 def parallel_jit(function: Callable[..., Any]) -> Any:

@@ -15,10 +15,12 @@ from time import perf_counter
 from typing import Any
 
 import numba
+import numpy as np
 from numba import prange
 
-from fastoptim.kernels.jit import jit, parallel_jit
-from fastoptim.kernels.memory import call
+from fastoptim.kernels.jit import inner, jit, parallel_jit
+from fastoptim.kernels.memory import call, store
+from fastoptim.kernels.ndarray import DONE
 
 __all__ = ["Launch", "num_threads"]
 
@@ -146,9 +148,17 @@ def _openmp_libraries() -> list[ctypes.CDLL]:
     return found
 
 
+@inner
+def _finish(rows, total):
+    # Whether a step has been taken is written here, where no signal comes between the kernel and this word.
+    if total:
+        store(np.intp, (rows + 8 * DONE,), 0, 1)
+
+
 @jit
 def _run(kernel, rows, total):
     call(kernel, rows, 0, total)
+    _finish(rows, total)
 
 
 @parallel_jit
@@ -159,6 +169,7 @@ def _run_parallel(kernel, rows, total, parts):
         stop = min(total, blocks * (k + 1) // parts * _ALIGNMENT)
         if start < stop:
             call(kernel, rows, start, stop)
+    _finish(rows, total)
 
 
 def _middle(times: list[float]) -> float:

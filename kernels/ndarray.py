@@ -19,18 +19,24 @@ column   name  meaning
 5        G     address of the gradient
 6 …      SLOTS addresses of the state, one a slot
 ======== ===== =================================================================
+
+Before the first row stand words about the whole table: WIDTH (-3), the number of columns; FOUND (-2), 1 if a gradient
+was found that is not finite; DONE (-1), 1 when the kernel has run over all rows in this step.
 """
 
 from __future__ import annotations
+
+from functools import partial
 
 import numpy as np
 
 from fastoptim.kernels.jit import inner, jit
 from fastoptim.kernels.memory import int32_at, integers, store
 
-__all__ = ["ID", "SLOTS", "START", "VALUE", "VIEW", "G", "P", "refresh"]
+__all__ = ["DONE", "FOUND", "ID", "SLOTS", "START", "VALUE", "VIEW", "WIDTH", "G", "P", "refresh"]
 
 START, ID, VIEW, VALUE, P, G, SLOTS = range(7)
+WIDTH, FOUND, DONE = -3, -2, -1
 
 _WORD = 8
 # Every object begins with a header, 16 bytes or, without the GIL, 32, whose last word is its type.
@@ -72,9 +78,10 @@ def _overlaps(spans, n_spans, start, stop):
     return low < n_spans and _word(spans + 2 * low * _WORD) < stop
 
 
-@jit
+# With the GIL, so that no other thread alters the arrays that are read; and to give it up costs more than they do.
+@partial(jit, nogil=False)
 def refresh(check, arrays):
-    """Point a table of rows to this step's gradients, if the table still tells the truth.
+    """Begin a step: point a table of rows to its gradients, if the table still tells the truth.
 
     Parameters
     ----------
@@ -84,7 +91,7 @@ def refresh(check, arrays):
         address and number of the ``id`` of arrays that must be writable as well, the views of a flat parameter; and
         ``id(numpy.ndarray)``, which differs between processes, so it must not become a part of cached code.
     arrays : int
-        ``id`` of the tuple of all parameters and all gradients, each in the order of the rows.
+        ``id`` of a tuple of two, all parameters and all gradients, each a tuple in the order of the rows.
 
     Returns
     -------
@@ -94,13 +101,14 @@ def refresh(check, arrays):
         apart from all that is written to. The table may then hold some of the new addresses.
     """
     rows, n_rows, width, itemsize, spans, n_spans, views, n_views, ndarray = integers(check, 9)
-    items = arrays + _ITEMS
+    params, grads = _word(arrays + _ITEMS) + _ITEMS, _word(arrays + _ITEMS + _WORD) + _ITEMS
+    store(np.intp, (rows + DONE * _WORD,), 0, 0)
     for k in range(n_views):
         if not int32_at(_word(views + k * _WORD) + _FLAGS) & _WRITEABLE:
             return False
     for k in range(n_rows):
         row = rows + k * width * _WORD
-        p = _word(items + k * _WORD)
+        p = _word(params + k * _WORD)
         view = _word(row + VIEW * _WORD)
         if (
             p != _word(row + ID * _WORD)
@@ -110,7 +118,7 @@ def refresh(check, arrays):
             or not _same_layout(p, view)
         ):
             return False
-        g = _word(items + (n_rows + k) * _WORD)
+        g = _word(grads + k * _WORD)
         if (
             _word(g + _TYPE) != ndarray
             or _word(g + _DTYPE) != _word(view + _DTYPE)

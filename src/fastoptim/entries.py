@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fastoptim.parameters import FlatDict
 
-__all__ = ["KERNEL_TYPES", "Entry", "State", "attach", "checked"]
+__all__ = ["KERNEL_TYPES", "Entry", "NonFiniteGradients", "State", "attach", "check_finite", "checked"]
 
 Array = NDArray[Any]
 
@@ -102,6 +102,17 @@ def checked(params: Any, grads: Any) -> list[Entry]:
     if isinstance(params, tuple) and not all(entry.is_array for entry in entries):
         raise TypeError("a tuple cannot take the new values of plain numbers; pass a list")
     return entries
+
+
+class NonFiniteGradients(FloatingPointError):
+    """Some gradients are NaN or infinite."""
+
+
+def check_finite(entries: list[Entry]) -> None:
+    """Raise `NonFiniteGradients` if any gradient is NaN or infinite."""
+    bad = [repr(entry.key) for entry in entries if not np.isfinite(entry.g).all()]
+    if bad:
+        raise NonFiniteGradients(f"there are NaN or infinite numbers in the gradients of {', '.join(bad)}")
 
 
 def attach(entries: list[Entry], state: State) -> None:

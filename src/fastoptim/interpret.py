@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
@@ -84,6 +84,8 @@ class AllOrNothing:
     tasks: list[Task]
     params: Any
     entries: list[Entry]
+    done: list[bool] = field(default_factory=lambda: [False])
+    """Whether everything has been written; as long as it is false, everything is as it was."""
 
     def __call__(self, scalars: tuple[float, ...]) -> None:
         """Run the tasks in turn."""
@@ -92,7 +94,8 @@ class AllOrNothing:
         try:
             for task in self.tasks:
                 task(scalars)
-        except Exception:
+            self.done[0] = True
+        except BaseException:
             for array, backup in backups:
                 np.copyto(array, backup)
             for entry in self.entries:

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, cast, overload
+from typing import Any, ClassVar, Self, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastoptim.checkpoint import optimizer_record, restore_optimizer
-from fastoptim.entries import State, checked
+from fastoptim.entries import NonFiniteGradients, State, checked
 from fastoptim.parameters import FlatDict, Layout
 from fastoptim.plan import Plan
 from fastoptim.records import Record, StrPath, copied, read, write
+from fastoptim.turns import alone, takes_turn, wait
 
 __all__ = ["Optimizer"]
+
+
+_ON_NONFINITE = "ignore", "raise", "skip"
+_COMMON = "on_nonfinite", "iter", "skipped"
 
 
 class _Slot:
@@ -39,21 +44,7 @@ class _Slot:
         return optimizer._state[self.name]
 
     def __set__(self, optimizer: Optimizer, value: Mapping[Any, NDArray[Any]] | None) -> None:
-        if value is None:
-            optimizer._state = None
-            return
-        if not isinstance(value, Mapping):
-            raise TypeError(f"state {self.name!r} is None or a dict of arrays, not {type(value).__name__}")
-        value = {key: np.asarray(array) for key, array in value.items()}
-        state = optimizer._state
-        if state is None:
-            layout = Layout.of(value.items())
-            state = {name: FlatDict.zeros(layout) for name in optimizer.slots}
-        if value.keys() != state[self.name].keys():
-            known = list(state[self.name])
-            raise KeyError(f"state {self.name!r} has the keys {known}, not {list(value)}; set it to None first")
-        state[self.name].update(value)
-        optimizer._state = state
+        optimizer._set_state(self.name, value)
 
 
 class Optimizer:
@@ -108,11 +99,23 @@ class Optimizer:
     rule: ClassVar[Callable[..., Any]] = cast(Callable[..., Any], None)
     iter: int = 0
 
+    skipped: int = 0
+
     _state: State | None = None
     _plan: Plan | None = None
+    _turn: list[None]
 
-    def __init__(self) -> None:
+    def __new__(cls, *_args: Any, **_kwargs: Any) -> Self:  # noqa: D102
+        # The turn is made here, because a subclass may forget to call __init__, and a copy is made without it. A dict
+        # that is not the one that Python made is read as fast after a hyperparameter has been written into it.
+        self = super().__new__(cls)
+        self.__dict__ = {"_turn": [None]}
+        return self
+
+    def __init__(self, *, on_nonfinite: str = "ignore") -> None:
         self.iter = 0
+        self.skipped = 0
+        self.on_nonfinite = on_nonfinite
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -125,6 +128,20 @@ class Optimizer:
         for name in cls.slots:
             setattr(cls, name, _Slot(name))
 
+    @property
+    def on_nonfinite(self) -> str:
+        """What to do about gradients that are NaN or infinite: ``"ignore"``, ``"raise"`` or ``"skip"``."""
+        return str(vars(self).get("on_nonfinite", "ignore"))
+
+    @on_nonfinite.setter
+    @alone
+    def on_nonfinite(self, choice: str) -> None:
+        if choice not in _ON_NONFINITE:
+            raise ValueError(f"on_nonfinite must be one of {', '.join(map(repr, _ON_NONFINITE))}, not {choice!r}")
+        vars(self)["on_nonfinite"] = choice
+        # Whether gradients are looked at is part of a plan.
+        self._plan = None
+
     def scalars(self) -> tuple[float, ...]:
         """Return the numbers of this step that `rule` takes after the state.
 
@@ -133,6 +150,7 @@ class Optimizer:
         """
         raise NotImplementedError(f"{type(self).__name__} must define scalars(), the numbers that its rule takes")
 
+    @takes_turn
     def update(self, params: Any, grads: Any) -> None:
         """Update all parameters in place.
 
@@ -166,42 +184,69 @@ class Optimizer:
         All arrays of one dtype are updated in one pass, and nothing is copied if they lie in memory without gaps and
         their gradients lie as they do. See `flatten` for the fastest way.
         """
-        plan = self._plan
-        # What is held must live until the plan has run: a mapping may hand out arrays that nobody else holds.
-        if (
-            plan is None
-            or plan.rule is not self.rule
-            or plan.state is not self._state
-            or (held := plan.renew(params, grads)) is None
-        ):
-            held = checked(params, grads)
-            plan = Plan(self.rule, self.slots, params, grads, held, self._state)
-        self.iter += 1
+        turn = self._turn
         try:
-            values = self.scalars()
+            del turn[0]
+        except IndexError:
+            wait(self)
+        try:
+            plan = self._plan
+            # What is held must live until the plan has run: a mapping may hand out arrays that nobody else holds.
             try:
-                plan.set_scalars(*values)
-            except (struct.error, TypeError):
-                raise plan.complaint(values) from None
-        except BaseException:
-            self.iter -= 1
-            raise
-        if plan is self._plan:
-            plan.run()
-        else:
-            self._adopt(plan)
+                if (
+                    plan is None
+                    or plan.rule is not self.rule
+                    or plan.state is not self._state
+                    or (held := plan.renew(params, grads)) is None
+                ):
+                    held = checked(params, grads)
+                    checks_gradients = self.on_nonfinite != "ignore"
+                    plan = Plan(self.rule, self.slots, params, grads, held, self._state, checks_gradients)
+            except NonFiniteGradients:
+                if self.on_nonfinite == "raise":
+                    raise
+                self.skipped += 1
+                return
+            steps, state = self.iter, self._state
+            self.iter = steps + 1
+            try:
+                values = self.scalars()
+                try:
+                    plan.set_scalars(*values)
+                except (struct.error, TypeError):
+                    raise plan.complaint(values) from None
+                self._state = plan.state
+                plan.run()
+            except BaseException:
+                # An interruption may come when everything has been written. Nothing is called here: only after calls
+                # does the interpreter look for a second one.
+                if not plan.done[0]:
+                    self.iter, self._state = steps, state
+                raise
+            if plan is not self._plan:
+                self._plan = plan if plan.is_renewable else None
+        finally:
+            turn.append(None)
 
-    def _adopt(self, plan: Plan) -> None:
-        before = self._state
-        self._state = plan.state
-        try:
-            plan.run()
-        except Exception:
-            self._state = before
-            self.iter -= 1
-            raise
-        self._plan = plan if plan.is_renewable else None
+    @alone
+    def _set_state(self, name: str, value: Mapping[Any, NDArray[Any]] | None) -> None:
+        if value is None:
+            self._state = None
+            return
+        if not isinstance(value, Mapping):
+            raise TypeError(f"state {name!r} is None or a dict of arrays, not {type(value).__name__}")
+        value = {key: np.asarray(array) for key, array in value.items()}
+        state = self._state
+        if state is None:
+            layout = Layout.of(value.items())
+            state = {slot: FlatDict.zeros(layout) for slot in self.slots}
+        if value.keys() != state[name].keys():
+            known = list(state[name])
+            raise KeyError(f"state {name!r} has the keys {known}, not {list(value)}; set it to None first")
+        state[name].update(value)
+        self._state = state
 
+    @alone
     def state_dict(self, params: Any = None) -> Record:
         """Return all that the next updates depend on, apart from the gradients.
 
@@ -220,6 +265,7 @@ class Optimizer:
         """
         return copied(optimizer_record(self, params))
 
+    @alone
     def load_state_dict(self, state_dict: Record, params: Any = None) -> None:
         """Go on from what `state_dict` returned.
 
@@ -240,6 +286,7 @@ class Optimizer:
         """
         restore_optimizer(self, state_dict, params)
 
+    @alone
     def save(self, path: StrPath, params: Any = None) -> None:
         """Write the `state_dict` to a file, to go on from it in another process with the same bits.
 
@@ -269,6 +316,7 @@ class Optimizer:
         """
         write(path, optimizer_record(self, params))
 
+    @alone
     def load(self, path: StrPath, params: Any = None) -> None:
         """Go on from what `save` wrote; as `load_state_dict`, but from a file.
 
@@ -282,9 +330,13 @@ class Optimizer:
         restore_optimizer(self, read(path), params)
 
     def __getstate__(self) -> dict[str, Any]:
-        # A plan is full of addresses, which mean nothing to a copy.
-        return {name: value for name, value in vars(self).items() if name != "_plan"}
+        # A plan is full of addresses, which mean nothing to a copy, and a copy has a turn of its own.
+        return {name: value for name, value in vars(self).items() if name not in {"_plan", "_turn"}}
 
     def __repr__(self) -> str:
-        values = ", ".join(f"{name}={value!r}" for name, value in vars(self).items() if not name.startswith("_"))
-        return f"{type(self).__name__}({values})"
+        counted: dict[str, Any] = {"iter": self.iter}
+        if self.on_nonfinite != "ignore":
+            counted = {"on_nonfinite": self.on_nonfinite, **counted, "skipped": self.skipped}
+        hyperparameters = {name: value for name, value in vars(self).items() if not name.startswith("_")}
+        shown = {name: value for name, value in hyperparameters.items() if name not in _COMMON} | counted
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in shown.items())})"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from math import sqrt
 
+from fastoptim.hyperparameters import Hyperparameter
 from fastoptim.kernels import rules
 from fastoptim.optimizer import Optimizer
 
@@ -21,7 +22,9 @@ class SGD(Optimizer):
     Parameters
     ----------
     lr : float
-        The learning rate :math:`\eta`.
+        The learning rate :math:`\eta`, not negative.
+    on_nonfinite : {"ignore", "raise", "skip"}
+        What to do about gradients that are NaN or infinite; see `Optimizer`.
 
     References
     ----------
@@ -37,9 +40,10 @@ class SGD(Optimizer):
     """
 
     rule = staticmethod(rules.sgd)
+    lr = Hyperparameter(0)
 
-    def __init__(self, lr: float = 0.01) -> None:
-        super().__init__()
+    def __init__(self, lr: float = 0.01, *, on_nonfinite: str = "ignore") -> None:
+        super().__init__(on_nonfinite=on_nonfinite)
         self.lr = lr
 
     def scalars(self) -> tuple[float, ...]:
@@ -58,9 +62,11 @@ class Momentum(Optimizer):
     Parameters
     ----------
     lr : float
-        The learning rate :math:`\eta`.
+        The learning rate :math:`\eta`, not negative.
     momentum : float
-        The part :math:`\mu` of the velocity that is kept each step.
+        The part :math:`\mu` of the velocity that is kept each step, from 0 to 1.
+    on_nonfinite : {"ignore", "raise", "skip"}
+        What to do about gradients that are NaN or infinite; see `Optimizer`.
 
     Attributes
     ----------
@@ -85,9 +91,11 @@ class Momentum(Optimizer):
 
     slots = ("v",)
     rule = staticmethod(rules.momentum)
+    lr = Hyperparameter(0)
+    momentum = Hyperparameter(0, 1)
 
-    def __init__(self, lr: float = 0.01, momentum: float = 0.9) -> None:
-        super().__init__()
+    def __init__(self, lr: float = 0.01, momentum: float = 0.9, *, on_nonfinite: str = "ignore") -> None:
+        super().__init__(on_nonfinite=on_nonfinite)
         self.lr = lr
         self.momentum = momentum
 
@@ -107,9 +115,11 @@ class Nesterov(Optimizer):
     Parameters
     ----------
     lr : float
-        The learning rate :math:`\eta`.
+        The learning rate :math:`\eta`, not negative.
     momentum : float
-        The part :math:`\mu` of the velocity that is kept each step.
+        The part :math:`\mu` of the velocity that is kept each step, from 0 to 1.
+    on_nonfinite : {"ignore", "raise", "skip"}
+        What to do about gradients that are NaN or infinite; see `Optimizer`.
 
     Attributes
     ----------
@@ -131,9 +141,11 @@ class Nesterov(Optimizer):
 
     slots = ("v",)
     rule = staticmethod(rules.nesterov)
+    lr = Hyperparameter(0)
+    momentum = Hyperparameter(0, 1)
 
-    def __init__(self, lr: float = 0.01, momentum: float = 0.9) -> None:
-        super().__init__()
+    def __init__(self, lr: float = 0.01, momentum: float = 0.9, *, on_nonfinite: str = "ignore") -> None:
+        super().__init__(on_nonfinite=on_nonfinite)
         self.lr = lr
         self.momentum = momentum
 
@@ -153,7 +165,9 @@ class AdaGrad(Optimizer):
     Parameters
     ----------
     lr : float
-        The learning rate :math:`\eta`.
+        The learning rate :math:`\eta`, not negative.
+    on_nonfinite : {"ignore", "raise", "skip"}
+        What to do about gradients that are NaN or infinite; see `Optimizer`.
 
     Attributes
     ----------
@@ -175,9 +189,10 @@ class AdaGrad(Optimizer):
 
     slots = ("h",)
     rule = staticmethod(rules.adagrad)
+    lr = Hyperparameter(0)
 
-    def __init__(self, lr: float = 0.01) -> None:
-        super().__init__()
+    def __init__(self, lr: float = 0.01, *, on_nonfinite: str = "ignore") -> None:
+        super().__init__(on_nonfinite=on_nonfinite)
         self.lr = lr
 
     def scalars(self) -> tuple[float, ...]:
@@ -196,9 +211,11 @@ class RMSprop(Optimizer):
     Parameters
     ----------
     lr : float
-        The learning rate :math:`\eta`.
+        The learning rate :math:`\eta`, not negative.
     decay_rate : float
-        The part :math:`\rho` of the mean that is kept each step.
+        The part :math:`\rho` of the mean that is kept each step, from 0 to less than 1.
+    on_nonfinite : {"ignore", "raise", "skip"}
+        What to do about gradients that are NaN or infinite; see `Optimizer`.
 
     Attributes
     ----------
@@ -223,9 +240,11 @@ class RMSprop(Optimizer):
 
     slots = ("h",)
     rule = staticmethod(rules.rmsprop)
+    lr = Hyperparameter(0)
+    decay_rate = Hyperparameter(0, 1, below=True)
 
-    def __init__(self, lr: float = 0.01, decay_rate: float = 0.99) -> None:
-        super().__init__()
+    def __init__(self, lr: float = 0.01, decay_rate: float = 0.99, *, on_nonfinite: str = "ignore") -> None:
+        super().__init__(on_nonfinite=on_nonfinite)
         self.lr = lr
         self.decay_rate = decay_rate
 
@@ -247,9 +266,11 @@ class Adam(Optimizer):
     Parameters
     ----------
     lr : float
-        The learning rate :math:`\eta`, about the largest step of an element.
+        The learning rate :math:`\eta`, about the largest step of an element; not negative.
     beta1, beta2 : float
-        The parts of the two means that are kept each step.
+        The parts of the two means that are kept each step, from 0 to less than 1.
+    on_nonfinite : {"ignore", "raise", "skip"}
+        What to do about gradients that are NaN or infinite; see `Optimizer`.
 
     Attributes
     ----------
@@ -275,14 +296,20 @@ class Adam(Optimizer):
 
     slots = ("m", "v")
     rule = staticmethod(rules.adam)
+    lr = Hyperparameter(0)
+    beta1 = Hyperparameter(0, 1, below=True)
+    beta2 = Hyperparameter(0, 1, below=True)
 
-    def __init__(self, lr: float = 0.001, beta1: float = 0.9, beta2: float = 0.999) -> None:
-        super().__init__()
+    def __init__(
+        self, lr: float = 0.001, beta1: float = 0.9, beta2: float = 0.999, *, on_nonfinite: str = "ignore"
+    ) -> None:
+        super().__init__(on_nonfinite=on_nonfinite)
         self.lr = lr
         self.beta1 = beta1
         self.beta2 = beta2
 
     def scalars(self) -> tuple[float, ...]:
         """Return the corrected learning rate, ``1 - beta1``, ``1 - beta2`` and epsilon."""
-        lr_t = self.lr * sqrt(1.0 - self.beta2**self.iter) / (1.0 - self.beta1**self.iter)
-        return lr_t, 1 - self.beta1, 1 - self.beta2, _EPS
+        beta1, beta2, t = self.beta1, self.beta2, self.iter
+        lr_t = self.lr * sqrt(1.0 - beta2**t) / (1.0 - beta1**t)
+        return lr_t, 1 - beta1, 1 - beta2, _EPS

@@ -69,9 +69,10 @@ class FlatDict(dict[Any, Any]):
 
     def __init__(self, layout: Layout, buffers: dict[np.dtype[Any], NDArray[Any]]) -> None:
         self.layout = layout
-        self.buffers = buffers
+        # Views, because only what owns its memory could be resized, away from under the values.
+        self.buffers = {dtype: buffer.view() for dtype, buffer in buffers.items()}
         if len(buffers) == 1:
-            (self._flat,) = buffers.values()
+            (self._flat,) = self.buffers.values()
         super().__init__(
             (key, np.ndarray(f.shape, f.dtype, buffers[f.dtype], f.offset, f.strides))
             for key, f in layout.fields.items()

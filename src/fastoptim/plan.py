@@ -6,15 +6,16 @@ import operator
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from itertools import chain, pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from fastoptim.entries import KERNEL_TYPES, Array, Entry, State, attach
-from fastoptim.interpret import AllOrNothing, Interpret, Rule, Task
+from fastoptim.entries import KERNEL_TYPES, Array, Entry, State, attach, check_finite, checked
+from fastoptim.interpret import AllOrNothing, Interpret, Rule
 from fastoptim.kernels import ndarray as row
+from fastoptim.kernels.finite import finite
 from fastoptim.kernels.fuse import fuse, n_scalars
 from fastoptim.kernels.launch import Launch
 from fastoptim.parameters import FlatDict, Layout, packed_strides
@@ -30,7 +31,11 @@ class _Launch:
         first = entries[0]
         n_slots = len(first.slots)
         self.itemsize = first.p.itemsize
-        self.table = np.zeros((len(entries) + 1, row.SLOTS + n_slots), np.intp)
+        width = row.SLOTS + n_slots
+        words = np.zeros((len(entries) + 1) * width - row.WIDTH, np.intp)
+        words[0] = width
+        self.found, self.done = words[1:2], words[2:3]
+        self.table = words[3:].reshape(-1, width)
         self.table[1:, row.START] = np.cumsum([entry.p.size for entry in entries])
         self.table[:, row.VALUE] = address(scalars)
         views = []
@@ -40,8 +45,9 @@ class _Launch:
             words[row.VIEW] = id(views[-1])
             words[row.P :] = [address(array) for array in (entry.p, entry.g, *entry.slots)]
         self.rows = address(self.table)
-        kernel = fuse(rule, n_slots, KERNEL_TYPES[first.p.dtype]).address
-        self.run = Launch(kernel, self.rows, int(self.table[-1, row.START])).run
+        self.type = KERNEL_TYPES[first.p.dtype]
+        self.total = int(self.table[-1, row.START])
+        self.run = Launch(fuse(rule, n_slots, self.type).address, self.rows, self.total).run
         self.keys = [entry.key for entry in entries]
         # The rows hold addresses, so what they point to for more than one step must live as long as they do.
         self.arrays = [(entry.value, entry.p, *entry.slots) for entry in entries]
@@ -50,6 +56,17 @@ class _Launch:
     def __call__(self, _scalars: tuple[float, ...]) -> None:
         self.run()
 
+    @cached_property
+    def _search(self) -> Launch:
+        return Launch(finite(self.type).address, self.rows, self.total)
+
+    def finds_nonfinite(self) -> bool:
+        """Tell whether any gradient is NaN or infinite."""
+        self.found[0] = 0
+        self._search.run()
+        self.done[0] = 0  # That was the search, not the step.
+        return bool(self.found[0])
+
 
 @dataclass(frozen=True, slots=True)
 class _Copy:
@@ -57,54 +74,93 @@ class _Copy:
 
     source: Array
     target: Array
+    done: ClassVar = (False,)
 
     def __call__(self, _scalars: tuple[float, ...]) -> None:
         np.copyto(self.target, self.source)
 
 
-Getter = Callable[[Any], tuple[Any, ...]]
+_NOTHING = np.zeros(1, np.intp)
+"""What a plan without parameters has done."""
+
+Arrays = tuple[tuple[Any, ...], tuple[Any, ...]]
+"""Parameters and gradients, each in the order of the rows."""
+
 Renew = Callable[[Any, Any], Sequence[Any] | None]
 """Point launches to the gradients of the next step; return the arrays, to be held until then, or None if that fails."""
 
 
-def _renewal(launched: _Launch, get: Getter, n_params: int, spans: Spans, views: Sequence[Array]) -> Renew:
-    span_table = np.array(spans, np.intp)
-    guarded = np.array([id(view) for view in views], np.intp)
-    table = launched.table
-    check = np.array(
-        [
-            *(launched.rows, *(table.shape[0] - 1, table.shape[1]), launched.itemsize),
-            *(address(span_table), len(spans), address(guarded), len(guarded), id(np.ndarray)),
-        ],
-        np.intp,
-    )
-    where, refresh = address(check), row.refresh
-    held = (check, launched, span_table, views, guarded)
+class _Refresh:
+    """Point one table of rows to the gradients of the next step."""
 
-    def renew(params: Any, grads: Any, _held: Any = held) -> Sequence[Any] | None:
+    def __init__(self, launched: _Launch, spans: Spans, views: Sequence[Array] = ()) -> None:
+        span_table = np.array(spans, np.intp)
+        guarded = np.array([id(view) for view in views], np.intp)
+        self.check = np.array(
+            [
+                *(launched.rows, len(launched.keys), launched.table.shape[1], launched.itemsize),
+                *(address(span_table), len(spans), address(guarded), len(guarded), id(np.ndarray)),
+            ],
+            np.intp,
+        )
+        self.spans = spans
+        self.held = (launched, span_table, views, guarded)
+
+    def with_copies(self, arrays: Arrays) -> Arrays | None:
+        """Try once more with copies of those gradients that do not lie in memory as their parameters do."""
+        params, grads = arrays
+        laid_out = tuple(map(self._laid_out, params, grads))
+        if all(map(operator.is_, laid_out, grads)):
+            return None
+        arrays = params, laid_out
+        return arrays if row.refresh(address(self.check), id(arrays)) else None
+
+    def _laid_out(self, p: Any, g: Any) -> Any:
+        same_kind = isinstance(p, np.ndarray) and type(g) is np.ndarray and g.shape == p.shape and g.dtype == p.dtype
+        return laid_out_copy(g, packed_strides(p)) if same_kind and not touches(self.spans, g) else g
+
+
+def _renewal(launched: _Launch, spans: Spans, n_params: int) -> Renew:
+    refreshes = _Refresh(launched, spans)
+    get, refresh, check, with_copies = (
+        _getter(launched.keys),
+        row.refresh,
+        address(refreshes.check),
+        refreshes.with_copies,
+    )
+
+    def renew(params: Any, grads: Any) -> Arrays | None:
         try:
             if len(params) != n_params:
                 return None
-            arrays = get(params) + get(grads)
-        except (AttributeError, IndexError, KeyError, TypeError):
+            arrays = get(params), get(grads)
+        except (IndexError, KeyError, TypeError):
             return None
-        if refresh(where, id(arrays)):
-            return arrays
-        arrays = _with_gradients_laid_out(arrays, spans)
-        return arrays if refresh(where, id(arrays)) else None
+        return arrays if refresh(check, id(arrays)) else with_copies(arrays)
 
     return renew
 
 
-def _with_gradients_laid_out(arrays: tuple[Any, ...], spans: Spans) -> tuple[Any, ...]:
-    """Copy the gradients that would fit, did they only lie in memory as their parameters do."""
-    half = len(arrays) // 2
+def _flat_renewal(launched: _Launch, spans: Spans, params: FlatDict, grads: FlatDict) -> Renew:
+    refreshes = _Refresh(launched, spans, list(params.values()))
+    first, second = params.layout, grads.layout
+    refresh, check, with_copies = row.refresh, address(refreshes.check), refreshes.with_copies
 
-    def laid_out(p: Any, g: Any) -> Any:
-        same_kind = isinstance(p, np.ndarray) and type(g) is np.ndarray and g.shape == p.shape and g.dtype == p.dtype
-        return laid_out_copy(g, packed_strides(p)) if same_kind and not touches(spans, g) else g
+    def renew(params: Any, grads: Any) -> Arrays | None:
+        try:
+            a, b = params.layout, grads.layout
+            if not ((a is first or a is second) and (b is first or b is second)):
+                return None
+            arrays = (params._flat,), (grads._flat,)
+        except AttributeError:
+            return None
+        return arrays if refresh(check, id(arrays)) else with_copies(arrays)
 
-    return (*arrays[:half], *map(laid_out, arrays[:half], arrays[half:]))
+    return renew
+
+
+def _getter(keys: list[Any]) -> Callable[[Any], tuple[Any, ...]]:
+    return operator.itemgetter(*keys) if len(keys) > 1 else lambda arrays: (arrays[keys[0]],)
 
 
 def _never(_params: Any, _grads: Any) -> None:
@@ -119,17 +175,14 @@ def _renew_all(renewals: list[Renew]) -> Renew:
     return renewals[0] if len(renewals) == 1 else renew
 
 
-def _getter(keys: list[Any]) -> Getter:
-    return operator.itemgetter(*keys) if len(keys) > 1 else lambda arrays: (arrays[keys[0]],)
+def _checked(renew: Renew, launches: list[_Launch]) -> Renew:
+    def renew_checked(params: Any, grads: Any) -> Sequence[Any] | None:
+        held = renew(params, grads)
+        if held is not None and any(launched.finds_nonfinite() for launched in launches):
+            check_finite(checked(params, grads))
+        return held
 
-
-def _flat_getter(first: Layout, second: Layout) -> Getter:
-    def get(arrays: Any) -> tuple[Any, ...]:
-        if arrays.layout is not first and arrays.layout is not second:
-            raise KeyError("another layout")
-        return (arrays.flat,)
-
-    return get
+    return renew_checked
 
 
 class Plan:
@@ -147,6 +200,8 @@ class Plan:
         What was found in them, to be held until the plan has run.
     state : dict or None
         The state so far; None to begin with zeros.
+    checks_gradients : bool
+        Whether gradients that are not finite are an error.
 
     Attributes
     ----------
@@ -159,16 +214,28 @@ class Plan:
         Takes the scalars of a step; raises `struct.error` if they are not as many numbers as the rule takes.
     run : callable
         Writes.
+    done : ndarray
+        Of one element, which is not zero when `run` has written everything, even if an interruption came before it
+        returned. As long as it is zero, nothing has been written.
 
     Raises
     ------
-    KeyError, TypeError, ValueError
-        If anything forbids the update. Nothing has been written then.
+    KeyError, TypeError, ValueError, NonFiniteGradients
+        If anything forbids the update, here and in ``renew``. Nothing has been written then.
     """
 
     def __init__(
-        self, rule: Rule, slots: tuple[str, ...], params: Any, grads: Any, entries: list[Entry], state: State | None
+        self,
+        rule: Rule,
+        slots: tuple[str, ...],
+        params: Any,
+        grads: Any,
+        entries: list[Entry],
+        state: State | None,
+        checks_gradients: bool,
     ) -> None:
+        if checks_gradients:
+            check_finite(entries)
         if state is None:
             layout = Layout.of((entry.key, entry.p) for entry in entries)
             state = {name: FlatDict.zeros(layout) for name in slots}
@@ -182,8 +249,12 @@ class Plan:
         self._tasks = self._schedule(entries, params, grads)
         only = self._tasks[0] if len(self._tasks) == 1 else None
         self.run: Callable[[], None] = only.run if isinstance(only, _Launch) else self._run_all
+        # Once one task has written, all of them run.
+        self.done: Any = next((task.done for task in reversed(self._tasks) if not isinstance(task, _Copy)), _NOTHING)
+        if checks_gradients and self.is_renewable:
+            self.renew = _checked(self.renew, self._tasks)
 
-    def _schedule(self, entries: list[Entry], params: Any, grads: Any) -> list[Task]:
+    def _schedule(self, entries: list[Entry], params: Any, grads: Any) -> list[Any]:
         buffers = [buffer for arrays in self.state.values() for buffer in arrays.buffers.values()]
         spans = spans_of([entry.p for entry in entries] + buffers)
         overlap = any(a[1] > b[0] for a, b in pairwise(spans)) or any(touches(spans, entry.g) for entry in entries)
@@ -206,9 +277,8 @@ class Plan:
 
     def _renewal(self, launches: list[_Launch], spans: Spans, params: Any, grads: Any) -> Renew:
         if launches[0].arrays[0][0] is getattr(params, "flat", None):
-            flat = _flat_getter(params.layout, grads.layout)
-            return _renewal(launches[0], flat, len(params), spans, list(params.values()))
-        return _renew_all([_renewal(task, _getter(task.keys), len(params), spans, []) for task in launches])
+            return _flat_renewal(launches[0], spans, params, grads)
+        return _renew_all([_renewal(launched, spans, len(params)) for launched in launches])
 
     def _is_flat(self, entries: list[Entry], params: Any, grads: Any) -> bool:
         dicts = (params, grads, *self.state.values())
@@ -256,5 +326,15 @@ class Plan:
 
     def _run_all(self) -> None:
         scalars = tuple(self._scalars.tolist())
-        for task in self._tasks:
-            task(scalars)
+        tasks, task = iter(self._tasks), None
+        try:
+            for task in tasks:
+                task(scalars)
+        except BaseException:
+            # An interpreted rule may raise, but comes first and puts everything back. Anything else is an interruption,
+            # such as KeyboardInterrupt, and must not leave half of a step behind.
+            if task is not None and (task.done[0] or not isinstance(task, AllOrNothing)):
+                for unfinished in [] if task.done[0] else [task], tasks:
+                    for task in unfinished:
+                        task(scalars)
+            raise

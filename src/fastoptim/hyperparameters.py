@@ -1,0 +1,65 @@
+"""Hyperparameters that are checked when they are set, not when a night of training has come to them."""
+
+from __future__ import annotations
+
+import sys
+from math import inf
+from numbers import Real
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+__all__ = ["Hyperparameter"]
+
+_LARGEST = sys.float_info.max
+
+
+class Hyperparameter:
+    """An attribute that takes only the finite numbers of an interval, at construction and at any later time.
+
+    The value is kept as it was given, in the object's ``__dict__``. There is no ``__get__``, so that Python finds it
+    there by itself.
+
+    Parameters
+    ----------
+    low, high : float
+        The ends of the interval. The upper one belongs to it unless ``below`` is true.
+
+    Raises
+    ------
+    TypeError
+        When anything but a real number is assigned; an array of no dimensions counts as the number in it.
+    ValueError
+        When the number is not finite, or not in the interval.
+    """
+
+    def __init__(self, low: float, high: float = _LARGEST, *, below: bool = False) -> None:
+        self.low, self.high, self.below = low, high, below
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    if TYPE_CHECKING:
+
+        def __get__(self, optimizer: Any, owner: type) -> float: ...
+
+    def __set__(self, optimizer: Any, value: float) -> None:
+        number: Any = value
+        if isinstance(number, np.ndarray) and number.ndim == 0:
+            number = number[()]
+        is_real = isinstance(number, Real)
+        if not is_real:
+            raise TypeError(f"{self._expected}, not {value!r} of type {type(value).__name__}")
+        try:
+            number = float(number)
+        except OverflowError:
+            number = inf
+        # A NaN is in no interval, and infinity not in one that ends with the largest number.
+        if not self.low <= number <= self.high or (self.below and number == self.high):
+            raise ValueError(f"{self._expected}, not {value!r}")
+        vars(optimizer)[self.name] = value
+
+    @property
+    def _expected(self) -> str:
+        to = "on" if self.high == _LARGEST else f"to {'less than ' if self.below else ''}{self.high}"
+        return f"{self.name} must be a finite number from {self.low} {to}"
