@@ -119,8 +119,16 @@ def _renew_all(renewals: list[Renew]) -> Renew:
     return renewals[0] if len(renewals) == 1 else renew
 
 
-def _getter(keys: list[Any]) -> Getter:
-    return operator.itemgetter(*keys) if len(keys) > 1 else lambda arrays: (arrays[keys[0]],)
+def _getter(keys: list[Any], of_list: bool) -> Getter:
+    values: Getter = operator.itemgetter(*keys) if len(keys) > 1 else lambda arrays: (arrays[keys[0]],)
+
+    def get(arrays: Any) -> tuple[Any, ...]:
+        if isinstance(arrays, (list, tuple)) is not of_list:
+            raise TypeError("another container")
+        return values(arrays)
+
+    # Only whole numbers can be taken for positions of a list as well as for keys of a dict.
+    return get if any(isinstance(key, int) for key in keys) else values
 
 
 def _flat_getter(first: Layout, second: Layout) -> Getter:
@@ -208,7 +216,10 @@ class Plan:
         if launches[0].arrays[0][0] is getattr(params, "flat", None):
             flat = _flat_getter(params.layout, grads.layout)
             return _renewal(launches[0], flat, len(params), spans, list(params.values()))
-        return _renew_all([_renewal(task, _getter(task.keys), len(params), spans, []) for task in launches])
+        getters = [_getter(task.keys, isinstance(params, list | tuple)) for task in launches]
+        return _renew_all(
+            [_renewal(task, get, len(params), spans, []) for task, get in zip(launches, getters, strict=True)]
+        )
 
     def _is_flat(self, entries: list[Entry], params: Any, grads: Any) -> bool:
         dicts = (params, grads, *self.state.values())
