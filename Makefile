@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python -m
 
-.PHONY: help compare test soak lint wheel bench bench-quick bench-check bench-peers clean
+.PHONY: help compare test fuzz soak wheel bench bench-quick bench-check bench-peers clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 13
@@ -21,6 +21,9 @@ test: $(VENV)/.test ## lint; run all tests compiled, and those of the kernels on
 
 soak: $(VENV)/.test ## kill a process that saves checkpoints, 200 times at random moments: each file must be whole
 	$(VENV)/bin/python tests/soak_checkpoints.py 200
+
+fuzz: $(VENV)/.test ## lay the library beside the oracle in EXAMPLES=100000 random stories of updates (20 minutes)
+	$(VENV)/bin/python tools/fuzz.py --examples $(or $(EXAMPLES),100000) $(ARGS)
 
 wheel: $(VENV)/.test ## build the wheel, try it and check its types where nothing else is installed
 	rm -rf build dist

@@ -1,13 +1,14 @@
 """The oracle: shared/notes.md in plain NumPy, slow and obvious. It imports nothing of fastoptim."""
 
+from collections.abc import Mapping
 from itertools import pairwise
 
 import numpy as np
 
 
 def keys(values):
-    """Keys of a dict, positions of a list."""
-    return list(values) if isinstance(values, dict) else range(len(values))
+    """Keys of a mapping, positions of a list."""
+    return list(values) if isinstance(values, Mapping) else range(len(values))
 
 
 class Optimizer:
@@ -93,12 +94,14 @@ class Adam(Optimizer):
     def __init__(self, lr=0.001, beta1=0.9, beta2=0.999):
         self.lr, self.beta1, self.beta2, self.m, self.v = lr, beta1, beta2, None, None
 
+    def step_size(self):
+        # np.sqrt makes it a np.float64, which lifts the last line of the step, and only that, to float64.
+        return self.lr * np.sqrt(1 - self.beta2**self.iter) / (1 - self.beta1**self.iter)
+
     def step(self, p, g, m, v):
-        # np.sqrt makes lr_t a np.float64, which lifts the last line, and only that, to float64.
-        lr_t = self.lr * np.sqrt(1 - self.beta2**self.iter) / (1 - self.beta1**self.iter)
         m += (1 - self.beta1) * (g - m)
         v += (1 - self.beta2) * (g * g - v)
-        p -= (lr_t * m) / (np.sqrt(v) + 1e-7)
+        p -= (self.step_size() * m) / (np.sqrt(v) + 1e-7)
 
 
 RULES = {rule.__name__: rule for rule in (SGD, Momentum, Nesterov, AdaGrad, RMSprop, Adam)}

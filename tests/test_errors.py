@@ -207,6 +207,17 @@ def test_containers_that_do_not_fit(pair, containers, steps):
     assert_unharmed(ref_opt, comp_opt, ref, comp, of_params)
 
 
+@pytest.mark.parametrize("was_list", [False, True])
+def test_keys_that_could_be_positions(pair, was_list):
+    """That an update of the same arrays has just been accepted does not make a dict with a list acceptable."""
+    _, opt = pair()
+    arrays, gradients = ([draw(np.random.default_rng(seed), SHAPE) for _ in range(3)] for seed in (0, 1))
+    as_dicts = dict(enumerate(arrays)), dict(enumerate(gradients))
+    opt.update(*((arrays, gradients) if was_list else as_dicts))
+    assert_refused(opt, as_dicts[0], gradients, TypeError, "dict")
+    assert_refused(opt, arrays, as_dicts[1], TypeError, "dict")
+
+
 @pytest.mark.parametrize("name", [name for name, rule in naive.RULES.items() if rule.slots])
 def test_a_failing_first_update_leaves_no_state(name):
     """State that only a refused update made would freeze the keys of a dict that the user then mends."""

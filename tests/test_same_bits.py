@@ -133,19 +133,17 @@ def test_every_process(tmp_path):
                         digest.update(getattr(opt, slot)["w"])
         for blas in 1, 2:
             with threadpool_limits(blas, "blas"):
-                for dtype in np.float32, np.float64:
-                    net = fo.MultiLayerNet(500, [90, 90], 10, dtype=dtype, weight_decay_lambda=0.1, seed=0)
-                    x = np.random.default_rng(0).standard_normal((70, 500))
-                    for _ in range(3):
-                        digest.update(repr(net.loss(x, np.arange(70) % 10)).encode())
-                        digest.update(net.predict(x))
-                        digest.update(net.gradient(x, np.arange(70) % 10).flat)
+                net = fo.MultiLayerNet(500, [90, 90], 10, weight_decay_lambda=0.1, seed=0)
+                x = np.random.default_rng(0).standard_normal((70, 500))
+                for _ in range(3):
+                    digest.update(repr(net.loss(x, np.arange(70) % 10)).encode())
+                    digest.update(net.predict(x))
+                    digest.update(net.gradient(x, np.arange(70) % 10).flat)
         print(digest.hexdigest())
     """
     cache = {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
     runs = [
         (["1"], {"NUMBA_NUM_THREADS": "1"}),
-        (["2"], {"NUMBA_NUM_THREADS": "2"}),
         (["1", "3"], {"NUMBA_NUM_THREADS": "2"}),
         (["3", "7"], {"NUMBA_NUM_THREADS": "3"}),
         (["2", "2"], {"NUMBA_NUM_THREADS": "2", "NUMBA_THREADING_LAYER": "workqueue"}),

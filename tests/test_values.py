@@ -86,12 +86,17 @@ VALUES = {
     ),
     "0-d arrays": lambda d: ({"x": d(), "y": d((), "f4"), "z": d((3,))}, {"x": d(), "y": d((), "f4"), "z": d((3,))}),
     "0-d arrays, scalar gradients": lambda d: ({"x": d(), "y": d()}, {"x": float(d()), "y": np.float64(d())}),
+    # A Python number is weak: beside float32 all is float32.
+    "0-d arrays of float32, scalar gradients": lambda d: (
+        {"x": d((), "f4"), "y": d((), "f4"), "z": d((), "f2")},
+        {"x": float(d()), "y": np.float64(d()), "z": float(d())},
+    ),
     "empty arrays": lambda d: ({"x": d((0,)), "y": d((3, 0)), "z": d((2,))}, {"x": d((0,)), "y": d((3, 0)), "z": d(2)}),
     "nothing but empty arrays": lambda d: ({"x": d((0,))}, {"x": d((0,))}),
     "no keys": lambda _: ({}, {}),
     "floats": lambda d: like(d, (float, float), (float, float)),
     "floats, other gradients": lambda d: like(
-        d, (float, np.float64), (float, np.asarray), (float, lambda x: int(3 * x))
+        d, (float, np.float64), (float, np.float32), (float, np.asarray), (float, lambda x: int(3 * x))
     ),
     "NumPy scalars": lambda d: like(d, *[(kind, kind) for kind in (np.float16, np.float32, np.float64)]),
     "NumPy scalars, other gradients": lambda d: like(

@@ -48,8 +48,9 @@ class Interpret:
     def __call__(self, scalars: tuple[float, ...]) -> None:
         """Update the parameter and its state."""
         entry = self.entry
-        operands = (entry.p, entry.g) if entry.is_array else (entry.value, entry.gradient)
-        arrays = (*operands, *entry.slots)
+        # A Python number as gradient is weak, as a parameter it is not: it keeps its precision beside a float32 one.
+        g = entry.g if isinstance(entry.gradient, np.ndarray) else entry.gradient
+        arrays = (entry.p, g, *entry.slots)
         if not entry.is_aliased:
             arrays = tuple(a.view(_Value) if isinstance(a, np.ndarray) else a for a in arrays)
         with np.errstate(all="ignore"):

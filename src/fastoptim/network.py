@@ -78,7 +78,7 @@ class MultiLayerNet:
 
     On one machine, the same numbers give the same bits in every thread and process, for the same number of threads of
     the BLAS. OpenBLAS uses a second one for a product of more than :math:`2^{18}` multiplications, and may then round
-    sums otherwise: in float64 any, in float32 those of more than 448 terms.
+    its sums in another order.
 
     Examples
     --------

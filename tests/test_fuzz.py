@@ -1,0 +1,673 @@
+"""A state machine that treats optimizers as nobody would write down, the oracle beside the library at every step.
+
+Each step must give equal bits, or a refusal that changes nothing. `make fuzz` runs it for as long as asked. With CI set
+in the environment Hypothesis itself takes its "ci" profile, which repeats the same examples every time.
+"""
+
+import copy
+import pickle
+import tempfile
+from collections import OrderedDict
+from contextlib import nullcontext
+from types import MappingProxyType
+
+import numba
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+import fastoptim as fo
+import naive
+from fastoptim.kernels import launch
+from naive import keys
+
+LARGE = 300 if numba.config.DISABLE_JIT else 3_001
+
+
+class Adam(naive.Adam):
+    """With the one difference that is documented: a step size that is as weak as the other scalars."""
+
+    def step_size(self):
+        return float(super().step_size())
+
+
+class NaiveEnvelope(naive.Optimizer):
+    slots = ("m", "n")
+
+    def __init__(self, lr=0.1, beta=0.9):
+        self.lr, self.beta, self.m, self.n = lr, beta, None, None
+
+    def step(self, p, g, m, n):
+        new_m = self.beta * m + (1 - self.beta) * g
+        new_n = np.maximum(n, abs(new_m))
+        new_p = p - self.lr * new_m / (1 + new_n)
+        for target, value in (p, new_p), (m, new_m), (n, new_n):
+            np.copyto(target, value, casting="same_kind")
+
+
+class Envelope(fo.Optimizer):
+    """A rule as a user would write it: it makes new values, where the built-in ones assign in place."""
+
+    slots = ("m", "n")
+
+    def __init__(self, lr=0.1, beta=0.9):
+        super().__init__()
+        self.lr, self.beta = lr, beta
+
+    def scalars(self):
+        return self.lr, self.beta, 1 - self.beta
+
+    @staticmethod
+    def rule(p, g, m, n, lr, beta, beta_c):
+        m = beta * m + beta_c * g
+        n = np.maximum(n, abs(m))
+        return p - lr * m / (1 + n), m, n
+
+
+OPTIMIZERS = {name: (ref, getattr(fo, name)) for name, ref in naive.RULES.items()}
+OPTIMIZERS |= {"Adam": (Adam, fo.Adam), "Envelope": (NaiveEnvelope, Envelope)}
+
+KEYS = ["W1", "", 0, (2, "b"), None, 2.5, frozenset({1}), b"x", True, -1]
+SHAPES = [(3,), (), (2, 3), (0,), (1,), (5, 1), (2, 3, 4), (3, 0), (7, 9), (130,), (LARGE,), (LARGE // 7, 7)]
+FLOATS = [np.float64, np.float32, np.float16, np.longdouble]
+INTEGERS = [np.int8, np.uint8, np.int32, np.int64]
+NUMBERS = [float, np.float64, np.float32, np.float16]
+BAD_GRADIENTS = [None, "text", [1.0], 1j, True, np.ones(3, bool), np.ones(3, complex), np.ones(3, object)]
+BAD_GRADIENTS += [np.ma.ones(3), np.array(["a"] * 3), np.ones(3, "M8[s]"), np.bool_(True)]
+BAD_PARAMETERS = [None, "text", [1.0], 1j, 3, np.ones(3, int), np.ones(3, bool), np.ones(3, complex), np.ma.ones(3)]
+BAD_HYPERPARAMETERS = ["0.1", None, 1j, [0.1]]
+MODES = ["plain", "zero", "special", "tiny", "huge"]
+
+# The order of the axes in memory; along each the distance of neighbours in elements, negative if it runs backwards, and
+# how many elements precede; by how many bytes the memory is out of place.
+PLAIN = ("C", 1, 0, 0)
+LAYOUTS = [
+    (order, step, before, shift)
+    for order in ("C", "F", "rotated")
+    for step in (1, 2, -1, -3)
+    for before in (0, 2)
+    for shift in (0, 1)
+]
+
+seeds = st.integers(0, 2**16)
+indices = st.integers(0, 5)
+layouts = st.just(PLAIN) | st.sampled_from(LAYOUTS)
+parameters = st.tuples(st.sampled_from([*FLOATS[:2] * 3, *FLOATS, *NUMBERS]), st.sampled_from(SHAPES), layouts, seeds)
+# None: of the parameter's own shape and dtype.
+gradients = st.tuples(st.sampled_from([None] * 6 + FLOATS + INTEGERS + NUMBERS), st.none(), layouts, seeds)
+
+# Where subnormal numbers were met, a kernel that flushes them differs by as much as the rules make of the smallest
+# normal number: they divide by a root plus 1e-7.
+NEAR_ZERO = {np.dtype(T): 1e3 * float(np.finfo(T).smallest_normal) / 1e-7 for T in (np.float32, np.float64)}
+
+
+def draw(seed, shape, dtype, mode="plain"):
+    """Numbers of either sign in 0.5 … 2, or others at the ends of what there is."""
+    rng = np.random.default_rng(seed)
+    dtype = np.dtype(dtype)
+    a = rng.choice([-1, 1], shape) * rng.uniform(0.5, 2, shape)
+    if dtype.kind != "f":
+        # At most 10, so that a square does not wrap around in eight bits.
+        return np.asarray(abs(5 * a) if dtype.kind == "u" else 5 * a).astype(dtype)
+    if mode == "special":
+        a = np.where(rng.random(shape) < 0.5, a, rng.choice([0.0, -0.0, np.nan, np.inf, -np.inf], shape))
+    a = np.asarray(a).astype(dtype)
+    ends = np.finfo(dtype)
+    if mode == "tiny":
+        return a * (ends.smallest_normal * dtype.type(10.0 ** rng.integers(-5, 4)))
+    return a * dtype.type({"zero": 0, "huge": ends.max / 4}.get(mode, 1))
+
+
+def strides_of(shape, layout):
+    """Strides and start in elements, and how many elements of memory there are."""
+    order, step, before, _ = PLAIN if 0 in shape else layout
+    axes = list(range(len(shape)))
+    axes = {"C": axes[::-1], "F": axes, "rotated": axes[1:] + axes[:1]}[order]
+    strides, start, size = [0] * len(shape), 0, 1
+    for axis in axes:
+        strides[axis] = step * size
+        start += size * (before + (-step * max(shape[axis] - 1, 0) if step < 0 else 0))
+        size *= abs(step) * shape[axis] + before
+    return strides, start, size
+
+
+def is_number(value):
+    return isinstance(value, float | np.floating)
+
+
+def is_array(value):
+    return isinstance(value, np.ndarray) and not isinstance(value, np.ma.MaskedArray)
+
+
+def expected_refusals(opt, params, grads):
+    """Every error that this update deserves, by rules that owe nothing to the library's own."""
+    if isinstance(params, list | tuple) != isinstance(grads, list | tuple):
+        return {TypeError}
+    errors = set()
+    for key in keys(params):
+        p = params[key]
+        if not (is_number(p) or is_array(p)) or np.asarray(p).dtype.kind != "f":
+            errors.add(TypeError)
+        elif is_number(p) and isinstance(params, tuple):
+            # It cannot take the new number.
+            errors.add(TypeError)
+        elif isinstance(p, np.ndarray) and not p.flags.writeable:
+            errors.add(ValueError)
+        if not (key in grads if not isinstance(grads, list | tuple) else key < len(grads)):
+            errors.add(KeyError)
+            continue
+        g = grads[key]
+        if (
+            not (is_number(g) or is_array(g) or isinstance(g, int | np.integer))
+            or np.asarray(g).dtype.kind not in "iuf"
+        ):
+            errors.add(TypeError)
+        elif np.shape(g) != np.shape(p):
+            errors.add(ValueError)
+        for slot in opt.slots:
+            state = getattr(opt, slot)
+            if state is not None and key not in state:
+                errors.add(KeyError)
+            elif state is not None and state[key].shape != np.shape(p):
+                errors.add(ValueError)
+    return errors
+
+
+class Updates(RuleBasedStateMachine):
+    """One optimizer and its dicts, twice: each pair is the oracle's and the library's, with aliases of its own."""
+
+    count = 0
+    """How many examples have been run."""
+
+    def __init__(self):
+        super().__init__()
+        # Small arrays then run in parallel parts as well.
+        self.parallel_from, launch._PARALLEL_FROM = launch._PARALLEL_FROM, 64
+        self.memory = []
+        self.had_tiny = False
+        self.good_hyper = {}
+        self.threads, self.mode, self.pause, self.steps = None, "plain", 0, 0
+
+    def teardown(self):
+        launch._PARALLEL_FROM = self.parallel_from
+        Updates.count += 1
+
+    # How pairs are made.
+
+    def array(self, dtype, shape, layout, seed, mode="plain"):
+        dtype = np.dtype(dtype)
+        strides, start, size = strides_of(shape, layout)
+        shift = layout[3]
+        self.had_tiny |= mode in ("tiny", "huge")
+        values = draw(seed, size, dtype, mode)
+        pair, wholes = [], []
+        for _ in range(2):
+            memory = np.empty(values.nbytes + shift, np.uint8)
+            wholes.append(memory[shift:].view(dtype))
+            wholes[-1][...] = values
+            steps = [dtype.itemsize * n for n in strides]
+            pair.append(np.ndarray(shape, dtype, memory, shift + dtype.itemsize * start, steps))
+        self.memory.append(wholes)
+        return tuple(pair)
+
+    def value(self, kind, shape, layout, seed, mode="plain"):
+        if kind in NUMBERS and shape == () and layout == PLAIN:
+            number = kind(draw(seed, (), np.float64))
+            return number, number
+        return self.array(np.float64 if kind is float else kind, shape, layout, seed, mode)
+
+    def gradient_like(self, p, spec, mode="plain"):
+        kind, _, layout, seed = spec
+        kind = kind or (type(p) if is_number(p) else getattr(p, "dtype", np.dtype(float)).type)
+        if not isinstance(p, np.ndarray) and not is_number(p):
+            kind = float
+        return self.value(kind, np.shape(p), layout, seed, mode)
+
+    # How pairs of containers are changed.
+
+    def key(self, index):
+        known = list(keys(self.params[0]))
+        return known[index % len(known)]
+
+    def put(self, name, key, pair):
+        """Bind a key to another value in both worlds, in containers that let themselves be changed."""
+        containers = getattr(self, name)
+        if isinstance(containers[0], fo.parameters.FlatDict):
+            # One that fits is copied into the buffer.
+            old = containers[0].get(key)
+            if old is None or not is_array(pair[0]) or (old.shape, old.dtype) != (pair[0].shape, pair[0].dtype):
+                containers = tuple(map(dict, containers))
+        elif isinstance(containers[0], MappingProxyType | OrderedDict):
+            containers = tuple(map(dict, containers))
+        elif isinstance(containers[0], tuple):
+            containers = tuple(map(list, containers))
+        for container, value in zip(containers, pair, strict=True):
+            if isinstance(container, dict) or (isinstance(key, int) and 0 <= key < len(container)):
+                container[key] = value
+        setattr(self, name, containers)
+
+    def remember(self):
+        """Keep what the containers hold, for `mend`."""
+        contents = [(c, c.copy()) for c in (*self.params, *self.grads) if type(c) in (dict, list)]
+        self.good = self.params, self.grads, contents
+
+    def mend(self):
+        """Go back to what was accepted last, so that most steps of a story are updates and not refusals."""
+        self.params, self.grads, contents = self.good
+        for container, content in contents:
+            container.clear()
+            (container.update if isinstance(container, dict) else container.extend)(content)
+        for params in self.params:
+            for key in keys(params):
+                if isinstance(params[key], np.ndarray):
+                    params[key].flags.writeable = True
+        if expected_refusals(self.opts[1], self.params[1], self.grads[1]):
+            self.forget_state()
+
+    def pack(self, containers, form):
+        """Put the same values into containers of another form, if they let themselves."""
+        values = [c if isinstance(c, dict | MappingProxyType) else dict(enumerate(c)) for c in containers]
+        floating = (is_number(v) or (type(v) is np.ndarray and v.dtype.kind == "f") for v in values[0].values())
+        if form == "flat" and not all(floating):
+            form = "dict"
+        if form == "flat":
+            first = next(iter(values[0].values()), 0.0)
+            with np.errstate(over="ignore"):
+                packed = tuple(fo.flatten(v, np.asarray(first).dtype) for v in values)
+            self.memory.extend(zip(*(p.buffers.values() for p in packed), strict=True))
+            return packed
+        make = {
+            "dict": dict,
+            "reversed": lambda v: dict(reversed(v.items())),
+            "ordered": OrderedDict,
+            "proxy": lambda v: MappingProxyType(dict(v)),
+            "list": lambda v: list(v.values()),
+            "tuple": lambda v: tuple(v.values()),
+        }[form]
+        return tuple(map(make, values))
+
+    # What happens.
+
+    @initialize(
+        name=st.sampled_from(list(OPTIMIZERS)),
+        entries=st.lists(st.tuples(parameters, gradients), min_size=1, max_size=4),
+        only=st.sampled_from([None, np.float64, np.float32]),
+        form=st.sampled_from(["dict", "dict", "list", "flat"]),
+    )
+    def begin(self, name, entries, only, form):
+        self.opts = tuple(cls() for cls in OPTIMIZERS[name])
+        params, grads = ({}, {}), ({}, {})
+        for key, ((kind, *p), (g_kind, *g)) in zip(KEYS, entries, strict=False):
+            values = self.value(only or kind, *p)
+            gradients = self.gradient_like(values[0], (None if only else g_kind, *g))
+            for i in range(2):
+                params[i][key], grads[i][key] = values[i], gradients[i]
+        self.params, self.grads = self.pack(params, form), self.pack(grads, form)
+        self.remember()
+
+    @invariant()
+    def update_twice(self):
+        """Whatever has happened, an update makes a plan; the next one may keep it."""
+        if self.pause:
+            self.pause -= 1
+            return
+        for _ in range(2):
+            self.refill(self.steps, self.mode)
+            self.step_once(self.threads)
+            self.steps += 1
+        self.mode = "plain"
+
+    @rule(mode=st.sampled_from(MODES), threads=st.sampled_from([None, 1, 2, 3, 7]))
+    def change_numbers_and_threads(self, mode, threads):
+        self.mode, self.threads = mode, threads
+
+    @rule(count=st.integers(1, 3))
+    def let_more_happen_before_the_next_update(self, count):
+        self.pause = count
+
+    @rule()
+    def make_gradients_anew(self):
+        for key in keys(self.params[0]):
+            self.put("grads", key, self.gradient_like(self.params[0][key], (None, None, PLAIN, self.steps)))
+
+    def refill(self, seed, mode):
+        self.had_tiny |= mode in ("tiny", "huge")
+        for number, key in enumerate(keys(self.grads[0])):
+            old = self.grads[0][key], self.grads[1][key]
+            if type(old[0]) is np.ndarray and old[0].dtype.kind in "iuf":
+                values = draw([seed, number], old[0].shape, old[0].dtype, mode)
+                for g in old:
+                    if g.flags.writeable:
+                        g[...] = values
+            elif is_number(old[0]) and type(self.grads[0]) in (dict, list):
+                self.put("grads", key, [type(old[0])(draw([seed, number], (), np.float64))] * 2)
+
+    def step_once(self, threads):
+        (ref_opt, comp_opt), (ref, comp), (ref_grads, comp_grads) = self.opts, self.params, self.grads
+        errors = expected_refusals(comp_opt, comp, comp_grads)
+        if self.good_hyper and (len(comp) or not errors):
+            errors |= {TypeError, ValueError}
+        skips = False
+        if not errors and getattr(comp_opt, "on_nonfinite", "ignore") != "ignore":
+            with np.errstate(invalid="ignore"):
+                nonfinite = not all(np.all(np.isfinite(comp_grads[key])) for key in keys(comp))
+            skips = nonfinite and comp_opt.on_nonfinite == "skip"
+            errors |= {FloatingPointError, ValueError} if nonfinite and not skips else set()
+        skipped = getattr(comp_opt, "skipped", 0)
+        held = {key: comp[key] for key in keys(comp)}
+        with fo.num_threads(threads) if threads else nullcontext():
+            if errors:
+                with pytest.raises(tuple(errors)):
+                    comp_opt.update(comp, comp_grads)
+            else:
+                # Kernels that run as Python warn as NumPy does.
+                with np.errstate(all="ignore") if numba.config.DISABLE_JIT else nullcontext():
+                    assert comp_opt.update(comp, comp_grads) is None
+                if not skips:
+                    with np.errstate(all="ignore"):
+                        ref_opt.update(ref, ref_grads)
+        for key, value in held.items():
+            assert comp[key] is value or (is_number(value) and not errors and not skips), f"{key!r} was rebound"
+        assert getattr(comp_opt, "skipped", 0) == skipped + skips
+        self.compare(exact=bool(errors) or skips)
+        if errors:
+            self.mend()
+        else:
+            self.remember()
+
+    @precondition(lambda self: len(self.params[0]))
+    @rule(index=indices, spec=parameters, other_shape=st.booleans(), mode=st.sampled_from(MODES))
+    def rebind_parameter(self, index, spec, other_shape, mode):
+        key = self.key(index)
+        kind, shape, layout, seed = spec
+        old = self.params[0][key]
+        if not other_shape:
+            shape = np.shape(old)
+        pair = self.value(kind, shape, layout, seed, mode)
+        self.put("params", key, pair)
+        if other_shape:
+            self.put("grads", key, self.gradient_like(pair[0], (None, None, PLAIN, seed)))
+
+    @precondition(lambda self: len(self.params[0]))
+    @rule(index=indices, spec=gradients, mode=st.sampled_from(MODES))
+    def rebind_gradient(self, index, spec, mode):
+        key = self.key(index)
+        self.put("grads", key, self.gradient_like(self.params[0][key], spec, mode))
+
+    @rule(entry=st.tuples(parameters, gradients), both=st.booleans())
+    def add_key(self, entry, both):
+        pair = self.value(*entry[0])
+        gradient = self.gradient_like(pair[0], entry[1])
+        if isinstance(self.params[0], list | tuple):
+            self.params = tuple([*c, v] for c, v in zip(self.params, pair, strict=True))
+            if both and isinstance(self.grads[0], list | tuple):
+                self.grads = tuple([*c, v] for c, v in zip(self.grads, gradient, strict=True))
+        else:
+            key = next(key for key in KEYS if key not in self.params[0] or key == KEYS[-1])
+            self.put("params", key, pair)
+            if both:
+                self.put("grads", key, gradient)
+
+    @precondition(lambda self: isinstance(self.params[0], dict) and len(self.params[0]))
+    @rule(index=indices, names=st.sampled_from([("params",), ("params", "grads"), ("grads",)]))
+    def drop_key(self, index, names):
+        key = self.key(index)
+        for name in names:
+            containers = self.pack(getattr(self, name), "dict")
+            for container in containers:
+                container.pop(key, None)
+            setattr(self, name, containers)
+
+    @rule(value=st.sampled_from([None, "text"]))
+    def add_surplus_gradient(self, value):
+        if isinstance(self.grads[0], list):
+            for container in self.grads:
+                container.append(value)
+        else:
+            self.put("grads", "surplus", (value, value))
+
+    @precondition(lambda self: len(self.params[0]))
+    @rule(
+        index=indices,
+        spoiled=st.one_of(
+            st.tuples(st.just("grads"), st.sampled_from(BAD_GRADIENTS)),
+            st.tuples(st.just("params"), st.sampled_from(BAD_PARAMETERS)),
+            st.tuples(st.just("grads"), st.sampled_from(SHAPES).map(np.ones)),
+        ),
+    )
+    def spoil(self, index, spoiled):
+        name, bad = spoiled
+        pair = copy.copy(bad), copy.copy(bad)
+        if is_array(bad) and bad.dtype.kind == "f":
+            self.memory.append(pair)
+        self.put(name, self.key(index), pair)
+
+    @precondition(lambda self: len(self.params[0]))
+    @rule(
+        index=indices,
+        other=indices,
+        name=st.sampled_from(["grads", "params"]),
+        source=st.sampled_from(["params", "grads", "state"]),
+        backwards=st.booleans(),
+    )
+    def alias(self, index, other, name, source, backwards):
+        """Bind a key to memory that is something else already, of the same shape if there is any."""
+        key = self.key(index)
+        shape = np.shape(self.params[0][key])
+        sources = self.params if source == "params" else self.grads
+        if source == "state":
+            if not self.opts[0].slots or getattr(self.opts[0], self.opts[0].slots[other % 2 - 1]) is None:
+                return
+            sources = tuple(getattr(opt, opt.slots[other % 2 - 1]) for opt in self.opts)
+        known = list(keys(sources[0]))
+        fitting = [k for k in known if type(sources[0][k]) is np.ndarray and sources[0][k].shape == shape]
+        if not fitting:
+            return
+        chosen = fitting[other % len(fitting)]
+        pair = tuple(container[chosen] for container in sources)
+        if backwards:
+            pair = tuple(np.flip(a) for a in pair)
+        self.memory.append(pair)
+        self.put(name, key, pair)
+
+    @precondition(lambda self: len(self.params[0]))
+    @rule(
+        index=indices,
+        other=indices,
+        name=st.sampled_from(["grads", "params"]),
+        size=st.sampled_from([4, 200]),
+        shift=st.sampled_from([1, 3, -1]),
+        dtype=st.sampled_from(FLOATS[:2]),
+        seed=seeds,
+    )
+    def overlap(self, index, other, name, size, shift, dtype, seed):
+        """Two views of one piece of memory, the second of which begins a little later or runs backwards."""
+        wholes = self.array(dtype, (size + 3,), PLAIN, seed)
+        first = tuple(a[:size] for a in wholes)
+        second = tuple(a[size - 1 :: -1] if shift < 0 else a[shift : shift + size] for a in wholes)
+        first_key, second_key = self.key(index), self.key(other)
+        self.put("params", first_key, first)
+        self.put(name, second_key, second)
+        fresh = self.array(dtype, (size,), PLAIN, seed + 1)
+        if name == "params":
+            self.put("grads", first_key, fresh)
+            self.put("grads", second_key, self.array(dtype, (size,), PLAIN, seed + 2))
+        elif first_key != second_key:
+            self.put("grads", first_key, fresh)
+
+    @precondition(lambda self: len(self.params[0]))
+    @rule(index=indices, writeable=st.booleans())
+    def freeze_or_thaw(self, index, writeable):
+        for container in self.params:
+            value = container[self.key(index)]
+            if isinstance(value, np.ndarray):
+                value.flags.writeable = writeable
+
+    @rule(
+        what=st.sampled_from([("params",), ("grads",), ("params", "grads"), ("params", "grads")]),
+        form=st.sampled_from(["dict", "reversed", "ordered", "list", "tuple", "flat", "flat"]),
+    )
+    def repack(self, what, form):
+        for name in what:
+            setattr(self, name, self.pack(getattr(self, name), form))
+
+    @rule()
+    def proxy_of_gradients(self):
+        if isinstance(self.grads[0], dict):
+            self.grads = self.pack(self.grads, "proxy")
+
+    @rule(index=indices, value=st.floats(0.01, 0.99), whole=st.booleans())
+    def set_hyperparameter(self, index, value, whole):
+        ref, comp = self.opts
+        names = [name for name in vars(ref) if name not in (*ref.slots, "iter")]
+        name = names[index % len(names)]
+        value = 1 if whole and name == "lr" else value
+        setattr(ref, name, float(value))
+        setattr(comp, name, value)
+        self.good_hyper.pop(name, None)
+
+    @rule(bad=st.sampled_from(BAD_HYPERPARAMETERS))
+    def set_bad_hyperparameter(self, bad):
+        comp = self.opts[1]
+        good = self.good_hyper.get("lr", comp.lr)
+        try:
+            comp.lr = bad
+        except (TypeError, ValueError):
+            assert comp.lr == good
+        else:
+            self.good_hyper["lr"] = good
+
+    @precondition(lambda self: self.good_hyper)
+    @rule()
+    def restore_hyperparameter(self):
+        self.opts[1].lr = self.good_hyper.pop("lr")
+
+    @rule(count=st.sampled_from([0, 10]))
+    def set_iter(self, count):
+        for opt in self.opts:
+            opt.iter = count
+
+    @precondition(lambda self: self.opts[0].slots)
+    @rule()
+    def forget_state(self):
+        for opt in self.opts:
+            for slot in opt.slots:
+                setattr(opt, slot, None)
+
+    @precondition(lambda self: self.opts[0].slots)
+    @rule(index=indices, dtype=st.sampled_from([None, None, *FLOATS]), seed=seeds, lacks=st.integers(0, 5))
+    def assign_state(self, index, dtype, seed, lacks):
+        """A dict for one slot: its numbers are copied into the state, and make it where there is none."""
+        ref, comp = self.opts
+        slot = ref.slots[index % len(ref.slots)]
+        old = getattr(ref, slot)
+        like = self.params[0] if old is None else old
+        like = {key: like[key] for key in keys(like)}
+        if any(not is_number(v) and type(v) is not np.ndarray for v in like.values()):
+            return
+        if lacks == 0 and len(like):
+            del like[next(iter(like))]
+        new = {
+            key: abs(draw([seed, i], np.shape(v), dtype or np.asarray(v).dtype))
+            for i, (key, v) in enumerate(like.items())
+        }
+        if old is not None and len(new) < len(old):
+            with pytest.raises(KeyError):
+                setattr(comp, slot, new)
+            return
+        setattr(comp, slot, new)
+        for name in ref.slots if old is None else ():
+            setattr(ref, name, {key: np.zeros_like(a) for key, a in new.items()})
+        for key, a in new.items():
+            getattr(ref, slot)[key][...] = a
+
+    @precondition(lambda self: self.opts[0].slots)
+    @rule(index=indices, factor=st.sampled_from([0, 0.5]))
+    def write_to_state(self, index, factor):
+        for opt in self.opts:
+            for a in (getattr(opt, opt.slots[index % len(opt.slots)]) or {}).values():
+                with np.errstate(invalid="ignore"):
+                    a *= a.dtype.type(factor)
+
+    @rule(how=st.sampled_from([copy.deepcopy, lambda opt: pickle.loads(pickle.dumps(opt))]))
+    def copy_optimizer(self, how):
+        # What aliases the state aliases that of the optimizer left behind.
+        self.opts = copy.deepcopy(self.opts[0]), how(self.opts[1])
+
+    @precondition(lambda self: hasattr(self.opts[1], "state_dict"))
+    @rule(through_file=st.booleans())
+    def save_and_load(self, through_file):
+        old = self.opts[1]
+        new = type(old)()
+        if through_file:
+            with tempfile.TemporaryDirectory() as folder:
+                old.save(f"{folder}/optimizer")
+                new.load(f"{folder}/optimizer")
+        else:
+            new.load_state_dict(old.state_dict())
+        # What aliases the state aliases that of the optimizer left behind.
+        self.opts = copy.deepcopy(self.opts[0]), new
+
+    @precondition(lambda self: hasattr(self.opts[1], "on_nonfinite"))
+    @rule(choice=st.sampled_from(["ignore", "raise", "skip"]))
+    def set_on_nonfinite(self, choice):
+        self.opts[1].on_nonfinite = choice
+
+    # What must hold.
+
+    def compare(self, exact):
+        ref_opt, comp_opt = self.opts
+        assert comp_opt.iter == ref_opt.iter
+        for ref, comp in self.memory:
+            self.agree(ref, comp, exact)
+        for slot in ref_opt.slots:
+            ref, comp = getattr(ref_opt, slot), getattr(comp_opt, slot)
+            assert (ref is None) == (comp is None), slot
+            if ref is not None:
+                assert list(keys(ref)) == list(comp), slot
+                for key in keys(ref):
+                    assert (ref[key].shape, ref[key].dtype) == (comp[key].shape, comp[key].dtype), (slot, key)
+                    self.agree(ref[key], comp[key], exact)
+        ref, comp = self.params
+        assert list(keys(ref)) == list(keys(comp))
+        for key in keys(ref):
+            if is_number(ref[key]):
+                assert type(ref[key]) is type(comp[key]), key
+                self.agree(np.array(ref[key]), np.array(comp[key]), exact)
+                if ref[key] != comp[key]:
+                    comp[key] = ref[key]
+
+    def agree(self, ref, comp, exact):
+        if ref.tobytes() == comp.tobytes():
+            return
+        with np.errstate(all="ignore"):
+            # The sign and payload of a NaN are the processor's choice, and six bytes of a longdouble mean nothing.
+            same = ((ref == comp) & (np.signbit(ref) == np.signbit(comp))) | (np.isnan(ref) & np.isnan(comp))
+            if self.had_tiny and not exact:
+                same |= abs(ref - comp) <= NEAR_ZERO.get(ref.dtype, 0)
+        assert same.all(), f"expected {ref[~same]}, got {comp[~same]}"
+        # The next step is to start from the same bits.
+        comp[...] = ref
+
+
+SETTINGS = settings(
+    deadline=None,
+    max_examples=60 if numba.config.DISABLE_JIT else 250,
+    stateful_step_count=8,
+    phases=set(Phase) - {Phase.explain},
+    report_multiple_bugs=False,
+    suppress_health_check=list(HealthCheck),
+)
+
+
+def test_any_sequence_of_updates():
+    run_state_machine_as_test(Updates, settings=SETTINGS)

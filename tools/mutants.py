@@ -1,0 +1,184 @@
+"""Alter one operation of the library at a time and see whether a test notices: list the mutants that survive.
+
+Mutants run as Python (NUMBA_DISABLE_JIT=1), each in a child forked from a process that has imported all but fastoptim.
+Those that no test can tell from the original are listed in EXPLAINED, with the reason.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import copy
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from importlib.machinery import SourceFileLoader
+from pathlib import Path
+
+os.environ |= {"NUMBA_DISABLE_JIT": "1", "CI": "1"}  # With CI, Hypothesis repeats the same examples for every mutant.
+ROOT = Path(__file__).parent.parent
+UPDATES = [f"tests/test_{name}.py" for name in ("errors", "custom_rules", "values", "optimizers", "fuzz")]
+NETWORK = ["tests/test_network.py", "tests/test_kernels.py"]
+# The tests that ought to notice, quick ones and likely ones first.
+TESTS = {
+    "kernels/rules.py": UPDATES,
+    "kernels/fuse.py": ["tests/test_kernels.py", "tests/test_custom_rules.py"],
+    "src/fastoptim/optimizers.py": UPDATES,
+    "src/fastoptim/optimizer.py": UPDATES,
+    "src/fastoptim/plan.py": UPDATES,
+    "kernels/dense.py": NETWORK,
+    "kernels/losses.py": NETWORK,
+}
+SECONDS = 60
+"""After which a mutant counts as killed: it does not end."""
+
+# file → what the mutant does, as it is printed → why nothing can notice.
+EXPLAINED: dict[str, dict[str, str]] = {}
+
+# fmt: off
+OPERATORS = {
+    ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.FloorDiv: ast.Mult,
+    ast.Pow: ast.Mult, ast.Mod: ast.Mult, ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd,
+    ast.And: ast.Or, ast.Or: ast.And, ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In,
+    ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
+}
+# fmt: on
+
+
+def changed(node: ast.AST, **fields: object) -> ast.AST:
+    """Return a copy of a node with other fields."""
+    new = copy.copy(node)
+    for name, value in fields.items():
+        setattr(new, name, value)
+    return new
+
+
+def mutations(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield what one node may become."""
+    if isinstance(node, ast.BinOp | ast.AugAssign | ast.BoolOp) and type(node.op) in OPERATORS:
+        yield changed(node, op=OPERATORS[type(node.op)]())
+    if isinstance(node, ast.Compare):
+        for k, op in enumerate(node.ops):
+            yield changed(node, ops=[*node.ops[:k], OPERATORS[type(op)](), *node.ops[k + 1 :]])
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not | ast.USub):
+        yield node.operand
+    if isinstance(node, ast.If | ast.While | ast.IfExp):
+        yield changed(node, test=ast.UnaryOp(ast.Not(), node.test))
+    if isinstance(node, ast.Constant):
+        if isinstance(node.value, bool):
+            yield changed(node, value=not node.value)
+        elif isinstance(node.value, int | float):
+            yield changed(node, value=node.value + 1)
+            yield changed(node, value=node.value - 1)
+        elif isinstance(node.value, str):
+            yield changed(node, value=f"{node.value}_")
+    if isinstance(node, ast.Return) and node.value is not None and not isinstance(node.value, ast.Constant):
+        yield changed(node, value=ast.Constant(None))
+    if isinstance(node, ast.Expr | ast.AugAssign | ast.Raise | ast.Assign | ast.For):
+        yield ast.Pass()
+
+
+def walk(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield all nodes but docstrings, annotations, decorators, the texts of errors and what is exported."""
+    yield node
+    for name, value in ast.iter_fields(node):
+        if name in {"annotation", "returns", "decorator_list"} or (isinstance(node, ast.Raise) and name == "exc"):
+            continue
+        for child in value if isinstance(value, list) else [value]:
+            is_docstring = isinstance(child, ast.Expr) and isinstance(child.value, ast.Constant)
+            exports = isinstance(child, ast.Assign) and ast.unparse(child.targets[0]) == "__all__"
+            if isinstance(child, ast.AST) and not (is_docstring or exports or isinstance(child, ast.JoinedStr)):
+                yield from walk(child)
+
+
+def mutants(source: str) -> Iterator[tuple[str, ast.Module]]:
+    """Yield each mutant of a module, and what it does."""
+    for index, original in enumerate(walk(ast.parse(source))):
+        for k, _ in enumerate(mutations(original)):
+            tree = ast.parse(source)
+            old = list(walk(tree))[index]
+            before, new = ast.unparse(old).splitlines()[0], list(mutations(old))[k]
+            for parent in ast.walk(tree):
+                for name, value in ast.iter_fields(parent):
+                    if value is old:
+                        setattr(parent, name, new)
+                    elif isinstance(value, list):
+                        value[:] = [new if item is old else item for item in value]
+            ast.copy_location(new, old)
+            after = ast.unparse(new).splitlines()[0]
+            yield f"{source.splitlines()[old.lineno - 1].strip()} | {before} → {after}", ast.fix_missing_locations(tree)
+
+
+def test(path: Path, tree: ast.Module, tests: list[str]) -> None:
+    """Run tests with one module altered; end this process with their result."""
+    signal.alarm(SECONDS)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    os.dup2(1, 2)
+    get_code: Callable[..., object] = SourceFileLoader.get_code
+
+    def altered(loader: SourceFileLoader, name: str) -> object:
+        is_it = Path(loader.get_filename(name)).resolve() == path
+        return compile(tree, str(path), "exec") if is_it else get_code(loader, name)
+
+    SourceFileLoader.get_code = altered  # type: ignore[method-assign, assignment]
+    import pytest
+
+    code = 1
+    try:
+        options = ["-qx", "--assert=plain", "--tb=no", "-p", "no:cacheprovider", "-m", "not compiled"]
+        code = pytest.main([*options, *tests])
+    finally:
+        os._exit(int(code))
+
+
+def survivors(file: str, n_jobs: int) -> list[str]:
+    """Run all mutants of one file; return what those do that no test notices."""
+    path, start, survived, n_made = ROOT / file, time.perf_counter(), [], 0
+    running: dict[int, str] = {}
+
+    def wait() -> None:
+        pid, status = os.wait()
+        text = running.pop(pid)
+        if status == 0:
+            survived.append(text)
+
+    source = path.read_text()
+    for text, tree in [("nothing", ast.parse(source)), *mutants(source)]:
+        while len(running) >= n_jobs:
+            wait()
+        n_made += 1
+        if (pid := os.fork()) == 0:
+            test(path.resolve(), tree, TESTS[file])
+        running[pid] = text
+    while running:
+        wait()
+    if "nothing" not in survived:
+        raise SystemExit(f"{file}: its tests fail without a mutant")
+    survived.remove("nothing")
+    n_made -= 1
+    known = [text for text in survived if text in EXPLAINED.get(file, {})]
+    seconds = time.perf_counter() - start
+    print(f"{file}: {n_made} mutants, {n_made - len(survived)} killed, {len(known)} explained, {seconds:.0f} s")
+    return [text for text in survived if text not in known]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("files", nargs="*", default=list(TESTS))
+    parser.add_argument("--jobs", type=int, default=os.cpu_count())
+    options = parser.parse_args()
+    os.chdir(ROOT)
+    # What takes long to import, and is not what is altered.
+    import scipy.linalg  # noqa: F401
+
+    found = {file: survivors(file, options.jobs) for file in options.files}
+    for file, texts in found.items():
+        for text in texts:
+            print(f"SURVIVED {file}: {text}")
+    return int(any(found.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
