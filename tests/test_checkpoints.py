@@ -192,7 +192,7 @@ def test_types_of_hyperparameters_and_keys_are_kept(tmp_path):
     assert [type(key) for key in other.m] == [*(type(key) for key in names[:6]), str, np.int64, np.float32, str]
     plain = other.state_dict()["hyperparameters"]
     assert plain == opt.state_dict()["hyperparameters"]
-    assert [type(value) for value in plain.values()] == [int, str, np.float32, int, str, np.bool_]
+    assert [type(value) for value in plain.values()] == [str, int, np.float32, int, str, np.bool_]
     assert other.schedule == [0.1]
 
 

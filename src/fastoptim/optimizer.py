@@ -106,10 +106,10 @@ class Optimizer:
     _turn: list[None]
 
     def __new__(cls, *_args: Any, **_kwargs: Any) -> Self:  # noqa: D102
-        # The turn is made here, because a subclass may forget to call __init__, and a copy is made without it. A dict
+        # This is not left to __init__, because a subclass may forget to call it, and a copy is made without it. A dict
         # that is not the one that Python made is read as fast after a hyperparameter has been written into it.
         self = super().__new__(cls)
-        self.__dict__ = {"_turn": [None]}
+        self.__dict__ = {"_turn": [None], "on_nonfinite": "ignore", "iter": 0, "skipped": 0}
         return self
 
     def __init__(self, *, on_nonfinite: str = "ignore") -> None:
@@ -131,7 +131,7 @@ class Optimizer:
     @property
     def on_nonfinite(self) -> str:
         """What to do about gradients that are NaN or infinite: ``"ignore"``, ``"raise"`` or ``"skip"``."""
-        return str(vars(self).get("on_nonfinite", "ignore"))
+        return str(vars(self)["on_nonfinite"])
 
     @on_nonfinite.setter
     @alone
