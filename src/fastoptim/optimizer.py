@@ -136,7 +136,7 @@ class Optimizer:
     @on_nonfinite.setter
     @alone
     def on_nonfinite(self, choice: str) -> None:
-        if choice not in _ON_NONFINITE:
+        if not isinstance(choice, str) or choice not in _ON_NONFINITE:
             raise ValueError(f"on_nonfinite must be one of {', '.join(map(repr, _ON_NONFINITE))}, not {choice!r}")
         vars(self)["on_nonfinite"] = choice
         # Whether gradients are looked at is part of a plan.

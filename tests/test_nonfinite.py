@@ -1,0 +1,254 @@
+"""Gradients that are NaN or infinite: they pass, or are refused, or the step is skipped."""
+
+import os
+import pickle
+import subprocess
+import sys
+import textwrap
+from copy import deepcopy
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+import fastoptim as fo
+import naive
+from fastoptim.kernels import launch
+from naive import assert_step, draw
+
+SHAPE = (7, 5)
+BAD_NUMBERS = [np.nan, -np.nan, np.inf, -np.inf]
+
+
+def arrays(seed, dtype=np.float64, make=dict):
+    rng = np.random.default_rng(seed)
+    return make({key: draw(rng, SHAPE, dtype) for key in ("W1", "b1", "W2")})
+
+
+def f_order(a):
+    return np.asfortranarray(a)
+
+
+# How the gradients lie, and so by which way they are looked at.
+WAYS = {
+    "flat": (fo.flatten, fo.flatten, np.float64),
+    "separate": (dict, dict, np.float64),
+    "float32": (dict, dict, np.float32),
+    "float16": (dict, dict, np.float16),
+    "longdouble": (dict, dict, np.longdouble),
+    "copied gradients": (dict, lambda grads: {key: np.asfortranarray(g) for key, g in grads.items()}, np.float64),
+    "strided parameters": (
+        lambda params: {key: np.repeat(p, 2, 1)[:, ::2] for key, p in params.items()},
+        dict,
+        np.float32,
+    ),
+    "two dtypes": (lambda params: params | {"W2": params["W2"].astype(np.float32)}, None, np.float64),
+    "overlapping": (lambda params: params | {"b1": params["W1"][::-1]}, dict, np.float64),
+}
+
+
+def make_pair(way, dtype=None):
+    make_params, make_grads, dtype = WAYS[way]
+    params = make_params(arrays(0, dtype))
+
+    def grads_of(seed):
+        grads = arrays(seed, dtype)
+        return make_grads(grads) if make_grads else {k: g.astype(params[k].dtype) for k, g in grads.items()}
+
+    return params, grads_of
+
+
+def state_of(opt, params):
+    state = {slot: getattr(opt, slot) for slot in opt.slots}
+    return (
+        opt.iter,
+        {slot: None if a is None else {k: v.tobytes() for k, v in a.items()} for slot, a in state.items()},
+        [(key, id(p), p.tobytes()) for key, p in params.items()],
+    )
+
+
+@pytest.mark.parametrize("steps", [0, 2], ids=["first update", "later update"])
+@pytest.mark.parametrize("key", ["W1", "W2"])
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", naive.RULES)
+def test_raise_and_skip_write_nothing(name, way, key, steps):
+    number = BAD_NUMBERS[(len(way) + len(name) + len(key)) % 4]
+    for choice in "raise", "skip":
+        opt = getattr(fo, name)(on_nonfinite=choice)
+        params, grads_of = make_pair(way)
+        for seed in range(steps):
+            opt.update(params, grads_of(seed))
+        grads = grads_of(9)
+        grads[key][-1, -1] = number
+        before = state_of(opt, params)
+        if choice == "raise":
+            with pytest.raises(FloatingPointError, match=f"gradients of '{key}'$"):
+                opt.update(params, grads)
+        else:
+            opt.update(params, grads)
+        assert state_of(opt, params) == before
+        assert opt.skipped == (choice == "skip")
+        # The same way goes on with good gradients, as if nothing had been.
+        twin = getattr(fo, name)()
+        twin_params, twin_grads_of = make_pair(way)
+        for seed in (*range(steps), 3, 4):
+            twin.update(twin_params, twin_grads_of(seed))
+        for seed in 3, 4:
+            opt.update(params, grads_of(seed))
+        for name_of, p in twin_params.items():
+            assert_array_equal(params[name_of], p)
+        assert opt.iter == steps + 2
+
+
+@pytest.mark.parametrize("number", BAD_NUMBERS)
+@pytest.mark.parametrize("position", [0, 1, 63, 64, 999, -1])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_every_position_is_looked_at(dtype, position, number):
+    opt, params = fo.SGD(on_nonfinite="raise"), fo.flatten({"a": np.zeros(1000, dtype), "b": np.zeros(37, dtype)})
+    opt.update(params, params)
+    grads = fo.flatten({"a": np.full(1000, np.finfo(dtype).max), "b": np.full(37, -np.finfo(dtype).max)}, dtype)
+    with fo.num_threads(1):
+        opt.update(params, grads)
+    grads.flat[position] = number
+    with pytest.raises(FloatingPointError, match="'b'" if position == -1 else "'a'"):
+        opt.update(params, grads)
+
+
+def test_the_largest_and_the_smallest_numbers_are_finite():
+    for dtype in np.float32, np.float64:
+        info = np.finfo(dtype)
+        g = np.array([info.max, info.min, info.tiny, info.smallest_subnormal, 0.0, -0.0], dtype)
+        opt, params = fo.SGD(lr=0.0, on_nonfinite="raise"), {"w": np.ones(6, dtype)}
+        for _ in range(3):
+            opt.update(params, {"w": g})
+        assert opt.iter == 3
+
+
+@pytest.mark.parametrize("number", BAD_NUMBERS)
+def test_by_default_they_pass_as_in_the_notes(pair, number):
+    ref_opt, comp_opt = pair()
+    ref, comp = arrays(0), arrays(0)
+    for step in range(3):
+        grads = arrays(step + 1)
+        if step:
+            grads["b1"][2, 2] = number
+        with np.errstate(all="ignore"):
+            ref_opt.update(ref, grads)
+        comp_opt.update(comp, grads)
+        for key, p in ref.items():
+            assert_array_equal(comp[key], p)
+    assert comp_opt.skipped == 0
+
+
+def test_plain_numbers():
+    params = {"x": 1.0, "y": 2.0}
+    opt = fo.Adam(on_nonfinite="skip")
+    opt.update(params, {"x": np.inf, "y": 1.0})
+    assert (params, opt.iter, opt.skipped, opt.m) == ({"x": 1.0, "y": 2.0}, 0, 1, None)
+    opt.on_nonfinite = "raise"
+    with pytest.raises(FloatingPointError, match="'y'"):
+        opt.update(params, {"x": 1.0, "y": float("nan")})
+
+
+def test_all_bad_keys_are_named():
+    opt, params = fo.SGD(on_nonfinite="raise"), arrays(0)
+    grads = arrays(1)
+    opt.update(params, grads)
+    for key in "W1", "W2":
+        grads[key][0, 0] = np.nan
+    with pytest.raises(FloatingPointError, match="gradients of 'W1', 'W2'$"):
+        opt.update(params, grads)
+
+
+def test_gradients_are_looked_at_before_the_first_key_is_updated():
+    """Here the update of one parameter changes the gradient of the next, which is looked at as it was."""
+    w = np.ones(4)
+    for choice, steps in (("raise", 1), ("ignore", 1)):
+        opt = fo.SGD(lr=1.0, on_nonfinite=choice)
+        opt.update({"a": w, "b": np.ones(4)}, {"a": np.ones(4), "b": w})
+        assert opt.iter == steps
+    opt = fo.SGD(lr=1.0, on_nonfinite="skip")
+    b = np.full(4, np.inf)
+    opt.update({"a": w, "c": np.ones(4)}, {"a": np.ones(4), "c": b})
+    assert_array_equal(w, -1)
+    assert opt.skipped == 1
+
+
+def test_the_choice_may_change_and_is_checked(pair):
+    ref_opt, comp_opt = pair()
+    ref, comp, grads = arrays(0), arrays(0), arrays(1)
+    for choice in ("ignore", "raise", "skip", "ignore"):
+        comp_opt.on_nonfinite = choice
+        assert comp_opt.on_nonfinite == choice
+        for _ in range(2):
+            assert_step(ref_opt, comp_opt, ref, comp, grads, grads)
+        if choice != "ignore":
+            bad = {key: np.full_like(g, np.nan) for key, g in grads.items()}
+            with pytest.raises(FloatingPointError) if choice == "raise" else pytest.MonkeyPatch.context():
+                comp_opt.update(comp, bad)
+    assert comp_opt.skipped == 1
+    for wrong in ("Raise", None, True, np.ones(2)):
+        with pytest.raises(ValueError, match="on_nonfinite must be one of 'ignore', 'raise', 'skip', not"):
+            comp_opt.on_nonfinite = wrong
+    with pytest.raises(ValueError, match="on_nonfinite"):
+        type(comp_opt)(on_nonfinite="warn")
+    assert comp_opt.on_nonfinite == "ignore"
+
+
+def test_a_rule_of_ones_own_has_it_too():
+    class Own(fo.Optimizer):
+        def __init__(self):
+            self.lr = 1.0
+
+        def scalars(self):
+            return (self.lr,)
+
+        @staticmethod
+        def rule(p, g, lr):
+            return p - lr * g
+
+    opt, params = Own(), {"w": np.ones(3)}
+    assert opt.on_nonfinite == "ignore"
+    opt.on_nonfinite = "skip"
+    for g in (np.nan, 1.0):
+        opt.update(params, {"w": np.full(3, g)})
+    assert (opt.iter, opt.skipped) == (1, 1)
+    for copy in (deepcopy(opt), pickle.loads(pickle.dumps(fo.Adam(on_nonfinite="skip")))):
+        assert copy.on_nonfinite == "skip"
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_large_gradients_are_read_once_and_in_parallel(parts, monkeypatch):
+    size = 40_000 if parts > 1 else 100
+    seen = []
+    serial, parallel = launch._run, launch._run_parallel
+    monkeypatch.setattr(launch, "_run", lambda *args: (seen.append((args[2], 1)), serial(*args)))
+    monkeypatch.setattr(launch, "_run_parallel", lambda *args: (seen.append((args[2], args[3])), parallel(*args)))
+    params, opt = {"w": np.zeros(size, np.float32)}, fo.SGD(on_nonfinite="raise")
+    grads = {"w": np.ones(size, np.float32)}
+    with fo.num_threads(parts):
+        opt.update(params, grads)
+        seen.clear()
+        opt.update(params, grads)
+    assert [run for run in seen if run[0]] == [(size, parts)] * 2
+    grads["w"][-1] = np.nan
+    seen.clear()
+    with fo.num_threads(parts), pytest.raises(FloatingPointError):
+        opt.update(params, grads)
+    assert seen == [(size, parts)]
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_search_is_vectorized(dtype, tmp_path):
+    source = f"""
+        import sys
+        import numpy as np
+        from fastoptim.kernels.finite import finite
+        sys.stdout.write(finite(np.{dtype})._library.get_asm_str())
+    """
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, "-c", textwrap.dedent(source)]
+    assembly = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=120).stdout
+    packed = ("subps", "fsub.4s", "fsub v") if dtype == "float32" else ("subpd", "fsub.2d", "fsub v")
+    assert any(name in assembly.replace("\t", " ") for name in packed)
