@@ -156,7 +156,7 @@ def test_all_bad_keys_are_named():
     opt.update(params, grads)
     for key in "W1", "W2":
         grads[key][0, 0] = np.nan
-    with pytest.raises(FloatingPointError, match="gradients of 'W1', 'W2'$"):
+    with pytest.raises(FloatingPointError, match=r"gradients of 'W1', 'W2'$"):
         opt.update(params, grads)
 
 
