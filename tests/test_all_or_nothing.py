@@ -7,6 +7,7 @@ import sys
 import textwrap
 import threading
 import time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -112,8 +113,8 @@ def test_no_memory(way, monkeypatch):
                 if (module, name) == (interpret, "copyto"):
                     # What puts everything back needs it too, so it fails once only.
                     fails = [MemoryError()]
-                    copyto = np.copyto
-                    patch.setattr(np, "copyto", lambda *a, _f=fails, **k: fail(_f) if _f else copyto(*a, **k))
+                    copyto = partial(copy_if_none_fails, fails, np.copyto)
+                    patch.setattr(np, "copyto", copyto)
                 else:
                     patch.setattr(module, "np", WithoutMemory(name))
                 try:
@@ -131,6 +132,10 @@ def test_no_memory(way, monkeypatch):
 
 def fail(errors):
     raise errors.pop()
+
+
+def copy_if_none_fails(errors, copyto, *args, **kwargs):
+    return fail(errors) if errors else copyto(*args, **kwargs)
 
 
 INTERRUPTIONS = """

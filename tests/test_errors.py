@@ -1,7 +1,13 @@
 """What `update` refuses, it refuses whole: one table of bad inputs, all six optimizers, nothing touched."""
 
+import copy
+import pickle
+import sys
+from fractions import Fraction
+
 import numpy as np
 import pytest
+from numpy.testing import assert_array_equal
 
 import fastoptim as fo
 import naive
@@ -31,6 +37,50 @@ def read_only_view(a):
     return view
 
 
+class Own(fo.Optimizer):
+    """A rule of the user's own, refused like those of the package."""
+
+    slots = ("m",)
+
+    def __init__(self, lr=0.01):
+        super().__init__()
+        self.lr = lr
+
+    def scalars(self):
+        return (self.lr,)
+
+    @staticmethod
+    def rule(p, g, m, lr):
+        m *= 0.5
+        m += g
+        p -= lr * m
+        return p, m
+
+
+class RefOwn(naive.Optimizer):
+    slots = ("m",)
+
+    def __init__(self, lr=0.01):
+        self.lr, self.m = lr, None
+
+    def step(self, p, g, m):
+        m *= 0.5
+        m += g
+        p -= self.lr * m
+
+
+@pytest.fixture(params=[*naive.RULES, "Own"])
+def pair(request):
+    """The oracle's and the library's optimizer of one rule: the six, and one of the user's own."""
+    if request.param == "Own":
+        return lambda **hyper: (RefOwn(**hyper), Own(**hyper))
+    return lambda **hyper: tuple(getattr(module, request.param)(**hyper) for module in (naive, fo))
+
+
+def structured(a):
+    return np.zeros(a.shape, [("x", float), ("y", float)])
+
+
 # What is done to (params, grads, key), the error, and what its message says beside the key.
 FLOATS, EXPECTED_SHAPE = "float", r"\(3, 4\)"
 BAD = {
@@ -50,10 +100,23 @@ BAD = {
     "object gradient": (grad(lambda g: g.astype(object)), TypeError, f"object|{FLOATS}"),
     "string gradient": (grad(lambda g: g.astype(str)), TypeError, f"str|<U|{FLOATS}"),
     "text gradient": (grad("text"), TypeError, f"str|{FLOATS}|array"),
+    "list gradient": (grad(lambda g: g.tolist()), TypeError, "list"),
+    "generator gradient": (grad(iter), TypeError, "iterator"),
+    "bool gradient": (grad(lambda g: g > 0), TypeError, "bool"),
+    "truth value as gradient": (grad(True), TypeError, "bool"),
+    "structured gradient": (grad(structured), TypeError, r"\('x', '<f8'\)"),
+    "datetime gradient": (grad(lambda g: g.astype("M8[s]")), TypeError, "datetime64"),
+    "timedelta gradient": (grad(lambda g: g.astype("m8[s]")), TypeError, "timedelta64"),
+    "masked gradient": (grad(np.ma.masked_array), TypeError, "Masked"),
     "int parameters": (param(lambda p: p.astype(int)), TypeError, FLOATS),
     "bool parameters": (param(lambda p: p > 0), TypeError, FLOATS),
     "complex parameters": (param(lambda p: p + 0j), TypeError, FLOATS),
     "object parameters": (param(lambda p: p.astype(object)), TypeError, FLOATS),
+    "structured parameters": (param(structured), TypeError, FLOATS),
+    "record parameters": (param(lambda p: structured(p).view(np.recarray)), TypeError, FLOATS),
+    "datetime parameters": (param(lambda p: p.astype("M8[s]")), TypeError, FLOATS),
+    "masked parameters": (param(np.ma.masked_array), TypeError, "Masked"),
+    "generator as parameter": (param(iter), TypeError, FLOATS),
     "string parameters": (param(lambda p: p.astype(str)), TypeError, FLOATS),
     "text as parameter": (param("text"), TypeError, FLOATS),
     "None as parameter": (param(None), TypeError, FLOATS),
@@ -186,6 +249,8 @@ def as_list(values):
 # What the parameters come in, what the gradients come in, the error and what its message says.
 CONTAINERS = {
     "dict and list": (dict, as_list, TypeError, "dict"),
+    "dict and generator": (dict, lambda grads: iter(grads.items()), TypeError, "dict"),
+    "dict and items": (dict, lambda grads: grads.items(), TypeError, "dict"),
     "dict and None": (dict, lambda _: None, TypeError, "dict"),
     "dict and array": (dict, lambda grads: np.array(as_list(grads)), TypeError, "dict"),
     "list and shorter list": (as_list, lambda grads: as_list(grads)[:2], (ValueError, KeyError), "2|3"),
@@ -237,3 +302,191 @@ def test_a_whole_number_as_learning_rate_beside_gradients_of_bytes(pair, lr):
     ref, comp = (values(0, ["W1", "b1"]) for _ in range(2))
     grads = values(1, ["W1"]) | {"b1": np.ones(SHAPE, np.uint8)}
     assert_step(ref_opt, comp_opt, ref, comp, grads, grads)
+
+
+class Tagged(np.ndarray):
+    """A subclass with a meaning of its own."""
+
+    def __array_finalize__(self, other):
+        self.tag = getattr(other, "tag", "new")
+
+
+def memmap(folder):
+    def on_disk(a):
+        mapped = np.memmap(folder / "memory", a.dtype, "w+", shape=a.shape)
+        mapped[...] = a
+        return mapped
+
+    return on_disk
+
+
+# What works, in the place of the parameter, of the gradient, or of both.
+WORKS = {
+    "float16": lambda a: a.astype(np.float16),
+    "longdouble": lambda a: a.astype(np.longdouble),
+    "byte-swapped": lambda a: a.astype(a.dtype.newbyteorder()),
+    "byte-swapped float32": lambda a: a.astype(np.dtype(np.float32).newbyteorder()),
+    "matrix": np.asmatrix,
+    "recarray of numbers": lambda a: a.view(np.recarray),
+    "subclass": lambda a: a.view(Tagged),
+    "unaligned": lambda a: np.frombuffer(bytearray(b"0" + a.tobytes()), np.uint8)[1:].view(a.dtype).reshape(a.shape),
+    "reversed": lambda a: a[::-1, ::-1],
+}
+GRADIENTS_ONLY = {"int": lambda a: np.ceil(a).astype(int), "uint8": lambda a: np.ones(a.shape, np.uint8)}
+
+
+@pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")
+@pytest.mark.parametrize("place", ["both", "parameter", "gradient"])
+@pytest.mark.parametrize("kind", WORKS)
+def test_unusual_arrays_that_work(pair, kind, place):
+    """Updated in place as the plain arrays in their memory; the oracle gets those."""
+    convert = WORKS[kind]
+    ref_opt, comp_opt = pair()
+    ref, comp = values(0, ["W1", "b1"]), values(0, ["W1", "b1"])
+    if place != "gradient":
+        comp["b1"] = convert(comp["b1"])
+        ref["b1"] = np.array(comp["b1"], subok=False)
+    held = comp["b1"]
+    for seed in 1, 2, 3:
+        grads = values(seed, ["W1", "b1"])
+        if place != "parameter":
+            grads["b1"] = convert(grads["b1"])
+        plain_grads = {key: np.array(g, subok=False) for key, g in grads.items()}
+        ref_opt.update(ref, plain_grads)
+        comp_opt.update(comp, grads)
+        assert comp["b1"] is held
+        for key in ref:
+            assert_array_equal(np.asarray(grads[key]), plain_grads[key])
+            if ref[key].itemsize >= 8 or not isinstance(ref_opt, naive.Adam):
+                naive.assert_bits(ref[key], np.asarray(comp[key]), key)
+            else:
+                naive.assert_ulps(ref[key], np.asarray(comp[key]), ref[key], 2, key)
+                ref[key][...] = comp[key]
+
+
+@pytest.mark.parametrize("kind", GRADIENTS_ONLY)
+def test_gradients_of_whole_numbers_work(pair, kind):
+    ref_opt, comp_opt = pair()
+    ref, comp = values(0, ["W1", "b1"]), values(0, ["W1", "b1"])
+    for seed in 1, 2:
+        grads = values(seed, ["W1", "b1"])
+        grads["b1"] = GRADIENTS_ONLY[kind](grads["b1"])
+        assert_step(ref_opt, comp_opt, ref, comp, grads, grads)
+
+
+def test_a_memmap_is_updated_on_disk(pair, tmp_path):
+    ref_opt, comp_opt = pair()
+    ref, comp = values(0, ["W1", "b1"]), values(0, ["W1", "b1"])
+    comp["W1"] = memmap(tmp_path)(comp["W1"])
+    for seed in 1, 2, 3:
+        grads = values(seed, ["W1", "b1"])
+        assert_step(ref_opt, comp_opt, ref, comp, grads, grads)
+    comp["W1"].flush()
+    naive.assert_bits(ref["W1"], np.fromfile(tmp_path / "memory").reshape(SHAPE))
+
+    on_disk = np.memmap(tmp_path / "memory", float, "r", shape=SHAPE)
+    grads = values(1, ["W1", "b1"])
+    assert_refused(comp_opt, comp | {"W1": on_disk}, grads, ValueError, "W1", "read-only")
+    # As a gradient it is only read, and a private copy may be written to.
+    comp["W1"] = np.memmap(tmp_path / "memory", float, "c", shape=SHAPE)
+    assert_step(ref_opt, comp_opt, ref, comp, {**grads, "b1": np.array(on_disk)}, {**grads, "b1": on_disk})
+    assert not np.array_equal(np.asarray(comp["W1"]), np.fromfile(tmp_path / "memory").reshape(SHAPE))
+
+
+def test_nan_as_key(pair):
+    """It is found if it is the same object, as Python's dicts find it; another one is another key."""
+    ref_opt, comp_opt = pair()
+    nan, other = float("nan"), float("nan")
+    ref, comp = ({nan: a} for a in (draw(np.random.default_rng(0), SHAPE) for _ in range(2)))
+    grads = {nan: draw(np.random.default_rng(1), SHAPE)}
+    for _ in range(3):
+        assert_step(ref_opt, comp_opt, ref, comp, grads, grads)
+    assert_refused(comp_opt, comp, {other: grads[nan]}, KeyError, "nan")
+    assert_step(ref_opt, comp_opt, ref, comp, grads, grads)
+
+
+def test_nothing_to_update_is_a_step(pair):
+    _, opt = pair()
+    for _ in range(2):
+        opt.update({}, {})
+    assert opt.iter == 2
+    opt = pair()[1]
+    opt.update([], [])
+    opt.on_nonfinite = "raise"
+    opt.update([], [])
+    assert opt.iter == 2
+
+
+def test_parameters_that_are_their_own_gradients(pair):
+    for overlapping in False, True:
+        ref_opt, comp_opt = pair()
+        ref, comp = (values(0, ["W1", "b1", "W2"]) for _ in range(2))
+        for params, opt in ((ref, ref_opt), (comp, comp_opt)):
+            for _ in range(3):
+                # With a reversed view each element is read after another one was written.
+                opt.update(params, {k: params["W1"][::-1].copy() for k in params} if overlapping else params)
+        for key, p in ref.items():
+            naive.assert_bits(p, comp[key], key)
+
+
+HYPERPARAMETERS = {
+    "SGD": {"lr": "not negative"},
+    "Momentum": {"lr": "not negative", "momentum": "up to 1"},
+    "Nesterov": {"lr": "not negative", "momentum": "up to 1"},
+    "AdaGrad": {"lr": "not negative"},
+    "RMSprop": {"lr": "not negative", "decay_rate": "below 1"},
+    "Adam": {"lr": "not negative", "beta1": "below 1", "beta2": "below 1"},
+}
+GOOD = {
+    "not negative": [0, 0.0, 1, 300, np.float32(0.1), np.int8(3), np.array(0.25), Fraction(1, 3), sys.float_info.max],
+    "up to 1": [0, 1, 1.0, np.float64(0.5), np.array(0.25)],
+    "below 1": [0, 0.0, np.float32(0.9), np.array(0.25), 1 - 2**-53],
+}
+BAD_NUMBERS = {
+    "not negative": [-1, -1e-300, np.float32(-1), np.array(-0.5), 10**400],
+    "up to 1": [-0.1, 1.5, 2],
+    "below 1": [-1, 1, 1.0, np.float32(1), 2],
+}
+NEVER = [np.nan, -np.nan, np.inf, -np.inf, np.float32(np.nan), np.array(np.nan), np.longdouble(np.inf)]
+NO_NUMBERS = ["0.1", None, 1j, [0.1], np.array([0.1]), np.array("0.1"), b"1", object, np.datetime64(1, "s")]
+EXPECTED = {"not negative": "from 0 on", "up to 1": "from 0 to 1", "below 1": "from 0 to less than 1"}
+
+
+@pytest.mark.parametrize(
+    ("cls", "name", "interval"), [(cls, *item) for cls, items in HYPERPARAMETERS.items() for item in items.items()]
+)
+def test_hyperparameters_are_checked_when_they_are_set(cls, name, interval):
+    make = getattr(fo, cls)
+    for value in GOOD[interval]:
+        opt = make(**{name: value})
+        assert getattr(opt, name) is value
+        for twin in copy.copy(opt), copy.deepcopy(opt), pickle.loads(pickle.dumps(opt)):
+            assert getattr(twin, name) == value
+            assert repr(twin) == repr(opt)
+    opt = make()
+    before = getattr(opt, name)
+    for error, wrong in (
+        *((ValueError, value) for value in BAD_NUMBERS[interval] + NEVER),
+        *((TypeError, value) for value in NO_NUMBERS),
+    ):
+        for action in (lambda value=wrong: make(**{name: value}), lambda value=wrong: setattr(opt, name, value)):
+            with pytest.raises(error, match=f"^{name} must be a finite number {EXPECTED[interval]}, not "):
+                action()
+        assert getattr(opt, name) is before
+    params = {"w": np.ones(3)}
+    opt.update(params, {"w": np.ones(3)})
+    assert opt.iter == 1
+
+
+def test_the_representation_has_the_order_of_the_constructor():
+    assert repr(fo.Adam()) == "Adam(lr=0.001, beta1=0.9, beta2=0.999, iter=0)"
+    opt = fo.RMSprop(0.5, on_nonfinite="skip")
+    opt.update({"x": 1.0}, {"x": np.nan})
+    assert repr(opt) == "RMSprop(lr=0.5, decay_rate=0.99, on_nonfinite='skip', iter=0, skipped=1)"
+
+
+@pytest.mark.parametrize("lr", ["0.1", None, 1j, [0.1]])
+def test_a_hyperparameter_of_ones_own_that_is_no_number(lr):
+    """Nobody checks it when it is set, so the update does."""
+    opt, params = Own(lr), {"w": np.ones(3)}
+    assert_refused(opt, params, {"w": np.ones(3)}, TypeError, "hyperparameters must be numbers")

@@ -2,6 +2,7 @@
 
 import ctypes
 import gc
+import itertools
 import os
 import subprocess
 import sys
@@ -16,9 +17,10 @@ from numpy.testing import assert_array_equal
 
 import fastoptim as fo
 from fastoptim import plan, spans
-from fastoptim.kernels import launch, rules
+from fastoptim.kernels import launch, ndarray, rules
 from fastoptim.kernels.fuse import fuse
 from fastoptim.kernels.jit import DISABLED
+from fastoptim.kernels.ndarray import SLOTS, START, VALUE, G, P
 
 
 @pytest.fixture
@@ -308,3 +310,48 @@ def test_a_forked_child_updates_serially():
 def test_a_kernel_is_made_once():
     assert fuse(rules.sgd, 0, np.float64) is fuse(rules.sgd, 0, np.float64)
     assert fuse(rules.sgd, 0, np.float64) is not fuse(rules.sgd, 0, np.float32)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_elements_past_two_to_the_31st(dtype):
+    """Counted through all rows, an element may have any number; here the rows before are only said to be there."""
+    far = 2**33 - 3
+    table = np.zeros((4, SLOTS), np.intp)
+    table[:, START] = [0, far, far + 5, far + 12]
+    scalars, p, g = np.array([0.5]), np.ones(12, dtype), np.arange(12, dtype=dtype)
+    table[:, VALUE] = scalars.ctypes.data
+    for k, offset in ((1, 0), (2, 5)):
+        table[k, P], table[k, G] = (a.ctypes.data + offset * a.itemsize for a in (p, g))
+    kernel = fuse(rules.sgd, 0, dtype).address
+    call = kernel if DISABLED else ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 3)(kernel)
+    for start, stop in ((far + 1, far + 4), (far + 4, far + 11)):
+        call(table.ctypes.data, start, stop)
+    ref = np.ones(12, dtype)
+    ref[1:11] -= dtype(0.5) * g[1:11]
+    assert_array_equal(p, ref)
+
+
+@pytest.mark.parametrize("total", [2**31, 2**33 + 1, 2**40 + 65])
+@pytest.mark.parametrize("parts", [2, 7])
+def test_parts_of_more_than_two_to_the_31st(total, parts, monkeypatch):
+    seen = []
+    monkeypatch.setattr(launch, "call", lambda _kernel, _rows, start, stop: seen.append((start, stop)))
+    monkeypatch.setattr(launch, "_finish", lambda *_: None)
+    monkeypatch.setattr(launch, "prange", range)
+    getattr(launch._run_parallel, "py_func", launch._run_parallel)(0, 0, total, parts)
+    assert (seen[0][0], seen[-1][1], len(seen)) == (0, total, parts)
+    assert all(a[1] == b[0] and a[0] < a[1] for a, b in itertools.pairwise(seen))
+
+
+def test_a_renewal_that_fails_reads_the_arrays_once(monkeypatch):
+    """A second look is worth its while only if something was copied."""
+    params, grads, opt = arrays(2), arrays(2), fo.SGD()
+    refreshes = []
+    refresh = ndarray.refresh
+    monkeypatch.setattr(ndarray, "refresh", lambda *args: (refreshes.append(1), refresh(*args))[1])
+    opt.update(params, grads)
+    renew = opt._plan.renew
+    for other, times in ((grads, 1), ({**grads, 1: np.repeat(grads[1], 2)[::2]}, 2), ({**grads, 1: grads[1][:6]}, 1)):
+        refreshes.clear()
+        renew(params, other)
+        assert len(refreshes) == times

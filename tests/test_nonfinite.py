@@ -156,7 +156,7 @@ def test_all_bad_keys_are_named():
     opt.update(params, grads)
     for key in "W1", "W2":
         grads[key][0, 0] = np.nan
-    with pytest.raises(FloatingPointError, match="gradients of 'W1', 'W2'$"):
+    with pytest.raises(FloatingPointError, match=r"gradients of 'W1', 'W2'$"):
         opt.update(params, grads)
 
 
@@ -252,3 +252,12 @@ def test_the_search_is_vectorized(dtype, tmp_path):
     assembly = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=120).stdout
     packed = ("subps", "fsub.4s", "fsub v") if dtype == "float32" else ("subpd", "fsub.2d", "fsub v")
     assert any(name in assembly.replace("\t", " ") for name in packed)
+
+
+@pytest.mark.parametrize("choice", ["raise", "skip"])
+def test_what_does_not_fit_the_state_is_not_skipped(choice):
+    opt = fo.Momentum(on_nonfinite=choice)
+    opt.update({"w": np.ones(3)}, {"w": np.ones(3)})
+    with pytest.raises(ValueError, match=r"'w' has shape \(4,\), expected \(3,\)"):
+        opt.update({"w": np.ones(4)}, {"w": np.full(4, np.nan)})
+    assert opt.skipped == 0

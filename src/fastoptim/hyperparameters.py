@@ -45,8 +45,8 @@ class Hyperparameter:
 
     def __set__(self, optimizer: Any, value: float) -> None:
         number: Any = value
-        if isinstance(number, np.ndarray) and number.ndim == 0:
-            number = number[()]
+        if isinstance(number, np.ndarray | np.generic) and number.ndim == 0:
+            number = number.item()
         is_real = isinstance(number, Real)
         if not is_real:
             raise TypeError(f"{self._expected}, not {value!r} of type {type(value).__name__}")

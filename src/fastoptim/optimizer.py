@@ -54,6 +54,13 @@ class Optimizer:
     element in `rule`; hyperparameters are plain attributes. The formula is compiled at the first update and cached on
     disk; it runs in place and in parallel, in float32 and float64.
 
+    Parameters
+    ----------
+    on_nonfinite : {"ignore", "raise", "skip"}
+        What to do about gradients that are NaN or infinite: let them pass, as the notes do; raise `FloatingPointError`;
+        or leave out the step, and count it in `skipped`. They are looked for by one read, before anything is written.
+        An attribute that may be changed between updates, also where a subclass does not pass it on.
+
     Attributes
     ----------
     slots : tuple of str
@@ -62,6 +69,8 @@ class Optimizer:
         these attributes to None starts all state anew; to set it to a dict of arrays copies them.
     iter : int
         Number of updates so far.
+    skipped : int
+        Number of updates that were left out because of ``on_nonfinite="skip"``.
 
     Notes
     -----
@@ -171,8 +180,12 @@ class Optimizer:
             each other or cannot be compiled.
         ValueError
             If a shape differs, or a parameter is read-only.
+        FloatingPointError
+            If a gradient is NaN or infinite, and `on_nonfinite` is ``"raise"``.
+        RuntimeError
+            If this is called from within an update of the same optimizer, or in a child that was forked during one.
 
-            Whatever is raised, parameters, state and `iter` are as they were.
+            Whatever is raised, also by `scalars`, parameters, state and `iter` are as they were.
 
         Notes
         -----
@@ -180,6 +193,13 @@ class Optimizer:
         this package float64 results equal NumPy's bit for bit, and so do float32 results, except that Adam's step size
         is rounded to float32. Powers, exponentials and the like may differ in the last place. Numbers near or below
         the smallest normal one are flushed to zero.
+
+        An interruption, such as `KeyboardInterrupt`, leaves everything as it was before the step or as it is after it;
+        `iter` tells which. Only a second one, within the microseconds in which the first is dealt with, can leave a
+        step half done that takes several kernels or copies: of arrays of several dtypes, or that overlap or have gaps.
+
+        Threads that share an optimizer update it one after the other. Arrays that two optimizers, or an update and
+        other code, write to at the same time are the caller's to protect.
 
         All arrays of one dtype are updated in one pass, and nothing is copied if they lie in memory without gaps and
         their gradients lie as they do. See `flatten` for the fastest way.

@@ -238,8 +238,6 @@ class Plan:
         state: State | None,
         checks_gradients: bool,
     ) -> None:
-        if checks_gradients:
-            check_finite(entries)
         if state is None:
             layout = Layout.of((entry.key, entry.p) for entry in entries)
             state = {name: FlatDict.zeros(layout) for name in slots}
@@ -248,6 +246,9 @@ class Plan:
         self.state = state
         # The kernels read the scalars of a step from here.
         self._scalars = np.zeros(n_scalars(rule, slots))
+        if checks_gradients:
+            # Last: what does not fit is an error, also where such gradients are only skipped.
+            check_finite(entries)
         self.set_scalars = partial(struct.Struct(f"{self._scalars.size}d").pack_into, self._scalars.data, 0)
         self.renew: Renew = _never
         self._tasks = self._schedule(entries, params, grads)
