@@ -97,9 +97,8 @@ def quick(request):
 
 
 @pytest.fixture(scope="session")
-def pacing(quick, request):
-    seconds = request.config.getoption("seconds")
-    return Pacing(seconds or (0.25 if quick else 0.6))
+def pacing(request):
+    return Pacing(request.config.getoption("seconds") or 0.25)
 
 
 @pytest.fixture(scope="session")
