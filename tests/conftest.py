@@ -1,3 +1,5 @@
+import signal
+
 import pytest
 from numba.core.ccallback import CFunc
 from numba.core.dispatcher import Dispatcher
@@ -31,3 +33,13 @@ def compiled(monkeypatch):
     watch(Dispatcher)
     watch(CFunc)
     return seen
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interruptible():
+    """Whoever runs the tests in the background of a shell has them ignore Ctrl-C, and their processes with them."""
+    before = signal.getsignal(signal.SIGINT)
+    if before == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
