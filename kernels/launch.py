@@ -149,16 +149,16 @@ def _openmp_libraries() -> list[ctypes.CDLL]:
 
 
 @inner
-def _finish(rows, total):
+def _finish(rows):
     # Whether a step has been taken is written here, where no signal comes between the kernel and this word.
-    if total:
+    if rows:
         store(np.intp, (rows + 8 * DONE,), 0, 1)
 
 
 @jit
 def _run(kernel, rows, total):
     call(kernel, rows, 0, total)
-    _finish(rows, total)
+    _finish(rows)
 
 
 @parallel_jit
@@ -169,7 +169,7 @@ def _run_parallel(kernel, rows, total, parts):
         stop = min(total, blocks * (k + 1) // parts * _ALIGNMENT)
         if start < stop:
             call(kernel, rows, start, stop)
-    _finish(rows, total)
+    _finish(rows)
 
 
 def _middle(times: list[float]) -> float:

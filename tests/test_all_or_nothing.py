@@ -14,7 +14,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 import fastoptim as fo
-from fastoptim import interpret, parameters, spans
+from fastoptim import interpret, parameters, plan, spans
 
 
 class Count(fo.Optimizer):
@@ -178,6 +178,7 @@ INTERRUPTIONS = """
 """
 
 
+@pytest.mark.compiled
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no timers that interrupt")
 def test_interruptions_at_random_moments():
     """After each, everything is as before a step or as after it, and `iter` says which."""
@@ -383,3 +384,47 @@ def test_a_rule_that_fails_on_aliased_arrays_is_run_once():
         Rule().update(params, params)
     assert Rule.ran == 1
     assert_array_equal(params["w"], 0)
+
+
+def test_a_step_counts_though_its_last_dtype_has_no_elements(monkeypatch):
+    params = {"a": np.zeros(5, np.float32), "b": np.zeros(0)}
+    grads = {"a": np.ones(5, np.float32), "b": np.zeros(0)}
+    opt = fo.SGD(lr=1.0)
+    run = plan.Plan.__init__
+
+    def interrupted_at_its_end(self, *args):
+        run(self, *args)
+        tasks = self.run
+
+        def run_and_interrupt():
+            tasks()
+            raise KeyboardInterrupt
+
+        self.run = run_and_interrupt
+
+    monkeypatch.setattr(plan.Plan, "__init__", interrupted_at_its_end)
+    with pytest.raises(KeyboardInterrupt):
+        opt.update(params, grads)
+    assert opt.iter == 1
+    assert_array_equal(params["a"], -1)
+
+
+def test_nobody_waits_for_ever_for_one_that_updates_without_a_pause():
+    opt, params, grads = fo.Momentum(), {"w": np.ones(100)}, {"w": np.ones(100)}
+    opt.update(params, grads)
+    stop = threading.Event()
+
+    def work():
+        while not stop.is_set():
+            opt.update(params, grads)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        start = time.monotonic()
+        for _ in range(10):
+            opt.state_dict()
+        assert time.monotonic() - start < 5
+    finally:
+        stop.set()
+        thread.join()

@@ -754,7 +754,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path):
 def test_a_folder_that_is_missing_or_a_file(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     for path in tmp_path / "missing" / "checkpoint", tmp_path / "file" / "checkpoint", tmp_path:
-        with pytest.raises(OSError, match=r"directory|denied"):
+        with pytest.raises(OSError, match=r"directory|denied|regular file"):
             fo.Adam().save(path)
     assert_only(tmp_path / "file", b"")
 
@@ -820,3 +820,22 @@ def test_killed_while_it_saves():
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("5 kills")
+
+
+def test_an_attribute_that_a_user_added_comes_back(tmp_path):
+    opt = fo.Adam()
+    opt.epoch = 3
+    opt.save(tmp_path / "checkpoint")
+    assert fo.load(tmp_path / "checkpoint").epoch == 3
+    record = opt.state_dict()
+    record["hyperparameters"]["update"] = 1
+    with pytest.raises(ValueError, match="update"):
+        fo.Adam().load_state_dict(record)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_what_is_no_file_is_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="not a regular file"):
+        fo.SGD().save(tmp_path / "pipe")
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe"]

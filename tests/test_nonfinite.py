@@ -16,6 +16,9 @@ import naive
 from fastoptim.kernels import launch
 from naive import assert_step, draw
 
+# A kernel that runs as Python warns as NumPy does.
+pytestmark = pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+
 SHAPE = (7, 5)
 BAD_NUMBERS = [np.nan, -np.nan, np.inf, -np.inf]
 
@@ -261,3 +264,8 @@ def test_what_does_not_fit_the_state_is_not_skipped(choice):
     with pytest.raises(ValueError, match=r"'w' has shape \(4,\), expected \(3,\)"):
         opt.update({"w": np.ones(4)}, {"w": np.full(4, np.nan)})
     assert opt.skipped == 0
+
+
+def test_it_is_no_attribute_of_a_class():
+    with pytest.raises(TypeError, match="pass it to __init__"):
+        type("Careful", (fo.SGD,), {"on_nonfinite": "skip"})

@@ -156,3 +156,10 @@ def test_a_network_pickles_without_its_workspace():
     assert len(pickle.dumps(net)) == size
     other = pickle.loads(pickle.dumps(net))
     assert_array_equal(other.predict(np.ones((2, 4))), net.predict(np.ones((2, 4))))
+
+
+def test_keys_may_be_exchanged():
+    flat = fo.flatten({"a": np.zeros(2), "b": np.ones(2)})
+    flat.update({"a": flat["b"], "b": flat["a"]})
+    assert_array_equal(flat["a"], 1)
+    assert_array_equal(flat["b"], 0)

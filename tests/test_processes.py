@@ -419,3 +419,21 @@ def test_an_import_changes_nothing(tmp_path):
     print(json.dumps(changed))
     """
     assert json.loads(script.run(source, tmp_path)) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_product_that_was_interrupted_keeps_no_fork_waiting(tmp_path):
+    source = """
+    import os, threading
+    from fastoptim.blas import products
+    products.__enter__()  # An interruption came before the block.
+    def fork():
+        pid = os.fork()
+        if pid == 0:
+            os._exit(7)
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+    thread = threading.Thread(target=fork)
+    thread.start()
+    thread.join()
+    """
+    assert script.run(source, tmp_path) == "7"

@@ -1,5 +1,6 @@
 """Writing files so that a reader finds either the old one or the new one, whole."""
 
+import errno
 import os
 import secrets
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     link stays a link, to the new file, and the new file has the permissions of the old one.
     """
     path = path.resolve()
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
     # The temporary file stands beside its destination, because a rename is atomic only within one file system.
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:

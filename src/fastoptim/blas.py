@@ -1,10 +1,14 @@
 """Products by BLAS, and forks that must not come between."""
 
 import os
+import sys
 import threading
 import time
+from contextlib import suppress
 
 __all__ = ["products"]
+
+_PLACES = "fastoptim.network", __name__
 
 
 class _Products:
@@ -24,18 +28,29 @@ class _Products:
         self._threads.append(threading.get_ident())
         while self._is_closed:
             # Whoever forks looks at the list after closing the gate, so one of the two sees the other.
-            self._threads.remove(threading.get_ident())
+            # All of its entries: one that an interruption left here would keep the fork waiting for this very thread.
+            while threading.get_ident() in self._threads:
+                self._threads.remove(threading.get_ident())
             with self._gate:
                 self._threads.append(threading.get_ident())
 
     def __exit__(self, *_: object) -> None:
-        self._threads.remove(threading.get_ident())
+        with suppress(ValueError):
+            self._threads.remove(threading.get_ident())
 
     def _wait(self) -> None:
         self._gate.acquire()
         self._is_closed = True
-        while any(thread != threading.get_ident() for thread in self._threads):
+        while any(map(self._is_inside, self._threads.copy())):
             time.sleep(1e-4)
+
+    @staticmethod
+    def _is_inside(thread: int) -> bool:
+        # An interruption can come between entering and the block, and then nobody leaves: only what runs counts.
+        frame = sys._current_frames().get(thread) if thread != threading.get_ident() else None
+        while frame is not None and frame.f_globals.get("__name__") not in _PLACES:
+            frame = frame.f_back
+        return frame is not None
 
     def _go_on(self) -> None:
         self._is_closed = False

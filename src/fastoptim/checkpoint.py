@@ -100,7 +100,7 @@ def restore_optimizer(optimizer: Optimizer, record: Record, params: Any) -> None
     steps, hyperparameters, saved = record["iter"], record["hyperparameters"], record["params"]
     if type(steps) is not int or steps < 0:
         raise ValueError(f"`iter` of a checkpoint is the number of updates, not {steps!r}")
-    _check_hyperparameters(hyperparameters, _hyperparameters(optimizer))
+    _check_hyperparameters(hyperparameters, _hyperparameters(optimizer), type(optimizer))
     state = _state(record["state"], optimizer.slots, optimizer._state)
     if saved is None and params is not None:
         raise ValueError("the checkpoint was saved without parameters: load it without params")
@@ -198,14 +198,17 @@ def _check_class(record: Record, obj: object, *items: str) -> None:
         raise ValueError(f"the checkpoint has the items {[*record]}, expected {['format', 'class', *items]}")
 
 
-def _check_hyperparameters(saved: Any, own: dict[str, Any]) -> None:
-    if not isinstance(saved, Mapping) or saved.keys() != own.keys():
+def _check_hyperparameters(saved: Any, own: dict[str, Any], cls: type) -> None:
+    if not isinstance(saved, Mapping) or not own.keys() <= saved.keys():
         raise ValueError(f"the checkpoint has the hyperparameters {saved}, expected {', '.join(own) or 'none'}")
     for name, value in saved.items():
+        here = own.get(name)
+        # What a user added to an object may be added again, but nothing that its class defines.
+        is_known = name in own or not (name.startswith("_") or hasattr(cls, name))
         # None may stand for anything, but text is never a number.
-        other = None in (value, own[name])
-        if not isinstance(value, _PLAIN) or (not other and isinstance(value, str) != isinstance(own[name], str)):
-            raise ValueError(f"the checkpoint has the hyperparameter {name}={value!r}, here it is {own[name]!r}")
+        fits = None in (value, here) or isinstance(value, str) == isinstance(here, str)
+        if not (is_known and fits and isinstance(value, _PLAIN)):
+            raise ValueError(f"the checkpoint has the hyperparameter {name}={value!r}, here it is {here!r}")
 
 
 def _state(saved: Any, slots: tuple[str, ...], own: State | None) -> State | None:

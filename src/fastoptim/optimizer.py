@@ -134,6 +134,10 @@ class Optimizer:
         taken = [name for name in slots if hasattr(Optimizer, name)]
         if taken:
             raise TypeError(f"{cls.__name__}.slots cannot have the name {taken[0]!r}, which every optimizer has")
+        if isinstance(vars(cls).get("on_nonfinite"), str):
+            raise TypeError(
+                f"{cls.__name__} cannot have on_nonfinite as an attribute of the class: pass it to __init__"
+            )
         for name in cls.slots:
             setattr(cls, name, _Slot(name))
 
@@ -208,7 +212,7 @@ class Optimizer:
         try:
             del turn[0]
         except IndexError:
-            wait(self)
+            turn = wait(self)
         try:
             plan = self._plan
             # What is held must live until the plan has run: a mapping may hand out arrays that nobody else holds.

@@ -113,6 +113,10 @@ class FlatDict(dict[Any, Any]):
             if not np.can_cast(array.dtype, self[key].dtype, "same_kind"):
                 raise TypeError(f"{key!r} is of dtype {self[key].dtype}, which does not take values of {array.dtype}")
         for key, array in arrays.items():
+            # Views of this very buffer are to be read before any of it is written to, as where two keys are exchanged.
+            if array is not self[key] and any(np.may_share_memory(array, own) for own in self.buffers.values()):
+                arrays[key] = array.copy()
+        for key, array in arrays.items():
             if array is not self[key]:
                 self[key][...] = array
 

@@ -29,6 +29,18 @@ _LOOKS = 20
 
 _PROCESS = os.getpid()
 
+_joining = threading.RLock()
+
+
+def _renew() -> None:
+    # The thread that has it may not be there in a forked child.
+    global _joining
+    _joining = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew)
+
 _takers: set[CodeType] = set()
 
 
@@ -48,7 +60,7 @@ def alone(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P],
         try:
             del turn[0]
         except IndexError:
-            wait(self)
+            turn = wait(self)
         try:
             return method(self, *args, **kwargs)
         finally:
@@ -57,8 +69,8 @@ def alone(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P],
     return in_turn
 
 
-def wait(optimizer: Any) -> None:
-    """Wait for the turn of an optimizer, and take it.
+def wait(optimizer: Any) -> list[None]:
+    """Wait for the turn of an optimizer, take it, and return it, to be put back.
 
     Raises
     ------
@@ -66,6 +78,8 @@ def wait(optimizer: Any) -> None:
         If this very thread has it, or nobody: a child that was forked while another thread had it.
     """
     looks = 0
+    before: list[None] | None = None
+    turn: list[None] = []
     while looks < _LOOKS:
         inside = _threads_inside(optimizer)
         if threading.get_ident() in inside:
@@ -73,19 +87,25 @@ def wait(optimizer: Any) -> None:
                 f"this {type(optimizer).__name__} is inside an update, and cannot be updated or be given another "
                 "state by its own scalars() or by a signal handler"
             )
+        if before is None:
+            # Whoever comes from now on waits for this thread; else one that updates without a pause would go first
+            # for ever.
+            with _joining:
+                before, optimizer._turn = optimizer._turn, turn
         looks = 0 if inside else looks + 1
-        time.sleep(_PAUSE)
         try:
-            del optimizer._turn[0]
+            del before[0]
         except IndexError:
+            time.sleep(_PAUSE)
             continue
-        return
+        return turn
     if os.getpid() != _PROCESS:
         raise RuntimeError(
             f"this process was forked while a thread was inside an update of this {type(optimizer).__name__}, which "
             "may be half done here; make a new optimizer"
         )
     # Somebody was interrupted between taking the turn and beginning to work.
+    return turn
 
 
 def _threads_inside(optimizer: Any) -> set[int]:
