@@ -1,6 +1,8 @@
 """An update happens in full or not at all, whatever comes between: errors, no memory, interruptions, other threads."""
 
+import copy
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -188,6 +190,7 @@ INTERRUPTIONS = """
 """
 
 
+@pytest.mark.compiled  # A kernel that runs as Python can be interrupted itself.
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no timers that interrupt")
 def test_interruptions_at_random_moments():
     """After each, everything is as before a step or as after it, and `iter` says which."""
@@ -346,6 +349,19 @@ def test_another_optimizer_may_be_updated_within_an_update():
     outer.scalars = scalars
     outer.update({"b": np.zeros(3)}, {"b": np.ones(3)})
     assert_steps(inner, params, 1)
+
+
+@pytest.mark.parametrize("twin_of", [copy.copy, copy.deepcopy, lambda opt: pickle.loads(pickle.dumps(opt))])
+def test_a_copy_made_within_an_update_has_a_turn_of_its_own(twin_of):
+    opt, params, grads = fo.SGD(lr=1.0), {"a": np.zeros(3)}, {"a": np.ones(3)}
+    turn = opt._turn.pop()  # As during an update.
+    twin = twin_of(opt)
+    opt._turn.append(turn)
+    assert len(twin._turn) == 1
+    assert twin._turn is not opt._turn
+    for each in (opt, twin):
+        each.update(params, grads)
+    assert_array_equal(params["a"], -2)
 
 
 def test_a_turn_that_nobody_has_is_taken():
