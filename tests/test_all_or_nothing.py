@@ -1,6 +1,8 @@
 """An update happens in full or not at all, whatever comes between: errors, no memory, interruptions, other threads."""
 
+import copy
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -15,6 +17,7 @@ from numpy.testing import assert_array_equal
 
 import fastoptim as fo
 from fastoptim import interpret, parameters, plan, spans
+from fastoptim.kernels import launch
 
 
 class Count(fo.Optimizer):
@@ -36,6 +39,12 @@ def strided(dtype=np.float64):
     return np.zeros((6, 4), dtype)[:, ::2]
 
 
+def interleaved():
+    """Arrays of which each lies between the elements of the other: as far as bounds tell, they overlap."""
+    both = np.zeros(10)
+    return {"a": both[::2], "b": both[1::2]}
+
+
 # One case for each way in which an update runs: what the parameters are, and of which dtype the gradients.
 WAYS = {
     "flat": (lambda: fo.flatten({"a": np.zeros(5), "b": np.zeros(3)}), None),
@@ -43,6 +52,7 @@ WAYS = {
     "two kernels": (lambda: {"a": np.zeros(5), "b": np.zeros(5, np.float32)}, None),
     "copies": (lambda: {"a": strided(), "b": np.zeros(3), "c": strided(np.float32)}, None),
     "interpreted": (lambda: {"a": np.zeros(5, np.float16), "b": 0.0, "c": np.zeros(3)}, None),
+    "one after the other": (interleaved, None),
     "mixed": (lambda: {"a": np.zeros(5), "b": np.zeros(5, np.float32), "c": strided()}, {"a": np.float32}),
 }
 
@@ -63,12 +73,14 @@ def assert_steps(opt, params, steps):
     assert len(opt._turn) == 1
 
 
+@pytest.mark.parametrize("on_nonfinite", ["ignore", "raise"])
 @pytest.mark.parametrize("steps", [0, 2], ids=["first update", "later update"])
 @pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt, MemoryError])
 @pytest.mark.parametrize("way", WAYS)
-def test_an_error_in_scalars(way, error, steps):
+def test_an_error_in_scalars(way, error, steps, on_nonfinite):
     make, dtypes = WAYS[way]
     params, opt = make(), Count()
+    opt.on_nonfinite = on_nonfinite
     grads = ones(params, dtypes)
     for _ in range(steps):
         opt.update(params, grads)
@@ -178,7 +190,7 @@ INTERRUPTIONS = """
 """
 
 
-@pytest.mark.compiled
+@pytest.mark.compiled  # A kernel that runs as Python can be interrupted itself.
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no timers that interrupt")
 def test_interruptions_at_random_moments():
     """After each, everything is as before a step or as after it, and `iter` says which."""
@@ -200,8 +212,6 @@ def test_an_interruption_beside_the_writing(way, steps, where, monkeypatch):
     grads = ones(params, dtypes)
     for _ in range(steps):
         opt.update(params, grads)
-    from fastoptim.kernels import launch
-
     run, left = launch._run, [KeyboardInterrupt()]
 
     def interrupted(*args):
@@ -215,10 +225,38 @@ def test_an_interruption_beside_the_writing(way, steps, where, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         opt.update(params, grads)
     # Where several kernels or copies make a step, those that are left are run.
-    is_finished = where == "after" or way not in {"flat", "separate"}
+    is_finished = {
+        "flat": where == "after",
+        "separate": where == "after",
+        "one after the other": False,  # It is put back.
+    }.get(way, True)
     assert_steps(opt, params, steps + is_finished)
     opt.update(params, grads)
     assert_steps(opt, params, steps + is_finished + 1)
+
+
+@pytest.mark.parametrize("where", ["before", "after"])
+def test_an_interruption_beside_a_parallel_kernel(where, monkeypatch):
+    monkeypatch.setattr(launch, "_PARALLEL_FROM", 0)
+    monkeypatch.setattr(launch, "_has_safe_threads", lambda: True)
+    params, opt, grads = {"a": np.zeros(200)}, Count(), {"a": np.ones(200)}
+    with fo.num_threads(2):
+        opt.update(params, grads)
+        run, left = launch._run_parallel, [KeyboardInterrupt()]
+
+        def interrupted(*args):
+            if where == "after":
+                run(*args)
+            fail(left)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(launch, "_run_parallel", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                opt.update(params, grads)
+        steps = 1 + (where == "after")
+        assert_steps(opt, params, steps)
+        opt.update(params, grads)
+        assert_steps(opt, params, steps + 1)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -311,6 +349,19 @@ def test_another_optimizer_may_be_updated_within_an_update():
     outer.scalars = scalars
     outer.update({"b": np.zeros(3)}, {"b": np.ones(3)})
     assert_steps(inner, params, 1)
+
+
+@pytest.mark.parametrize("twin_of", [copy.copy, copy.deepcopy, lambda opt: pickle.loads(pickle.dumps(opt))])
+def test_a_copy_made_within_an_update_has_a_turn_of_its_own(twin_of):
+    opt, params, grads = fo.SGD(lr=1.0), {"a": np.zeros(3)}, {"a": np.ones(3)}
+    turn = opt._turn.pop()  # As during an update.
+    twin = twin_of(opt)
+    opt._turn.append(turn)
+    assert len(twin._turn) == 1
+    assert twin._turn is not opt._turn
+    for each in (opt, twin):
+        each.update(params, grads)
+    assert_array_equal(params["a"], -2)
 
 
 def test_a_turn_that_nobody_has_is_taken():

@@ -239,6 +239,9 @@ def test_large_gradients_are_read_once_and_in_parallel(parts, monkeypatch):
     with fo.num_threads(parts), pytest.raises(FloatingPointError):
         opt.update(params, grads)
     assert seen == [(size, parts)]
+    (work,) = opt._plan._tasks
+    grads["w"][-1] = 1
+    assert not work.finds_nonfinite()
 
 
 @pytest.mark.compiled
