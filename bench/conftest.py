@@ -98,7 +98,7 @@ def quick(request):
 
 @pytest.fixture(scope="session")
 def pacing(request):
-    return Pacing(request.config.getoption("seconds") or 0.25)
+    return Pacing(request.config.getoption("seconds") or 0.15)
 
 
 @pytest.fixture(scope="session")

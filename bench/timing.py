@@ -43,7 +43,7 @@ class Contestant:
 class Pacing:
     """How long to measure, in seconds for each contestant, but at least a number of rounds."""
 
-    seconds: float = 0.25
+    seconds: float = 0.15
     block: float = 0.02
     lead: float = 0.005
     pause: float = 0.005
