@@ -66,7 +66,7 @@ def _seconds(results: Results, group: str, case: str, library: str, package: str
 
 @dataclass(frozen=True)
 class Bound:
-    """The least time that the machine allows, and what takes it."""
+    """The least time that the machine allows, and what takes it: the best that was seen, not the median."""
 
     seconds: float
     why: str
@@ -75,21 +75,27 @@ class Bound:
 def _memory(results: Results, case: str, group: str = "update") -> Bound | None:
     ceiling = results.get(group, case).get(CEILING)
     what = "memory alone takes" if group == "update" else "the products alone, by the same BLAS, take"
-    return ceiling and Bound(ceiling.median, f"{what} {duration(ceiling.median)}")
+    return ceiling and Bound(ceiling.fastest, f"{what} {duration(ceiling.fastest)}")
 
 
 def _arithmetic(results: Results, case: Update) -> Bound | None:
-    """What the arithmetic takes, from two cases that lie in the caches of one core.
+    """What the arithmetic takes: no longer than the quickest case that lies in the caches of one core, less its start.
 
     For rules with a root and a division that is the time of the processor's divider, which no vector width shortens.
     """
-    few, some = (results.get("update", replace(case, size=size, layout="flat").id).get(OURS) for size in (10, 10_000))
-    if few is None or some is None:
+
+    def fastest(size: int, threads: int | None) -> float | None:
+        measured = results.get("update", replace(case, size=size, layout="flat", threads=threads).id).get(OURS)
+        return measured and measured.fastest
+
+    start = fastest(10, None)
+    # Ten thousand elements are too few for a second thread.
+    some = {size: fastest(size, threads) for size, threads in ((10_000, None), (NOTES, 1), (1_000_000, 1))}
+    if start is None or not any(some.values()):
         return None
-    each = (some.median - few.median) / (10_000 - 10)
+    each = min((seconds - start) / (size - 10) for size, seconds in some.items() if seconds)
     threads = case.threads or results.machine["threads"]
-    why = f"its arithmetic takes {each * 1e9:.2f} ns an element on one core (10,000 of them, less 10)"
-    return Bound(few.median + each * case.size / threads, why)
+    return Bound(start + each * case.size / threads, f"its arithmetic takes {each * 1e9:.2f} ns an element on one core")
 
 
 def _bound(results: Results, case: Update) -> Bound | None:
