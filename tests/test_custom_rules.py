@@ -1,18 +1,13 @@
 """A rule of the user's own runs like a built-in one, wherever its text stands, and never as it was before an edit."""
 
 import importlib.util
-import sys
 import textwrap
-from collections import namedtuple
-from types import ModuleType
 
-import numba
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
 import fastoptim as fo
-from fastoptim.kernels.fingerprint import fingerprint
 
 SIGN_MOMENTUM = """
     import numpy as np
@@ -330,99 +325,6 @@ def test_arguments_in_another_order_than_the_slots():
 
     with pytest.raises(TypeError, match=r"expected \(p, g, m\) and then the scalars"):
         Rule().update({"w": np.ones(3)}, {"w": np.ones(3)})
-
-
-RULE = """
-    import math
-    import constants_of_mine
-
-    SCALE = 2.0
-
-    def helper(x):
-        return x + 1
-
-    def rule(p, g):
-        return p - SCALE * helper(g) * constants_of_mine.RATE * math.sqrt(3)
-"""
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "same"),
-    [
-        ("SCALE = 2.0", "SCALE = 3.0", False),
-        ("x + 1", "x + 2", False),
-        ("x + 1", "x - 1", False),
-        ("p - SCALE", "p + SCALE", False),
-        ("sqrt", "cbrt", False),
-        ("(p, g)", "(g, p)", False),
-        ("RATE = 1", "RATE = 2", False),
-        ("SCALE = 2.0", "UNUSED = 1\nSCALE = 2.0", True),
-        ("def rule", "# A comment.\n\ndef rule", True),
-    ],
-)
-def test_the_fingerprint_changes_with_all_that_matters(old, new, same, monkeypatch):
-    def of(edit):
-        module = ModuleType("constants_of_mine")
-        exec(edit("RATE = 1"), vars(module))
-        monkeypatch.setitem(sys.modules, module.__name__, module)
-        return fingerprint(from_cell(edit(textwrap.dedent(RULE)))["rule"])
-
-    before, after = of(str), of(lambda text: text.replace(old, new))
-    assert before == of(str)
-    assert (before == after) is same
-
-
-@pytest.mark.compiled
-def test_the_fingerprint_tells_apart_what_looks_alike(monkeypatch):
-    def of(text, **names):
-        names.update(np=np, njit=numba.njit, vectorize=numba.vectorize)
-        exec(textwrap.dedent(text), names)
-        return fingerprint(names["rule"])
-
-    Pair = namedtuple("Pair", "a b")
-    Riap = namedtuple("Pair", "b a")
-    rule = "def rule(p, g): return p - C[0] * g"
-    assert of(rule, C=Pair(1, 2)) != of(rule, C=Riap(1, 2))
-    assert of(rule, C=((1, 2), 5)) != of(rule, C=(1, 2, 5))
-    two = "def h0(x): return x\ndef h1(x): return -x\nh2 = {}\ndef rule(p, g): return h0(p) + h1(g) + h2(g)"
-    assert of(two.format("h0")) != of(two.format("h1"))
-    fast = "@njit(fastmath={})\ndef h(x): return x + 1\ndef rule(p, g): return p - h(g)"
-    assert of(fast.format(True)) != of(fast.format(False))
-
-    # The name of a module of the standard library does not make it one.
-    module = ModuleType("code")
-    module.__file__ = "/somewhere/code.py"
-    of_module = []
-    for module.C in (1, 2):
-        monkeypatch.setitem(sys.modules, "code", module)
-        of_module.append(of("import code\ndef rule(p, g): return p - code.C * g"))
-    assert of_module[0] != of_module[1]
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "@vectorize\ndef h(x): return x + 1\ndef rule(p, g): return h(p)",
-        "class E: C = 2.0\ndef rule(p, g): return p - E.C * g",
-        "table = {1: 2}\ndef rule(p, g): return p - table[1] * g",
-    ],
-)
-def test_what_cannot_be_told_apart_is_not_kept(text):
-    names = {"vectorize": numba.vectorize}
-    exec(text, names)
-    assert fingerprint(names["rule"]) is None
-
-
-def test_modules_that_refer_to_one_another():
-    a, b = ModuleType("a_of_mine"), ModuleType("b_of_mine")
-    for module in (a, b):
-        module.__file__ = f"/somewhere/{module.__name__}.py"
-    a.b, b.a, b.C = b, a, 3.0
-    names = {"a": a}
-    exec("def rule(p, g): return p - a.b.a.b.C * g", names)
-    before = fingerprint(names["rule"])
-    b.C = 4.0
-    assert before != fingerprint(names["rule"])
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -1,0 +1,169 @@
+"""The optimizers, values and layouts that random stories of updates are made of, and what each update deserves."""
+
+import numba
+import numpy as np
+from hypothesis import strategies as st
+
+import fastoptim as fo
+import naive
+from naive import keys
+
+LARGE = 300 if numba.config.DISABLE_JIT else 3_001
+
+
+class Adam(naive.Adam):
+    """With the one difference that is documented: a step size that is as weak as the other scalars."""
+
+    def step_size(self):
+        return float(super().step_size())
+
+
+def is_storable(opt):
+    """Whether the state means the same on every machine."""
+    arrays = [item for slot in opt.slots for item in (getattr(opt, slot) or {}).items()]
+    return all(
+        a.dtype in (np.float16, np.float32, np.float64) and isinstance(key, str | int | float | tuple | None)
+        for key, a in arrays
+    )
+
+
+class NaiveEnvelope(naive.Optimizer):
+    slots = ("m", "n")
+
+    def __init__(self, lr=0.1, beta=0.9):
+        self.lr, self.beta, self.m, self.n = lr, beta, None, None
+
+    def step(self, p, g, m, n):
+        new_m = self.beta * m + (1 - self.beta) * g
+        new_n = np.maximum(n, abs(new_m))
+        new_p = p - self.lr * new_m / (1 + new_n)
+        for target, value in (p, new_p), (m, new_m), (n, new_n):
+            np.copyto(target, value, casting="same_kind")
+
+
+class Envelope(fo.Optimizer):
+    """A rule as a user would write it: it makes new values, where the built-in ones assign in place."""
+
+    slots = ("m", "n")
+
+    def __init__(self, lr=0.1, beta=0.9):
+        super().__init__()
+        self.lr, self.beta = lr, beta
+
+    def scalars(self):
+        return self.lr, self.beta, 1 - self.beta
+
+    @staticmethod
+    def rule(p, g, m, n, lr, beta, beta_c):
+        m = beta * m + beta_c * g
+        n = np.maximum(n, abs(m))
+        return p - lr * m / (1 + n), m, n
+
+
+OPTIMIZERS = {name: (ref, getattr(fo, name)) for name, ref in naive.RULES.items()}
+OPTIMIZERS |= {"Adam": (Adam, fo.Adam), "Envelope": (NaiveEnvelope, Envelope)}
+
+KEYS = ["W1", "", 0, (2, "b"), None, 2.5, frozenset({1}), b"x", True, -1]
+SHAPES = [(3,), (), (2, 3), (0,), (1,), (5, 1), (2, 3, 4), (3, 0), (7, 9), (130,), (LARGE,), (LARGE // 7, 7)]
+FLOATS = [np.float64, np.float32, np.float16, np.longdouble]
+INTEGERS = [np.int8, np.uint8, np.int32, np.int64]
+NUMBERS = [float, np.float64, np.float32, np.float16]
+BAD_GRADIENTS = [None, "text", [1.0], 1j, True, np.ones(3, bool), np.ones(3, complex), np.ones(3, object)]
+BAD_GRADIENTS += [np.ma.ones(3), np.array(["a"] * 3), np.ones(3, "M8[s]"), np.bool_(True)]
+BAD_PARAMETERS = [None, "text", [1.0], 1j, 3, np.ones(3, int), np.ones(3, bool), np.ones(3, complex), np.ma.ones(3)]
+BAD_HYPERPARAMETERS = ["0.1", None, 1j, [0.1]]
+MODES = ["plain", "zero", "special", "tiny", "huge"]
+
+# The order of the axes in memory; along each the distance of neighbours in elements, negative if it runs backwards, and
+# how many elements precede; by how many bytes the memory is out of place.
+PLAIN = ("C", 1, 0, 0)
+LAYOUTS = [
+    (order, step, before, shift)
+    for order in ("C", "F", "rotated")
+    for step in (1, 2, -1, -3)
+    for before in (0, 2)
+    for shift in (0, 1)
+]
+
+seeds = st.integers(0, 2**16)
+indices = st.integers(0, 5)
+layouts = st.just(PLAIN) | st.sampled_from(LAYOUTS)
+parameters = st.tuples(st.sampled_from([*FLOATS[:2] * 3, *FLOATS, *NUMBERS]), st.sampled_from(SHAPES), layouts, seeds)
+# None: of the parameter's own shape and dtype.
+gradients = st.tuples(st.sampled_from([None] * 6 + FLOATS + INTEGERS + NUMBERS), st.none(), layouts, seeds)
+
+# Where subnormal numbers were met, a kernel that flushes them differs by as much as the rules make of the smallest
+# normal number: they divide by a root plus 1e-7.
+NEAR_ZERO = {np.dtype(T): 1e3 * float(np.finfo(T).smallest_normal) / 1e-7 for T in (np.float32, np.float64)}
+
+
+def draw(seed, shape, dtype, mode="plain"):
+    """Numbers of either sign in 0.5 … 2, or others at the ends of what there is."""
+    rng = np.random.default_rng(seed)
+    dtype = np.dtype(dtype)
+    a = rng.choice([-1, 1], shape) * rng.uniform(0.5, 2, shape)
+    if dtype.kind != "f":
+        # At most 10, so that a square does not wrap around in eight bits.
+        return np.asarray(abs(5 * a) if dtype.kind == "u" else 5 * a).astype(dtype)
+    if mode == "special":
+        a = np.where(rng.random(shape) < 0.5, a, rng.choice([0.0, -0.0, np.nan, np.inf, -np.inf], shape))
+    a = np.asarray(a).astype(dtype)
+    ends = np.finfo(dtype)
+    if mode == "tiny":
+        return a * (ends.smallest_normal * dtype.type(10.0 ** rng.integers(-5, 4)))
+    return a * dtype.type({"zero": 0, "huge": ends.max / 4}.get(mode, 1))
+
+
+def strides_of(shape, layout):
+    """Strides and start in elements, and how many elements of memory there are."""
+    order, step, before, _ = PLAIN if 0 in shape else layout
+    axes = list(range(len(shape)))
+    axes = {"C": axes[::-1], "F": axes, "rotated": axes[1:] + axes[:1]}[order]
+    strides, start, size = [0] * len(shape), 0, 1
+    for axis in axes:
+        strides[axis] = step * size
+        start += size * (before + (-step * max(shape[axis] - 1, 0) if step < 0 else 0))
+        size *= abs(step) * shape[axis] + before
+    return strides, start, size
+
+
+def is_number(value):
+    return isinstance(value, float | np.floating)
+
+
+def is_array(value):
+    return isinstance(value, np.ndarray) and not isinstance(value, np.ma.MaskedArray)
+
+
+def expected_refusals(opt, params, grads):
+    """Every error that this update deserves, by rules that owe nothing to the library's own."""
+    if isinstance(params, list | tuple) != isinstance(grads, list | tuple):
+        return {TypeError}
+    errors = set()
+    for key in keys(params):
+        p = params[key]
+        if not (is_number(p) or is_array(p)) or np.asarray(p).dtype.kind != "f":
+            errors.add(TypeError)
+        elif is_number(p) and isinstance(params, tuple):
+            # It cannot take the new number.
+            errors.add(TypeError)
+        elif isinstance(p, np.ndarray) and not p.flags.writeable:
+            errors.add(ValueError)
+        if not (key in grads if not isinstance(grads, list | tuple) else key < len(grads)):
+            errors.add(KeyError)
+            continue
+        g = grads[key]
+        if (
+            not (is_number(g) or is_array(g) or isinstance(g, int | np.integer))
+            or np.asarray(g).dtype.kind not in "iuf"
+        ):
+            errors.add(TypeError)
+        elif np.shape(g) != np.shape(p):
+            errors.add(ValueError)
+        for slot in opt.slots:
+            state = getattr(opt, slot)
+            if state is not None and key not in state:
+                errors.add(KeyError)
+            elif state is not None and state[key].shape != np.shape(p):
+                errors.add(ValueError)
+    return errors

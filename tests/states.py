@@ -1,0 +1,59 @@
+"""Optimizers in the middle of a training, to be saved, and a look at all that they hold."""
+
+import pickle
+
+import numpy as np
+
+import fastoptim as fo
+from naive import draw, keys
+
+SHAPES = {"W1": (3, 4), ("conv", 2): (2, 3, 2), None: (5,), 7: (0, 2), "b": ()}
+
+
+def values(seed, dtype=np.float64):
+    return {key: draw(np.random.default_rng([seed, k]), shape, dtype) for k, (key, shape) in enumerate(SHAPES.items())}
+
+
+def mixed(seed):
+    """All that an optimizer takes: orders in memory, dtypes and numbers."""
+    arrays = values(seed)
+    arrays["W1"] = np.asfortranarray(arrays["W1"], np.float32)
+    arrays["conv", 2] = np.ascontiguousarray(arrays["conv", 2].transpose(2, 0, 1)).transpose(1, 2, 0)
+    return arrays | {"h": arrays[None].astype(np.float16), "x": 0.5 + seed, "y": np.float32(seed)}
+
+
+KINDS = {
+    "separate float64": values,
+    "separate float32": lambda seed: values(seed, np.float32),
+    "flat float64": lambda seed: fo.flatten(values(seed)),
+    "flat float32": lambda seed: fo.flatten(values(seed, np.float32)),
+    "mixed": mixed,
+    "list": lambda seed: list(mixed(seed).values()),
+}
+
+
+def snapshot(opt, params):
+    return pickle.dumps((opt, [np.asarray(params[key]).tobytes() for key in keys(params)]))
+
+
+def trained(cls, params, steps, grads=None):
+    opt = cls(lr=0.25)
+    for seed in range(steps):
+        opt.update(params, params_like(params, seed) if grads is None else grads)
+    return opt
+
+
+def params_like(params, seed):
+    """Gradients like some parameters."""
+    return fo.flatten(values(seed, params.flat.dtype)) if hasattr(params, "flat") else kind_of(params)(seed)
+
+
+def kind_of(params):
+    if isinstance(params, list):
+        return KINDS["list"]
+    return mixed if "x" in params else lambda seed: values(seed, params["W1"].dtype)
+
+
+def small():
+    params = {"W": np.array([[1.0, 2.0]], np.float32), "x": 3.0}
+    return trained(fo.Momentum, params, 2, {"W": np.array([[1.0, -1.0]], np.float32), "x": 0.5}), params

@@ -1,0 +1,301 @@
+"""The file of a checkpoint is whole or refused, is replaced at once, and gets no more than it needs."""
+
+import hashlib
+import json
+import os
+import pickle
+import re
+import stat
+import subprocess
+import sys
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fastoptim as fo
+from naive import assert_bits
+from states import mixed, small, snapshot, trained
+
+# What is damaged
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A small optimizer, its parameters, its file, and a check that a file is refused and nothing changed."""
+    opt, params = small()
+    path = tmp_path / "checkpoint"
+    opt.save(path, params)
+    opt.update(params, params)
+    before = snapshot(opt, params)
+
+    def refused(data, message="damaged, or no checkpoint"):
+        path.write_bytes(data)
+        with pytest.raises(ValueError, match=message):
+            opt.load(path, params)
+
+    yield path.read_bytes(), refused
+    assert snapshot(opt, params) == before
+
+
+def test_a_file_cut_at_any_byte(saved):
+    data, refused = saved
+    for size in range(len(data)):
+        refused(data[:size])
+    refused(data + b"\0")
+    refused(data + data)
+
+
+def test_a_file_with_any_bit_flipped(saved):
+    data, refused = saved
+    for k in range(8 * len(data)):
+        flipped = bytearray(data)
+        flipped[k // 8] ^= 1 << k % 8
+        refused(flipped)
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"\0" * 1000, b"\xff" * 1000, b"PK\x03\x04", pickle.dumps({"a": 1}), b"{}" * 100]
+)
+def test_what_was_never_a_checkpoint(saved, data):
+    saved[1](data)
+
+
+def test_a_large_file_that_is_none_is_not_read(tmp_path):
+    with (tmp_path / "film").open("wb") as stream:
+        stream.truncate(1 << 40)
+    with pytest.raises(ValueError, match="no checkpoint"):
+        fo.load(tmp_path / "film")
+
+
+def test_what_cannot_be_opened_is_an_error_of_the_system(tmp_path):
+    for path in tmp_path / "missing", tmp_path, tmp_path / "missing" / "checkpoint":
+        with pytest.raises(OSError, match=re.escape(str(path))):
+            fo.load(path)
+        with pytest.raises(OSError, match=re.escape(str(path))):
+            fo.Adam().load(str(path))
+
+
+def forged(data, change):
+    """A file whose checksum is right, but whose header somebody has changed."""
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    about = json.loads(header["__metadata__"]["fastoptim"])
+    text = change(header, about)
+    if not isinstance(text, str) or not text.startswith("{"):
+        header["__metadata__"]["fastoptim"] = json.dumps(about)
+        text = json.dumps(header)
+    data = len(text).to_bytes(8, "little") + text.encode() + data[8 + length : -32]
+    return data + hashlib.sha256(data).digest()
+
+
+FIRST = 'params["W"]'
+NESTED = '{"__metadata__": {"fastoptim": ' + "[" * 100_000
+FORGED = {
+    "a later version": (lambda _, a: a.update(format=2), "format 2"),
+    "a later version with another form": (lambda _, a: a.update(format=2, params="W"), "format 2"),
+    "terabytes": (lambda h, _: h[FIRST].update(shape=[1 << 40]), "no checkpoint"),
+    "more than any memory": (lambda h, _: h[FIRST].update(shape=[1 << 62, 1 << 62]), "no checkpoint"),
+    "terabytes of nothing": (lambda h, _: h[FIRST].update(shape=[1 << 62, 0, 1 << 62]), "no checkpoint"),
+    "negative sizes": (lambda h, _: h[FIRST].update(shape=[-2]), "no checkpoint"),
+    "fractional sizes": (lambda h, _: h[FIRST].update(shape=[1.0, 2.0]), "no checkpoint"),
+    "a shape that is text": (lambda h, _: h[FIRST].update(shape="12"), "no checkpoint"),
+    "an unknown dtype": (lambda h, _: h[FIRST].update(dtype="O"), "no checkpoint"),
+    "an array missing": (lambda h, _: h.pop(FIRST), "no checkpoint"),
+    "a key that is a dict": (lambda _, a: a["params"].append([{}, []]), "no checkpoint"),
+    "wrong axes": (lambda _, a: a["params"][0].__setitem__(1, [0, 0, -1]), "no checkpoint"),
+    "axes too far": (lambda _, a: a["params"][0].__setitem__(1, [7, 0]), "no checkpoint"),
+    "no metadata": (lambda *_: '{"__metadata__": {"fastoptim": 3}}', "no checkpoint"),
+    "no JSON": (lambda *_: '{"__metadata__": {"fastoptim"', "no checkpoint"),
+    "depth": (lambda *_: NESTED, "no checkpoint"),
+    "a hyperparameter that is an object": (lambda _, a: a["hyperparameters"].update(lr={"x": 1}), "lr"),
+    "a number that is none": (lambda _, a: a["hyperparameters"].update(lr={"numpy.int8": 300}), "no checkpoint"),
+    "no class": (lambda _, a: a.pop("class"), "no class|no state_dict"),
+    "a function as class": (lambda _, a: a.update({"class": "os.system"}), "system, which is no class|not of a"),
+    "a function of the package as class": (
+        lambda _, a: a.update({"class": "fastoptim.load_mnist"}),
+        "no class|not of a",
+    ),
+    "a base class": (lambda _, a: a.update({"class": "fastoptim.Optimizer"}), "no class|not of a"),
+    "no network": (lambda _, a: a.update({"class": "fastoptim.MultiLayerNet"}), "network|items|not of a"),
+}
+
+
+@pytest.mark.parametrize("kind", FORGED)
+def test_a_forged_file_gets_no_memory_and_changes_nothing(saved, kind, tmp_path):
+    data, refused = saved
+    change, message = FORGED[kind]
+    data = forged(data, change)
+    tracemalloc.start()
+    try:
+        refused(data, message)
+        (tmp_path / "other").write_bytes(data)
+        params = small()[1]
+        with pytest.raises(ValueError, match=f"{message}|without params"):
+            fo.load(tmp_path / "other", params)
+        assert tracemalloc.get_traced_memory()[1] < 4_000_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda a: a["hyperparameters"].update(hidden_size_list=[1 << 40]),
+        lambda a: a["hyperparameters"].update(hidden_size_list=[1 << 40], input_size=-1, output_size=0),
+        lambda a: a["hyperparameters"].update(hidden_size_list=None),
+        lambda a: a["hyperparameters"].update(activation="eval"),
+        lambda a: a["hyperparameters"].update(dtype="O"),
+        lambda a: a["hyperparameters"].update(weight_decay_lambda="0"),
+        lambda a: a["hyperparameters"].update(weight_init_std=1),
+        lambda a: a["hyperparameters"].pop("dtype"),
+        lambda a: a.update(hyperparameters=[]),
+        lambda a: a.update(params=None),
+        lambda a: a.update(iter=1),
+        lambda a: a["params"].pop(),
+    ],
+)
+def test_a_forged_network(change, tmp_path):
+    path, net = tmp_path / "checkpoint", fo.MultiLayerNet(4, [5, 3], 2, weight_decay_lambda=0.1, seed=0)
+    net.save(path)
+    path.write_bytes(forged(path.read_bytes(), lambda _, about: change(about) and None))
+    before = pickle.dumps(net)
+    tracemalloc.start()
+    try:
+        for load in fo.load, net.load:
+            with pytest.raises(ValueError, match="checkpoint"):
+                load(path)
+        assert tracemalloc.get_traced_memory()[1] < 4_000_000
+    finally:
+        tracemalloc.stop()
+    assert pickle.dumps(net) == before
+
+
+# Writing
+
+
+def assert_only(path, content):
+    assert [*path.parent.iterdir()] == ([] if content is None else [path])
+    assert content is None or path.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("w", np.ones(2, np.longdouble), "'w' is of dtype"),
+        ("w", np.ones(2, ">f4"), "'w' is of dtype"),
+        (float("nan"), np.ones(2), "keys"),
+        (b"w", np.ones(2), "keys"),
+        (frozenset("w"), np.ones(2), "keys"),
+        (("a", b"w"), np.ones(2), "keys"),
+    ],
+)
+def test_what_cannot_be_written_leaves_no_file(key, value, message, tmp_path):
+    if value.dtype == np.float64 != value.dtype.newbyteorder("="):
+        pytest.skip("longdouble is float64 here")
+    path = tmp_path / "checkpoint"
+    for content in None, b"the old one":
+        if content is not None:
+            path.write_bytes(content)
+        with pytest.raises(TypeError, match=message):
+            fo.Adam().save(path, {key: value})
+        assert_only(path, content)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limits there")
+def test_a_full_disk_leaves_the_old_file(tmp_path):
+    import resource
+
+    path = tmp_path / "checkpoint"
+    fo.Adam().save(path)
+    content = path.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for limit in 0, 100, 3000, 150_000:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limits[1]))
+        try:
+            with pytest.raises(OSError, match="File too large"):
+                fo.Adam().save(path, {"w": np.ones(20_000)})
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert_only(path, content)
+    fo.Adam().save(path, {"w": np.ones(20_000)})
+
+
+def test_a_folder_that_is_missing_or_a_file(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    for path in tmp_path / "missing" / "checkpoint", tmp_path / "file" / "checkpoint", tmp_path:
+        with pytest.raises(OSError, match=r"directory|denied|regular file"):
+            fo.Adam().save(path)
+    assert_only(tmp_path / "file", b"")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="folders cannot be synced there")
+def test_numbers_are_on_the_disk_before_the_name_and_the_name_before_save_returns(tmp_path, monkeypatch):
+    events = []
+    fsync, replace = os.fsync, Path.replace
+    monkeypatch.setattr(os, "fsync", lambda file: (fsync(file), events.append(stat.S_IFMT(os.fstat(file).st_mode))))
+    monkeypatch.setattr(Path, "replace", lambda *paths: (replace(*paths), events.append("replace")))
+    fo.Adam().save(tmp_path / "checkpoint")
+    assert events == [stat.S_IFREG, "replace", stat.S_IFDIR]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such permissions there")
+def test_permissions_are_those_of_the_old_file_or_of_any_new_one(tmp_path):
+    path = tmp_path / "checkpoint"
+    old = os.umask(0o027)
+    try:
+        fo.Adam().save(path)
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    for mode in 0o600, 0o664, 0o444:
+        path.chmod(mode)
+        fo.Adam().save(path)
+        assert stat.S_IMODE(path.stat().st_mode) == mode
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege there")
+def test_a_link_stays_a_link(tmp_path):
+    path, link = tmp_path / "folder" / "checkpoint", tmp_path / "link"
+    path.parent.mkdir()
+    link.symlink_to(path)
+    for lr in 0.5, 0.25:
+        fo.SGD(lr=lr).save(link)
+        assert link.is_symlink()
+        assert fo.load(path).lr == fo.load(link).lr == lr
+    assert [*path.parent.iterdir()] == [path]
+
+
+def test_any_reader_of_safetensors_opens_it(tmp_path):
+    safetensors = pytest.importorskip("safetensors")
+    params = mixed(0)
+    opt = trained(fo.Adam, params, 2)
+    opt.save(tmp_path / "checkpoint", params)
+    with safetensors.safe_open(tmp_path / "checkpoint", "np") as file:
+        read = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    data = (tmp_path / "checkpoint").read_bytes()
+    assert len(read) == 3 * len(params) + 1
+    assert read["sha256"].tobytes() == data[-32:] == hashlib.sha256(data[:-32]).digest()
+    assert int.from_bytes(data[:8], "little") % 8 == 0, "arrays should begin where readers need not copy them"
+    for group, arrays in {"params": params, "state.m": opt.m, "state.v": opt.v}.items():
+        for key, array in arrays.items():
+            assert_bits(array, read[f"{group}[{json.dumps(key)}]"])
+
+
+@pytest.mark.compiled
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork there")
+def test_killed_while_it_saves():
+    script = Path(__file__).with_name("soak_checkpoints.py")
+    command = [sys.executable, "-W", "error", script, "5"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("5 kills")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_what_is_no_file_is_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="not a regular file"):
+        fo.SGD().save(tmp_path / "pipe")
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe"]
