@@ -25,14 +25,14 @@ UPDATES = ["errors", "custom_rules", "values", "kernels", "fuzz"]
 TESTS = {
     "src/fastoptim/optimizer.py": UPDATES,
     "src/fastoptim/plan.py": UPDATES,
-    "src/fastoptim/optimizers.py": ["optimizers"],
+    "src/fastoptim/optimizers.py": ["optimizers", "nonfinite"],
     "kernels/rules.py": ["optimizers"],
     "kernels/fuse.py": ["kernels", "custom_rules"],
     "kernels/dense.py": ["network"],
     "kernels/losses.py": ["network"],
 }
-SECONDS = 60
-"""After which a mutant counts as killed: it does not end."""
+PATIENCE = 4
+"""So many times as long as the tests take without a mutant, and a mutant counts as killed: it does not end."""
 
 # file → what the mutant does, as it is printed → why nothing can notice.
 NO_DECAY = "Without weight decay zero is added, which takes time and changes nothing; a negative one is not meant."
@@ -121,9 +121,9 @@ def mutants(source: str) -> Iterator[tuple[str, ast.Module]]:
             yield f"{source.splitlines()[old.lineno - 1].strip()} | {before} → {after}", ast.fix_missing_locations(tree)
 
 
-def test(path: Path, tree: ast.Module, tests: list[str]) -> None:
-    """Run tests with one module altered; end this process with their result."""
-    signal.alarm(SECONDS)
+def test(path: Path, tree: ast.Module, tests: list[str], seconds: int) -> None:
+    """Run tests with one module altered; end this process with their result, or after so many seconds."""
+    signal.alarm(seconds)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     os.dup2(1, 2)
     get_code: Callable[..., object] = SourceFileLoader.get_code
@@ -151,34 +151,40 @@ def test(path: Path, tree: ast.Module, tests: list[str]) -> None:
 
 def survivors(file: str, n_jobs: int, part: list[int]) -> list[str]:
     """Run the mutants of one file, or a part of them; print and return what those do that no test notices."""
-    path, start, survived, n_made = ROOT / file, time.perf_counter(), [], 0
+    path, survived, n_made = ROOT / file, [], 0
     running: dict[int, str] = {}
 
-    def wait() -> None:
+    def start(text: str, tree: ast.Module, seconds: int) -> None:
+        if (pid := os.fork()) == 0:
+            test(path.resolve(), tree, TESTS[file], seconds)
+        running[pid] = text
+
+    def wait() -> bool:
         pid, status = os.wait()
         text = running.pop(pid)
-        if status == 0:
+        if status == 0 and text:
             survived.append(text)
-            if text != "nothing" and text not in EXPLAINED.get(file, {}):
+            if text not in EXPLAINED.get(file, {}):
                 print(f"SURVIVED {file}: {text}", flush=True)
+        return status == 0
 
-    source = path.read_text()
-    for text, tree in [("nothing", ast.parse(source)), *islice(mutants(source), part[0], None, part[1])]:
+    source, begin = path.read_text(), time.perf_counter()
+    start("", ast.parse(source), 0)
+    if not wait():
+        raise SystemExit(f"{file}: its tests fail without a mutant")
+    seconds = 10 + int(PATIENCE * (time.perf_counter() - begin))
+    for text, tree in islice(mutants(source), part[0], None, part[1]):
         while len(running) >= n_jobs:
             wait()
         n_made += 1
-        if (pid := os.fork()) == 0:
-            test(path.resolve(), tree, TESTS[file])
-        running[pid] = text
+        start(text, tree, seconds)
     while running:
         wait()
-    if "nothing" not in survived:
-        raise SystemExit(f"{file}: its tests fail without a mutant")
-    survived.remove("nothing")
-    n_made -= 1
     known = [text for text in survived if text in EXPLAINED.get(file, {})]
-    seconds = time.perf_counter() - start
-    print(f"{file}: {n_made} mutants, {n_made - len(survived)} killed, {len(known)} explained, {seconds:.0f} s")
+    took = time.perf_counter() - begin
+    print(
+        f"{file}: {n_made} mutants, {n_made - len(survived)} killed, {len(known)} explained, {took:.0f} s", flush=True
+    )
     return [text for text in survived if text not in known]
 
 
