@@ -33,13 +33,27 @@ DISABLED = bool(numba.config.DISABLE_JIT)
 _OPTIONS = {"error_model": "numpy", "nogil": True}
 
 
-if hasattr(os, "register_at_fork"):
-    # Were another thread compiling at that moment, the child would wait for ever for its lock.
-    os.register_at_fork(
-        before=global_compiler_lock.acquire,
-        after_in_parent=global_compiler_lock.release,
-        after_in_child=global_compiler_lock.release,
-    )
+_PATIENCE = 60.0
+"""Seconds that a fork waits for another thread that compiles. One that was interrupted may have left the lock taken."""
+
+
+class _CompilerLock:
+    """Numba's lock, taken over a fork: a child of a process that compiles would wait for ever for it."""
+
+    def __init__(self) -> None:
+        self._is_taken = False
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(before=self._take, after_in_parent=self._give, after_in_child=self._give)
+
+    def _take(self) -> None:
+        self._is_taken = global_compiler_lock._lock.acquire(timeout=_PATIENCE)
+
+    def _give(self) -> None:
+        if self._is_taken:
+            global_compiler_lock._lock.release()
+
+
+_CompilerLock()
 
 
 def _digest_of_sources() -> str:

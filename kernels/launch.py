@@ -98,9 +98,9 @@ def num_threads(n: int) -> Iterator[None]:
     >>> float(params["w"].sum())
     0.0
     """
-    if not isinstance(n, int) or n < 1:
+    if not isinstance(n, int | np.integer) or n < 1:
         raise ValueError(f"num_threads takes a whole number from 1 on, not {n!r}")
-    before, _setting.parts = _setting.parts, n
+    before, _setting.parts = _setting.parts, int(n)
     try:
         yield
     finally:
@@ -129,10 +129,12 @@ def _openmp_left_alone() -> Iterator[None]:
     before = [
         (library, library.omp_get_max_threads(), library.omp_get_max_active_levels()) for library in _openmp_libraries()
     ]
-    yield
-    for library, threads, levels in before:
-        library.omp_set_num_threads(threads)
-        library.omp_set_max_active_levels(levels)
+    try:
+        yield
+    finally:
+        for library, threads, levels in before:
+            library.omp_set_num_threads(threads)
+            library.omp_set_max_active_levels(levels)
 
 
 def _openmp_libraries() -> list[ctypes.CDLL]:

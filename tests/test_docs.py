@@ -1,11 +1,27 @@
-"""The documents name tests; these exist."""
+"""What the documents say runs, and the tests that they name exist."""
 
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import fastoptim as fo
+
 ROOT = Path(__file__).parent.parent
+
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize("block", re.findall(r"```python\n(.*?)```", README, re.DOTALL))
+def test_the_readme_runs_as_it_is_written(block, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    images = rng.random((500, 784), np.float32), rng.integers(0, 10, 500)
+    monkeypatch.setattr(fo, "load_mnist", lambda: (images, images))
+    exec(block, {})
 
 
 @pytest.mark.parametrize("document", ["docs/guarantees.md", "docs/inputs.md"])

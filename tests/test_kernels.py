@@ -217,6 +217,20 @@ def test_num_threads_belongs_to_a_thread_and_ends_with_its_block(launches):
     assert launch._setting.parts is None
 
 
+def test_numpys_integers_are_numbers_of_threads(launches):
+    params, grads = {"w": np.ones(20_000)}, {"w": np.ones(20_000)}
+    with fo.num_threads(np.int64(2)):
+        fo.SGD().update(params, grads)
+    assert launches[-1][1]
+
+
+@pytest.mark.parametrize("n", [0, -1, 1.0, "2", None])
+def test_numbers_of_threads_that_cannot_be(n):
+    with pytest.raises(ValueError, match="whole number from 1 on"), fo.num_threads(n):
+        pass
+    assert launch._setting.parts is None
+
+
 @pytest.mark.parametrize("faster", [False, True])
 def test_the_faster_way_is_found_and_left_when_it_slows_down(faster, monkeypatch):
     clock, parallel_runs = [0.0], []

@@ -130,6 +130,14 @@ def test_state_may_be_given_before_the_first_update():
     assert_array_equal(opt.v["w"], [1, 2])
 
 
+@pytest.mark.parametrize("array", [np.zeros(2, int), np.zeros(2, complex), np.zeros(2, bool), ["a", "b"], None])
+def test_a_state_that_is_no_floating_array_is_refused(array):
+    opt = fo.Momentum()
+    with pytest.raises(TypeError, match=r"state 'v' 'w' is of dtype .*, expected a floating one"):
+        opt.v = {"w": array}
+    assert opt.v is None
+
+
 def test_a_slot_that_a_subclass_dropped_is_no_attribute():
     class Other(fo.Momentum):
         slots = ("velocity",)

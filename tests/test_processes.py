@@ -177,6 +177,24 @@ def test_a_child_that_is_forked_while_a_thread_compiles(tmp_path):
 
 
 @needs_fork
+def test_a_compilation_that_was_interrupted_keeps_no_fork_waiting(tmp_path):
+    """Its thread may end without giving back the lock of Numba's compiler."""
+    source = f"""{TRAIN}
+    from numba.core.compiler_lock import global_compiler_lock
+    from fastoptim.kernels import jit
+    expected = train(parts=1)
+    jit._PATIENCE = 0.1
+    thread = threading.Thread(target=global_compiler_lock.acquire)
+    thread.start()
+    thread.join()
+    if (pid := os.fork()) == 0:
+        os._exit(7 if train(parts=1) == expected else 1)
+    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+    """
+    assert script.run(source, tmp_path) == "7"
+
+
+@needs_fork
 def test_a_fork_in_a_thread(tmp_path):
     source = f"""{TRAIN}
     expected = train(), train_network()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastoptim.entries import State, checked
+from fastoptim.entries import Entry, State, checked
 from fastoptim.parameters import FlatDict, Layout
 from fastoptim.records import FORMAT, Record, StrPath, read
 
@@ -90,7 +90,7 @@ def optimizer_record(optimizer: Optimizer, params: Any) -> Record:
         "iter": int(optimizer.iter),
         "hyperparameters": _hyperparameters(optimizer),
         "state": optimizer._state,
-        "params": None if params is None else {entry.key: entry.p for entry in checked(params, params)},
+        "params": None if params is None else {entry.key: entry.p for entry in _entries(params)},
     }
 
 
@@ -106,7 +106,7 @@ def restore_optimizer(optimizer: Optimizer, record: Record, params: Any) -> None
         raise ValueError("the checkpoint was saved without parameters: load it without params")
     if saved is not None and params is None:
         raise ValueError("the checkpoint was saved with parameters: pass those that they are to be written to")
-    entries = [] if params is None else checked(params, params)
+    entries = _entries(params)
     if params is not None:
         _check_fit("params", saved, {entry.key: entry.p for entry in entries})
     from fastoptim.optimizer import Optimizer  # It imports this module.
@@ -124,6 +124,15 @@ def restore_optimizer(optimizer: Optimizer, record: Record, params: Any) -> None
         else:
             params[entry.key] = type(entry.value)(saved[entry.key])
     vars(optimizer).update(Optimizer.__getstate__(restored))
+
+
+def _entries(params: Any) -> list[Entry]:
+    if params is None:
+        return []
+    if not isinstance(params, Mapping | list | tuple):
+        hint = ": pass its params" if hasattr(params, "params") else ""
+        raise TypeError(f"params must be a dict or a list of arrays, not a {type(params).__name__}{hint}")
+    return checked(params, params)
 
 
 def network_record(net: MultiLayerNet) -> Record:

@@ -17,8 +17,8 @@ _LARGEST = sys.float_info.max
 class Hyperparameter:
     """An attribute that takes only the finite numbers of an interval, at construction and at any later time.
 
-    The value is kept as it was given, in the object's ``__dict__``. There is no ``__get__``, so that Python finds it
-    there by itself.
+    The number is kept in the object's ``__dict__``, of the type that it was given in. There is no ``__get__``, so that
+    Python finds it there by itself.
 
     Parameters
     ----------
@@ -44,9 +44,11 @@ class Hyperparameter:
         def __get__(self, optimizer: Any, owner: type) -> float: ...
 
     def __set__(self, optimizer: Any, value: float) -> None:
-        number: Any = value
-        if isinstance(number, np.ndarray | np.generic) and number.ndim == 0:
-            number = number.item()
+        given: Any = value
+        if isinstance(given, np.ndarray) and given.ndim == 0:
+            # Whoever writes to the array later does not mean the optimizer.
+            given = given[()]
+        number = given.item() if isinstance(given, np.generic) else given
         is_real = isinstance(number, Real)
         if not is_real:
             raise TypeError(f"{self._expected}, not {value!r} of type {type(value).__name__}")
@@ -57,7 +59,7 @@ class Hyperparameter:
         # A NaN is in no interval, and infinity not in one that ends with the largest number.
         if not self.low <= number <= self.high or (self.below and number == self.high):
             raise ValueError(f"{self._expected}, not {value!r}")
-        vars(optimizer)[self.name] = value
+        vars(optimizer)[self.name] = given
 
     @property
     def _expected(self) -> str:

@@ -111,14 +111,14 @@ class MultiLayerNet:
         sizes = [input_size, *hidden_size_list, output_size]
         if not all(isinstance(size, int | np.integer) and size > 0 for size in sizes):
             raise ValueError(f"the sizes of a network are whole numbers from 1 on, not {sizes}")
-        if str(activation).lower() not in _ACTIVATIONS:
+        if not isinstance(activation, str) or activation.lower() not in _ACTIVATIONS:
             raise ValueError(f"activation is one of {', '.join(map(repr, _ACTIVATIONS))}, not {activation!r}")
         if np.dtype(dtype) not in (np.float32, np.float64):
             raise ValueError(f"dtype is float32 or float64, not {np.dtype(dtype)}")
         self.input_size = input_size
         self.hidden_size_list = list(hidden_size_list)
         self.output_size = output_size
-        self.activation = activation
+        self.activation = activation.lower()
         self.weight_decay_lambda = weight_decay_lambda
         self.dtype = np.dtype(dtype)
         self._layers, self._work_per_row = _table(sizes)
@@ -276,7 +276,7 @@ class MultiLayerNet:
 
     @property
     def _model(self) -> tuple[NDArray[Any], NDArray[np.intp], int]:
-        return self._params.flat, self._layers, _ACTIVATIONS[self.activation.lower()]
+        return self._params.flat, self._layers, _ACTIVATIONS[self.activation]
 
     def _samples(self, x: ArrayLike) -> NDArray[Any]:
         samples = np.asarray(x)

@@ -106,9 +106,8 @@ class Optimizer:
 
     slots: ClassVar[tuple[str, ...]] = ()
     rule: ClassVar[Callable[..., Any]] = cast(Callable[..., Any], None)
-    iter: int = 0
-
-    skipped: int = 0
+    iter: int
+    skipped: int
 
     _state: State | None = None
     _plan: Plan | None = None
@@ -122,8 +121,6 @@ class Optimizer:
         return self
 
     def __init__(self, *, on_nonfinite: str = "ignore") -> None:
-        self.iter = 0
-        self.skipped = 0
         self.on_nonfinite = on_nonfinite
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -131,7 +128,7 @@ class Optimizer:
         slots: Any = cls.slots
         if isinstance(slots, str):
             raise TypeError(f"{cls.__name__}.slots must be a tuple of names, such as ({slots!r},)")
-        taken = [name for name in slots if hasattr(Optimizer, name)]
+        taken = [name for name in slots if hasattr(Optimizer(), name)]
         if taken:
             raise TypeError(f"{cls.__name__}.slots cannot have the name {taken[0]!r}, which every optimizer has")
         if isinstance(vars(cls).get("on_nonfinite"), str):
@@ -262,6 +259,9 @@ class Optimizer:
         value = {key: np.asarray(array) for key, array in value.items()}
         state = self._state
         if state is None:
+            for key, array in value.items():
+                if array.dtype.kind != "f":
+                    raise TypeError(f"state {name!r} {key!r} is of dtype {array.dtype}, expected a floating one")
             layout = Layout.of(value.items())
             state = {slot: FlatDict.zeros(layout) for slot in self.slots}
         if value.keys() != state[name].keys():
