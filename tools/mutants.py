@@ -25,7 +25,7 @@ UPDATES = ["errors", "custom_rules", "values", "kernels", "fuzz"]
 TESTS = {
     "src/fastoptim/optimizer.py": UPDATES,
     "src/fastoptim/plan.py": UPDATES,
-    "src/fastoptim/optimizers.py": ["optimizers", "nonfinite"],
+    "src/fastoptim/optimizers.py": ["hyperparameters", "optimizers", "nonfinite"],
     "kernels/rules.py": ["optimizers"],
     "kernels/fuse.py": ["kernels", "custom_rules"],
     "kernels/dense.py": ["network"],

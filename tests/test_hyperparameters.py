@@ -1,0 +1,68 @@
+"""Hyperparameters that make no sense are refused when they are set."""
+
+import copy
+import pickle
+import sys
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+import fastoptim as fo
+
+HYPERPARAMETERS = {
+    "SGD": {"lr": "not negative"},
+    "Momentum": {"lr": "not negative", "momentum": "up to 1"},
+    "Nesterov": {"lr": "not negative", "momentum": "up to 1"},
+    "AdaGrad": {"lr": "not negative"},
+    "RMSprop": {"lr": "not negative", "decay_rate": "below 1"},
+    "Adam": {"lr": "not negative", "beta1": "below 1", "beta2": "below 1"},
+}
+GOOD = {
+    "not negative": [0, 0.0, 1, 300, np.float32(0.1), np.int8(3), np.array(0.25), Fraction(1, 3), sys.float_info.max],
+    "up to 1": [0, 1, 1.0, np.float64(0.5), np.array(0.25)],
+    "below 1": [0, 0.0, np.float32(0.9), np.array(0.25), 1 - 2**-53],
+}
+BAD_NUMBERS = {
+    "not negative": [-1, -1e-300, np.float32(-1), np.array(-0.5), 10**400],
+    "up to 1": [-0.1, 1.5, 2],
+    "below 1": [-1, 1, 1.0, np.float32(1), 2],
+}
+NEVER = [np.nan, -np.nan, np.inf, -np.inf, np.float32(np.nan), np.array(np.nan), np.longdouble(np.inf)]
+NO_NUMBERS = ["0.1", None, 1j, [0.1], np.array([0.1]), np.array("0.1"), b"1", object, np.datetime64(1, "s")]
+EXPECTED = {"not negative": "from 0 on", "up to 1": "from 0 to 1", "below 1": "from 0 to less than 1"}
+
+
+@pytest.mark.parametrize(
+    ("cls", "name", "interval"), [(cls, *item) for cls, items in HYPERPARAMETERS.items() for item in items.items()]
+)
+def test_they_are_checked_when_they_are_set(cls, name, interval):
+    make = getattr(fo, cls)
+    for value in GOOD[interval]:
+        opt = make(**{name: value})
+        kept = getattr(opt, name)
+        # An array may be written to later, and is not kept.
+        assert kept is value or (isinstance(value, np.ndarray) and type(kept) is value.dtype.type and kept == value)
+        for twin in copy.copy(opt), copy.deepcopy(opt), pickle.loads(pickle.dumps(opt)):
+            assert getattr(twin, name) == value
+            assert repr(twin) == repr(opt)
+    opt = make()
+    before = getattr(opt, name)
+    for error, wrong in (
+        *((ValueError, value) for value in BAD_NUMBERS[interval] + NEVER),
+        *((TypeError, value) for value in NO_NUMBERS),
+    ):
+        for action in (lambda value=wrong: make(**{name: value}), lambda value=wrong: setattr(opt, name, value)):
+            with pytest.raises(error, match=f"^{name} must be a finite number {EXPECTED[interval]}, not "):
+                action()
+        assert getattr(opt, name) is before
+    params = {"w": np.ones(3)}
+    opt.update(params, {"w": np.ones(3)})
+    assert opt.iter == 1
+
+
+def test_the_representation_has_the_order_of_the_constructor():
+    assert repr(fo.Adam()) == "Adam(lr=0.001, beta1=0.9, beta2=0.999, iter=0)"
+    opt = fo.RMSprop(0.5, on_nonfinite="skip")
+    opt.update({"x": 1.0}, {"x": np.nan})
+    assert repr(opt) == "RMSprop(lr=0.5, decay_rate=0.99, on_nonfinite='skip', iter=0, skipped=1)"
