@@ -65,6 +65,7 @@ class Updates(RuleBasedStateMachine):
         self.parallel_from, launch._PARALLEL_FROM = launch._PARALLEL_FROM, 64
         self.memory = []
         self.had_tiny = False
+        self.writes_to_state = False
         self.good_hyper = {}
         self.threads, self.mode, self.pause, self.steps = None, "plain", 0, 0
 
@@ -216,6 +217,9 @@ class Updates(RuleBasedStateMachine):
             old = self.grads[0][key], self.grads[1][key]
             if type(old[0]) is np.ndarray and old[0].dtype.kind in "iuf":
                 values = draw([seed, number], old[0].shape, old[0].dtype, mode)
+                if self.writes_to_state:
+                    # The root of a negative number is NaN, but not of one that was flushed to zero.
+                    values = abs(values)
                 for g in old:
                     if g.flags.writeable:
                         g[...] = values
@@ -339,6 +343,7 @@ class Updates(RuleBasedStateMachine):
             if not self.opts[0].slots or getattr(self.opts[0], self.opts[0].slots[other % 2 - 1]) is None:
                 return
             sources = tuple(getattr(opt, opt.slots[other % 2 - 1]) for opt in self.opts)
+            self.writes_to_state = True
         known = list(keys(sources[0]))
         fitting = [k for k in known if type(sources[0][k]) is np.ndarray and sources[0][k].shape == shape]
         if not fitting:

@@ -266,7 +266,7 @@ def test_the_faster_way_is_found_and_left_when_it_slows_down(faster, monkeypatch
 
 @pytest.mark.compiled
 def test_loops_are_vectorized(tmp_path):
-    """Packed square roots and divisions, and no other: else the kernel is several times slower."""
+    """With square roots and divisions by scalars alone the kernel would be several times slower."""
     source = """
         import numpy as np, platform, sys
         from fastoptim.kernels import rules
