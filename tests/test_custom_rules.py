@@ -3,6 +3,7 @@
 import importlib.util
 import textwrap
 
+import numba
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
@@ -205,8 +206,37 @@ def test_a_rule_that_is_no_static_method():
         def rule(self, p, g, lr):
             return p - lr * g
 
-    with pytest.raises(TypeError, match="staticmethod"):
+    with pytest.raises(
+        TypeError, match=r"^the rule \(test_a_rule_that_is_no_static_method\.<locals>\.Rule\.rule\) must"
+    ):
         Rule().update({"w": np.ones(3)}, {"w": np.ones(3)})
+
+
+@pytest.mark.parametrize(("slots", "arguments"), [((), "p"), (("m",), "p, g"), (("m", "n"), "p, g, m")])
+def test_a_rule_of_too_few_arguments(slots, arguments):
+    names = {}
+    exec(f"def rule({arguments}): return p", names)
+    own = {"slots": slots, "rule": staticmethod(names["rule"])}
+    expected = ", ".join(["p", "g", *slots])
+    with pytest.raises(TypeError, match=rf"rule takes \({arguments}\), expected \({expected}\) and then"):
+        type("Rule", (fo.Optimizer,), own)().update({"w": np.ones(3)}, {"w": np.ones(3)})
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_rule_that_numba_has_compiled_already(dtype):
+    class Rule(fo.Optimizer):
+        def scalars(self):
+            return (0.25,)
+
+        @staticmethod
+        @numba.njit
+        def rule(p, g, lr):
+            return p - lr * (1 - g)
+
+    p, g = random(dtype, 0), random(dtype, 1)
+    params = {"w": p.copy()}
+    Rule().update(params, {"w": g})
+    assert_array_equal(params["w"], p - dtype(0.25) * (1 - g))
 
 
 def test_a_rule_exchanged_between_updates():

@@ -1,7 +1,8 @@
 """Alter one operation of the library at a time and see whether a test notices: list the mutants that survive.
 
-Mutants run as Python (NUMBA_DISABLE_JIT=1), each in a child forked from a process that has imported all but fastoptim.
-Those that no test can tell from the original are listed in EXPLAINED, with the reason.
+Mutants run as Python (NUMBA_DISABLE_JIT=1), each in a child forked from a process that has imported what takes long. Of
+files that are about compiling, those that are left run once more, compiled. Those that no test can tell from the
+original are listed in EXPLAINED, with the reason.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import copy
 import os
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from importlib.machinery import SourceFileLoader
@@ -20,17 +22,19 @@ from pathlib import Path
 
 os.environ["NUMBA_DISABLE_JIT"] = "1"
 ROOT = Path(__file__).parent.parent
+FOLDER = tempfile.TemporaryDirectory()
 # The tests that ought to notice, quick ones and likely ones first.
-UPDATES = ["errors", "custom_rules", "values", "kernels", "fuzz"]
+UPDATES = ["kernels", "custom_rules", "values", "errors", "fuzz", "nonfinite", "parameters"]
 TESTS = {
-    "src/fastoptim/optimizer.py": UPDATES,
-    "src/fastoptim/plan.py": UPDATES,
+    "src/fastoptim/optimizer.py": [*UPDATES, "hyperparameters", "checkpoints", "all_or_nothing"],
+    "src/fastoptim/plan.py": [*UPDATES, "all_or_nothing"],
     "src/fastoptim/optimizers.py": ["hyperparameters", "optimizers", "nonfinite"],
     "kernels/rules.py": ["optimizers"],
     "kernels/fuse.py": ["kernels", "custom_rules"],
     "kernels/dense.py": ["network"],
     "kernels/losses.py": ["network"],
 }
+COMPILED = {"kernels/fuse.py": ["custom_rules", "fingerprint", "kernels", "cache"]}
 PATIENCE = 4
 """So many times as long as the tests take without a mutant, and a mutant counts as killed: it does not end."""
 
@@ -121,11 +125,15 @@ def mutants(source: str) -> Iterator[tuple[str, ast.Module]]:
             yield f"{source.splitlines()[old.lineno - 1].strip()} | {before} → {after}", ast.fix_missing_locations(tree)
 
 
-def test(path: Path, tree: ast.Module, tests: list[str], seconds: int) -> None:
+def test(path: Path, tree: ast.Module, tests: list[str], seconds: int, compiled: bool) -> None:
     """Run tests with one module altered; end this process with their result, or after so many seconds."""
     signal.alarm(seconds)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     os.dup2(1, 2)
+    if compiled:
+        del os.environ["NUMBA_DISABLE_JIT"]
+        # The cache tells apart what the files say, and not what is altered here.
+        os.environ["NUMBA_CACHE_DIR"] = tempfile.mkdtemp(dir=FOLDER.name)
     get_code: Callable[..., object] = SourceFileLoader.get_code
 
     def altered(loader: SourceFileLoader, name: str) -> object:
@@ -141,51 +149,59 @@ def test(path: Path, tree: ast.Module, tests: list[str], seconds: int) -> None:
     hypothesis.settings.load_profile("mutants")
     code = 1
     try:
-        options = ["-qx", "--assert=plain", "--tb=no", "-p", "no:cacheprovider", "-m", "not compiled"]
+        options = ["-qx", "--assert=plain", "--tb=no", "-p", "no:cacheprovider"]
         # Sizes and threads matter to compiled code only, and take long in Python.
-        options += ["-k", "not threads and not thousand and not many_steps"]
+        options += [] if compiled else ["-m", "not compiled", "-k", "not threads and not thousand and not many_steps"]
         code = pytest.main([*options, *[f"tests/test_{name}.py" for name in tests]])
     finally:
         os._exit(int(code))
 
 
-def survivors(file: str, n_jobs: int, part: list[int]) -> list[str]:
-    """Run the mutants of one file, or a part of them; print and return what those do that no test notices."""
-    path, survived, n_made = ROOT / file, [], 0
-    running: dict[int, str] = {}
+def left(file: str, made: list[tuple[str, ast.Module]], tests: list[str], n_jobs: int, compiled: bool = False):
+    """Return those mutants of a file that no test notices."""
+    path, survived, begin = (ROOT / file).resolve(), [], time.perf_counter()
+    running: dict[int, tuple[str, ast.Module]] = {}
 
-    def start(text: str, tree: ast.Module, seconds: int) -> None:
+    def start(mutant: tuple[str, ast.Module], seconds: int) -> None:
         if (pid := os.fork()) == 0:
-            test(path.resolve(), tree, TESTS[file], seconds)
-        running[pid] = text
+            test(path, mutant[1], tests, seconds, compiled)
+        running[pid] = mutant
 
-    def wait() -> bool:
+    def wait() -> None:
         pid, status = os.wait()
-        text = running.pop(pid)
-        if status == 0 and text:
-            survived.append(text)
-            if text not in EXPLAINED.get(file, {}):
-                print(f"SURVIVED {file}: {text}", flush=True)
-        return status == 0
+        mutant = running.pop(pid)
+        if status == 0:
+            survived.append(mutant)
 
-    source, begin = path.read_text(), time.perf_counter()
-    start("", ast.parse(source), 0)
-    if not wait():
+    start(("", ast.parse(path.read_text())), 0)
+    wait()
+    if not survived:
         raise SystemExit(f"{file}: its tests fail without a mutant")
+    survived.clear()
     seconds = 10 + int(PATIENCE * (time.perf_counter() - begin))
-    for text, tree in islice(mutants(source), part[0], None, part[1]):
+    for mutant in made:
         while len(running) >= n_jobs:
             wait()
-        n_made += 1
-        start(text, tree, seconds)
+        start(mutant, seconds)
     while running:
         wait()
-    known = [text for text in survived if text in EXPLAINED.get(file, {})]
-    took = time.perf_counter() - begin
-    print(
-        f"{file}: {n_made} mutants, {n_made - len(survived)} killed, {len(known)} explained, {took:.0f} s", flush=True
-    )
-    return [text for text in survived if text not in known]
+    return survived
+
+
+def survivors(file: str, n_jobs: int, part: list[int]) -> list[str]:
+    """Run the mutants of one file, or a part of them; print and return what those do that no test notices."""
+    begin, explained = time.perf_counter(), EXPLAINED.get(file, {})
+    made = list(islice(mutants((ROOT / file).read_text()), part[0], None, part[1]))
+    survived = left(file, made, TESTS[file], n_jobs)
+    found = [mutant for mutant in survived if mutant[0] not in explained]
+    n_explained = len(survived) - len(found)
+    if file in COMPILED and found:
+        found = left(file, found, COMPILED[file], n_jobs, compiled=True)
+    for text, _ in found:
+        print(f"SURVIVED {file}: {text}")
+    n_killed, took = len(made) - n_explained - len(found), time.perf_counter() - begin
+    print(f"{file}: {len(made)} mutants, {n_killed} killed, {n_explained} explained, {took:.0f} s", flush=True)
+    return [text for text, _ in found]
 
 
 def main() -> int:
