@@ -364,11 +364,99 @@ def test_a_copy_made_within_an_update_has_a_turn_of_its_own(twin_of):
     assert_array_equal(params["a"], -2)
 
 
-def test_a_turn_that_nobody_has_is_taken():
+class Crowded(Count):
+    """Takes long between the check and the write, and counts who is there at a time."""
+
+    inside = most = 0
+
+    def scalars(self):
+        self.inside += 1
+        self.most = max(self.most, self.inside)
+        time.sleep(1e-3)
+        self.inside -= 1
+        return ()
+
+
+def work_together(n_threads, n_updates, size=3, has_turn=True):
+    """Share an optimizer among threads; none of them must lose an update or meet another one in it."""
+    opt, params, grads = Crowded(), {"a": np.zeros(size)}, {"a": np.ones(size)}
+    threads = [
+        threading.Thread(target=lambda: [opt.update(params, grads) for _ in range(n_updates)]) for _ in range(n_threads)
+    ]
+    if not has_turn:
+        opt._turn.clear()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert_steps(opt, params, n_threads * n_updates)
+    assert opt.most == 1
+
+
+def test_a_hundred_threads_take_turns():
+    """Many more than can have their turn while one of them looks who is there."""
+    work_together(100, 3, 10_000)
+
+
+@pytest.mark.parametrize("n_threads", [1, 2, 4])
+def test_a_turn_that_nobody_has_is_taken_by_one(n_threads):
     """As after an interruption between the taking of a turn and the beginning of what it is taken for."""
+    work_together(n_threads, 2, has_turn=False)
+
+
+def test_a_signal_handler_that_saves_while_its_thread_waits(monkeypatch):
+    """It is refused, as within an update, and neither thread waits for ever for what the other one put aside."""
     opt, params, grads = Count(), {"a": np.zeros(3)}, {"a": np.ones(3)}
-    del opt._turn[0]
+    began, go_on, refused = threading.Event(), threading.Event(), []
+
+    def scalars():
+        began.set()
+        assert go_on.wait(30)
+        return ()
+
+    opt.scalars = scalars
+    other = threading.Thread(target=opt.update, args=(params, grads))
+    other.start()
+    assert began.wait(30)
+
+    def handler(*_):
+        with pytest.raises(RuntimeError, match=r"Count is inside an update.* cannot call state_dict"):
+            opt.state_dict()
+        refused.append(len(refused))
+        if len(refused) == 3:
+            go_on.set()
+
+    def pause(seconds, sleep=time.sleep):
+        if threading.current_thread() is threading.main_thread():
+            handler()
+        sleep(seconds)
+
+    # Where the first in the queue pauses a signal would come in.
+    monkeypatch.setattr(time, "sleep", pause)
     opt.update(params, grads)
+    monkeypatch.undo()
+    other.join(30)
+    assert len(refused) >= 3
+    assert_steps(opt, params, 2)
+    opt.update(params, grads)
+    assert_steps(opt, params, 3)
+
+
+def test_an_interruption_of_one_that_waits_costs_nobody_a_turn(monkeypatch):
+    opt, params, grads = Count(), {"a": np.zeros(3)}, {"a": np.ones(3)}
+    turn = opt._turn
+    turn.clear()
+
+    def pause(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(time, "sleep", pause)
+    with pytest.raises(KeyboardInterrupt):
+        opt.update(params, grads)
+    turn.append(None)
+    # Nobody has to look for long who is there.
+    opt.update(params, grads)
+    assert opt._turn is turn
     assert_steps(opt, params, 1)
 
 

@@ -209,7 +209,7 @@ class Optimizer:
         try:
             del turn[0]
         except IndexError:
-            turn = wait(self)
+            turn = wait(self, "update")
         try:
             plan = self._plan
             # What is held must live until the plan has run: a mapping may hand out arrays that nobody else holds.
@@ -286,6 +286,12 @@ class Optimizer:
             public attributes of the object that are numbers, strings or None; ``"state"``, None or ``{slot: {key:
             array}}``; ``"params"``, None or ``{key: array}``. The arrays are copies. Attributes of any other kind are
             left out: they are up to the constructor.
+
+        Raises
+        ------
+        RuntimeError
+            If this is called from within an update, as by a signal handler: let that set a flag, to be looked at
+            between updates.
         """
         return copied(optimizer_record(self, params))
 
@@ -328,6 +334,8 @@ class Optimizer:
         TypeError
             If an array is of another dtype than float16, float32 and float64, or a key is not made of strings, numbers
             and None.
+        RuntimeError
+            If this is called from within an update; see `state_dict`.
 
         Notes
         -----
@@ -355,7 +363,7 @@ class Optimizer:
 
     def __getstate__(self) -> dict[str, Any]:
         # A plan is full of addresses, which mean nothing to a copy, and a copy has a turn of its own.
-        return {name: value for name, value in vars(self).items() if name not in {"_plan", "_turn"}}
+        return {name: value for name, value in vars(self).items() if name not in {"_plan", "_turn", "_queues"}}
 
     def __repr__(self) -> str:
         counted: dict[str, Any] = {"iter": self.iter}
