@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
+import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -128,6 +130,33 @@ def _cached(compiler: Callable[..., Any], function: Callable[..., Any]) -> Any:
     # Where neither the package's folder nor the user's can be written, there is no cache.
     with suppress(OSError, RuntimeError):
         compiled._cache = _Cache(function)
+    return _uninterrupted(compiled)
+
+
+def _uninterrupted(compiled: Any) -> Any:
+    """Have a function compiled, or loaded from the cache, in a thread, where no signal handler can interrupt that.
+
+    An exception in the middle of Numba's compiler, or of LLVM, may leave them unable to compile anything else in this
+    process, or end it. Whoever is interrupted goes on at once; what was begun is finished meanwhile, and kept.
+    """
+
+    def compile_apart(*signature: Any) -> Any:
+        compile_now = partial(type(compiled).compile, compiled, *signature)
+        # A thread would wait for ever for the lock if it is this one that has it: compiling what calls this function.
+        if threading.current_thread() is not threading.main_thread() or global_compiler_lock.is_locked():
+            return compile_now()
+        future: Future[Any] = Future()
+
+        def work() -> None:
+            try:
+                future.set_result(compile_now())
+            except BaseException as error:
+                future.set_exception(error)
+
+        threading.Thread(target=work).start()
+        return future.result()
+
+    compiled.compile = compile_apart
     return compiled
 
 
@@ -156,6 +185,6 @@ def native(function: Callable[..., Any], n_integers: int, keep: bool) -> Any:
         return SimpleNamespace(address=function)
     signature = (numba.types.intp,) * n_integers, numba.types.void
     compiler = partial(CFunc, sig=signature, locals={}, options=_OPTIONS)
-    compiled = _cached(compiler, function) if keep else compiler(function)
+    compiled = _cached(compiler, function) if keep else _uninterrupted(compiler(function))
     compiled.compile()
     return compiled

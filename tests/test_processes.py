@@ -5,6 +5,7 @@ Each script runs in a process of its own, because what would go wrong there woul
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -172,6 +173,56 @@ def test_a_child_that_is_forked_while_a_thread_compiles(tmp_path):
         assert ended[1] == 0, ended
     stop.set()
     thread.join()
+    """
+    script.run(source, tmp_path, NUMBA_CACHE_DIR=str(tmp_path))
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no timers")
+def test_signals_while_a_rule_is_compiled(tmp_path):
+    """Whoever is interrupted goes on at once; the compiler is interrupted nowhere, and goes on as well."""
+    source = """
+    import signal, threading, time
+    import numpy as np
+    import fastoptim as fo
+    from numba.core.ccallback import CFunc
+    from numba.core.dispatcher import Dispatcher
+
+    def watch(cls):
+        compile_now = cls.compile
+        def watched(self, *args):
+            threads.add(threading.current_thread())
+            return compile_now(self, *args)
+        cls.compile = watched
+
+    threads = set()
+    watch(CFunc)
+    watch(Dispatcher)
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGALRM, interrupt)
+    count = 0
+    for number in range(12):
+        names = {"fo": fo}
+        exec(
+            "class Rule(fo.Optimizer):\\n"
+            "    def scalars(self): return ()\\n"
+            "    @staticmethod\\n"
+            f"    def rule(p, g): return p - g * {number}", names
+        )
+        opt, params, grads = names["Rule"](), dict(w=np.zeros(3)), dict(w=np.ones(3))
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0.01 + 0.01 * number)
+            opt.update(params, grads)
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        except KeyboardInterrupt:
+            count += 1
+            assert (params["w"] == -number * opt.iter).all()
+            opt.update(params, grads)
+        assert (params["w"] == -number * opt.iter).all()
+    assert threads and threading.main_thread() not in threads
+    assert count > 5, count
     """
     script.run(source, tmp_path, NUMBA_CACHE_DIR=str(tmp_path))
 
