@@ -214,7 +214,7 @@ class Launch:
             _run(*self._work)
         elif (parts := _setting.parts) is not None:
             if parts > 1 and _has_safe_threads():
-                _run_parallel(*self._work, parts)
+                _run_parallel(*self._work, min(parts, -(-self._work[2] // _ALIGNMENT)))
             else:
                 _run(*self._work)
         elif not self._left:

@@ -464,7 +464,12 @@ WRONG_DICTS = {
     "fractional iter": (lambda d: d.update(iter=1.5), "iter"),
     "hyperparameters no dict": (lambda d: d.update(hyperparameters=[]), "hyperparameters"),
     "a hyperparameter that is a list": (lambda d: d["hyperparameters"].update(lr=[1]), "lr"),
+    "a hyperparameter that is None": (lambda d: d["hyperparameters"].update(lr=None), "lr=None"),
+    "a hyperparameter that is complex": (lambda d: d["hyperparameters"].update(lr=1j), "lr=1j"),
+    "skipped None": (lambda d: d["hyperparameters"].update(skipped=None), "skipped"),
+    "skipped negative": (lambda d: d["hyperparameters"].update(skipped=-1), "skipped"),
     "state no dict": (lambda d: d.update(state=[]), "state"),
+    "state a number": (lambda d: d.update(state=5), "state 5"),
     "state without a slot": (lambda d: d.update(state={}), "state"),
     "state of another slot": (lambda d: d.update(state={"m": d["state"]["v"]}), "state m"),
     "a slot that is no dict": (lambda d: d.update(state={"v": None}), "state 'v'"),
@@ -495,6 +500,36 @@ def test_slots_that_differ_among_each_other_are_refused():
     saved["state"]["v"]["w"] = np.ones(3)
     with pytest.raises(ValueError, match="state 'v' 'w'"):
         fo.Adam().load_state_dict(saved)
+
+
+class Scheduled(fo.SGD):
+    """With what is true of all objects until one says otherwise."""
+
+    lr = 0.5
+    schedule = "constant"
+    epoch = None
+
+    def __init__(self):
+        super().__init__()
+        del self.lr
+
+
+@pytest.mark.parametrize("changed", [{}, {"lr": 0.25}, {"lr": 0.25, "schedule": "cosine", "epoch": 3}])
+@pytest.mark.parametrize("here", [{}, {"lr": 0.125}, {"lr": 0.125, "schedule": "linear", "epoch": 1}])
+def test_a_hyperparameter_of_the_class_that_an_object_may_change(changed, here, tmp_path):
+    saved, opt = Scheduled(), Scheduled()
+    for name, value in changed.items():
+        setattr(saved, name, value)
+    for name, value in here.items():
+        setattr(opt, name, value)
+    saved.save(tmp_path / "checkpoint")
+    opt.load(tmp_path / "checkpoint")
+    expected = {"lr": 0.5, "schedule": "constant", "epoch": None} | changed
+    assert {name: getattr(opt, name) for name in expected} == expected
+    record = saved.state_dict()
+    record["hyperparameters"]["slots"] = 1
+    with pytest.raises(ValueError, match="slots"):
+        opt.load_state_dict(record)
 
 
 @pytest.mark.parametrize("params", [fo.MultiLayerNet(2, [], 2), np.ones(3), 3, "W"])

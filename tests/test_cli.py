@@ -357,6 +357,13 @@ def test_module_on_an_ascii_terminal_without_a_display(tmp_path):
     assert Path(tmp_path / "größe" / "losses.png").exists()
 
 
+def test_variable_that_a_library_chokes_on(tmp_path):
+    process = command(*small(str(tmp_path)), environ={"TQDM_NCOLS": "wide"})
+    out, err = process.communicate(timeout=100)
+    assert (process.returncode, out, err.count(b"\n")) == (2, b"", 1)
+    assert b"wide" in err
+
+
 @posix
 def test_locale_that_cannot_name_the_folder(tmp_path):
     folder = os.fsencode(tmp_path) + b"/gr\xf6\xdfe"

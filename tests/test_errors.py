@@ -242,12 +242,34 @@ def as_list(values):
 
 
 # What the parameters come in, what the gradients come in, the error and what its message says.
+def one_record(grads):
+    array = np.zeros((), [(key, g.dtype, g.shape) for key, g in grads.items()])
+    for key, g in grads.items():
+        array[key] = g
+    return array
+
+
+class ByKey:
+    """What an update of a dict needs, and no more."""
+
+    def __init__(self, values):
+        self.values = values
+
+    def __getitem__(self, key):
+        return self.values[key]
+
+    def __len__(self):
+        return len(self.values)
+
+
 CONTAINERS = {
     "dict and list": (dict, as_list, TypeError, "dict"),
     "dict and generator": (dict, lambda grads: iter(grads.items()), TypeError, "dict"),
     "dict and items": (dict, lambda grads: grads.items(), TypeError, "dict"),
     "dict and None": (dict, lambda _: None, TypeError, "dict"),
     "dict and array": (dict, lambda grads: np.array(as_list(grads)), TypeError, "dict"),
+    "dict and structured array": (dict, one_record, TypeError, "dict"),
+    "dict and something that gives values by key": (dict, ByKey, TypeError, "ByKey"),
     "list and shorter list": (as_list, lambda grads: as_list(grads)[:2], (ValueError, KeyError), "2|3"),
     "list and empty list": (as_list, lambda _: [], (ValueError, KeyError), "0|3"),
     "list and None": (as_list, lambda _: None, TypeError, "list"),
@@ -276,6 +298,19 @@ def test_keys_that_could_be_positions(pair, was_list):
     opt.update(*((arrays, gradients) if was_list else as_dicts))
     assert_refused(opt, as_dicts[0], gradients, TypeError, "dict")
     assert_refused(opt, arrays, as_dicts[1], TypeError, "dict")
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64])
+def test_a_state_that_is_read_only(pair, dtype):
+    """A kernel that is at work already does not look; but nothing is left half written."""
+    _, opt = pair()
+    if not opt.slots:
+        pytest.skip("SGD has no state.")
+    params, grads = ({key: np.ones(3, dtype) for key in "ab"} for _ in range(2))
+    opt.update(params, grads)
+    getattr(opt, opt.slots[-1])["b"].flags.writeable = False
+    other = {key: p.copy() for key, p in params.items()}
+    assert_refused(opt, other, grads, ValueError, f"state '{opt.slots[-1]}' of 'b' is read-only")
 
 
 @pytest.mark.parametrize("name", [name for name, rule in naive.RULES.items() if rule.slots])

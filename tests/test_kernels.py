@@ -224,6 +224,14 @@ def test_numpys_integers_are_numbers_of_threads(launches):
     assert launches[-1][1]
 
 
+@pytest.mark.parametrize("n", [1_000, 10**15, 10**30])
+def test_there_are_no_more_parts_than_blocks(n):
+    params, grads = {"w": np.ones(20_000)}, {"w": np.ones(20_000)}
+    with fo.num_threads(n):
+        fo.SGD(lr=1.0).update(params, grads)
+    assert_array_equal(params["w"], 0)
+
+
 @pytest.mark.parametrize("n", [0, -1, 1.0, "2", None])
 def test_numbers_of_threads_that_cannot_be(n):
     with pytest.raises(ValueError, match="whole number from 1 on"), fo.num_threads(n):

@@ -265,6 +265,28 @@ BAD = {
 }
 
 
+@pytest.mark.parametrize(
+    ("argument", "values"),
+    {
+        "hidden_size_list": [3, [0], [2.5], [-1]],
+        "input_size": [0, "8", None],
+        "activation": ["tanh", None, 1],
+        "weight_init_std": ["normal", None, np.nan, np.inf, 1j, [0.1]],
+        "weight_decay_lambda": [-0.1, np.nan, np.inf, "0.1", None],
+        "dtype": [np.float16, int],
+    }.items(),
+)
+def test_arguments_that_make_no_network(argument, values):
+    good = {"input_size": 8, "hidden_size_list": [3], "output_size": 4}
+    for value in values:
+        with pytest.raises((ValueError, TypeError), match=f"{argument}|sizes"):
+            fo.MultiLayerNet(**good | {argument: value})
+    net = fo.MultiLayerNet(**good)
+    for value in values if argument == "weight_decay_lambda" else []:
+        with pytest.raises((ValueError, TypeError), match=argument):
+            net.weight_decay_lambda = value
+
+
 @pytest.mark.parametrize("method", ["gradient", "loss", "accuracy"])
 @pytest.mark.parametrize("bad", BAD)
 def test_bad_data(method, bad):

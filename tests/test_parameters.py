@@ -117,6 +117,16 @@ def test_state_restored_behind_the_back_of_the_plan_is_used():
     assert_array_equal(opt.v["w"], [-1.9, -1.9])
 
 
+def test_a_mask_is_not_dropped_in_silence(flat):
+    before = flat.flat.copy()
+    key = next(iter(flat))
+    masked = np.ma.masked_array(flat[key], mask=True)
+    for action in (lambda: fo.flatten({key: masked}), lambda: flat.update({key: masked})):
+        with pytest.raises(TypeError, match=f"^'{key}' is a masked array"):
+            action()
+    assert_array_equal(flat.flat, before)
+
+
 def test_state_may_be_given_before_the_first_update():
     opt, params = fo.Momentum(lr=1.0, momentum=0.5), {"w": np.zeros(2), "x": 0.0}
     opt.v = {"w": [2.0, 4.0], "x": 6.0}

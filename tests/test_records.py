@@ -222,6 +222,14 @@ def test_a_full_disk_leaves_the_old_file(tmp_path):
     fo.Adam().save(path, {"w": np.ones(20_000)})
 
 
+def test_a_name_as_long_as_names_may_be(tmp_path):
+    path = tmp_path / ("é" * 120)
+    for lr in 0.5, 0.25:
+        fo.SGD(lr=lr).save(path)
+        assert fo.load(path).lr == lr
+    assert [*tmp_path.iterdir()] == [path]
+
+
 def test_a_folder_that_is_missing_or_a_file(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     for path in tmp_path / "missing" / "checkpoint", tmp_path / "file" / "checkpoint", tmp_path:

@@ -20,7 +20,8 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     if path.exists() and not path.is_file():
         raise OSError(errno.EINVAL, "not a regular file", str(path))
     # The temporary file stands beside its destination, because a rename is atomic only within one file system.
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    # Its name is no longer than any file system takes, of which most count bytes.
+    temporary = path.with_name(f".{path.name[:50]}.{secrets.token_hex(4)}")
     try:
         with temporary.open("xb") as stream:
             with suppress(FileNotFoundError):

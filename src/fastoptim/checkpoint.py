@@ -100,7 +100,7 @@ def restore_optimizer(optimizer: Optimizer, record: Record, params: Any) -> None
     steps, hyperparameters, saved = record["iter"], record["hyperparameters"], record["params"]
     if type(steps) is not int or steps < 0:
         raise ValueError(f"`iter` of a checkpoint is the number of updates, not {steps!r}")
-    _check_hyperparameters(hyperparameters, _hyperparameters(optimizer), type(optimizer))
+    hyperparameters = _checked_hyperparameters(hyperparameters, optimizer)
     state = _state(record["state"], optimizer.slots, optimizer._state)
     if saved is None and params is not None:
         raise ValueError("the checkpoint was saved without parameters: load it without params")
@@ -114,7 +114,10 @@ def restore_optimizer(optimizer: Optimizer, record: Record, params: Any) -> None
     # A hyperparameter that its class refuses is refused by a copy.
     restored = copy.copy(optimizer)
     for name, value in hyperparameters.items():
-        setattr(restored, name, value)
+        try:
+            setattr(restored, name, value)
+        except TypeError as error:
+            raise ValueError(f"the checkpoint has the hyperparameter {name}={value!r}: {error}") from error
     restored._state = state
     restored.iter = steps
     # Arrays cannot refuse their numbers, but what holds plain numbers may be no dict.
@@ -162,8 +165,8 @@ def restore_network(net: MultiLayerNet, record: Record) -> None:
     if not isinstance(saved.get("weight_decay_lambda"), Number):
         raise ValueError(f"the checkpoint lacks a number as weight_decay_lambda: {saved}")
     _check_fit("params", record["params"], net.params)
-    net.params.update(record["params"])
     net.weight_decay_lambda = saved["weight_decay_lambda"]
+    net.params.update(record["params"])
 
 
 def _network(record: Record) -> MultiLayerNet:
@@ -207,17 +210,29 @@ def _check_class(record: Record, obj: object, *items: str) -> None:
         raise ValueError(f"the checkpoint has the items {[*record]}, expected {['format', 'class', *items]}")
 
 
-def _check_hyperparameters(saved: Any, own: dict[str, Any], cls: type) -> None:
-    if not isinstance(saved, Mapping) or not own.keys() <= saved.keys():
+def _checked_hyperparameters(saved: Any, optimizer: Optimizer) -> dict[str, Any]:
+    """Return what hyperparameters an optimizer is to have, or raise `ValueError`."""
+    from fastoptim.optimizer import Optimizer  # It imports this module.
+
+    cls, own = type(optimizer), _hyperparameters(optimizer)
+    if not isinstance(saved, Mapping):
+        raise ValueError(f"the hyperparameters of a checkpoint are a dict, not {saved!r}")
+    # What a class says of all its objects, an object need not say, neither the one that was saved nor this one.
+    names = [name for name in saved.keys() | own.keys() if not name.startswith("_") and not hasattr(Optimizer, name)]
+    defaults = {name: getattr(cls, name) for name in names if isinstance(getattr(cls, name, cls), _PLAIN)}
+    if not own.keys() <= saved.keys() | defaults.keys():
         raise ValueError(f"the checkpoint has the hyperparameters {saved}, expected {', '.join(own) or 'none'}")
     for name, value in saved.items():
-        here = own.get(name)
-        # What a user added to an object may be added again, but nothing that its class defines.
-        is_known = name in own or not (name.startswith("_") or hasattr(cls, name))
+        here = own.get(name, defaults.get(name))
+        # What a user added to an object may be added again, but nothing else that its class defines.
+        is_known = name in own or name in defaults or not (name.startswith("_") or hasattr(cls, name))
         # None may stand for anything, but text is never a number.
         fits = None in (value, here) or isinstance(value, str) == isinstance(here, str)
         if not (is_known and fits and isinstance(value, _PLAIN)):
             raise ValueError(f"the checkpoint has the hyperparameter {name}={value!r}, here it is {here!r}")
+    if type(saved.get("skipped")) is not int or saved["skipped"] < 0:
+        raise ValueError(f"`skipped` of a checkpoint is a number of updates, not {saved.get('skipped')!r}")
+    return {name: defaults[name] for name in own.keys() - saved.keys()} | dict(saved)
 
 
 def _state(saved: Any, slots: tuple[str, ...], own: State | None) -> State | None:
@@ -225,7 +240,8 @@ def _state(saved: Any, slots: tuple[str, ...], own: State | None) -> State | Non
     if saved is None:
         return None
     if not isinstance(saved, Mapping) or saved.keys() != set(slots):
-        raise ValueError(f"the checkpoint has the state {', '.join(saved)}, expected {', '.join(slots) or 'none'}")
+        found = ", ".join(map(str, saved)) if isinstance(saved, Mapping) else repr(saved)
+        raise ValueError(f"the checkpoint has the state {found}, expected {', '.join(slots) or 'none'}")
     if not slots:
         return {}
     first = saved[slots[0]]

@@ -157,6 +157,8 @@ def _compare(options: argparse.Namespace) -> int:
         # What is imported next would ask, too, and answer with a traceback.
         fail("the current folder does not exist any more: change to another one")
     try:
+        import tqdm  # noqa: F401  # It may not like its variables of the environment.
+
         from fastoptim.compare import Comparison, Settings, load_data
 
         settings = Settings(

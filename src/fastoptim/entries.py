@@ -130,4 +130,6 @@ def attach(entries: list[Entry], state: State) -> None:
                 raise ValueError(
                     f"parameter {entry.key!r} has shape {entry.p.shape}, expected {slot.shape} as in its state {name!r}"
                 )
+            if not slot.flags.writeable:
+                raise ValueError(f"state {name!r} of {entry.key!r} is read-only, so it cannot be updated in place")
             entry.slots.append(slot)

@@ -41,9 +41,9 @@ class Hyperparameter:
 
     if TYPE_CHECKING:
 
-        def __get__(self, optimizer: Any, owner: type) -> float: ...
+        def __get__(self, owner: Any, cls: type) -> float: ...
 
-    def __set__(self, optimizer: Any, value: float) -> None:
+    def __set__(self, owner: Any, value: float) -> None:
         given: Any = value
         if isinstance(given, np.ndarray) and given.ndim == 0:
             # Whoever writes to the array later does not mean the optimizer.
@@ -59,7 +59,7 @@ class Hyperparameter:
         # A NaN is in no interval, and infinity not in one that ends with the largest number.
         if not self.low <= number <= self.high or (self.below and number == self.high):
             raise ValueError(f"{self._expected}, not {value!r}")
-        vars(optimizer)[self.name] = given
+        vars(owner)[self.name] = given
 
     @property
     def _expected(self) -> str:

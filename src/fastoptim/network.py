@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fastoptim.blas import products
 from fastoptim.checkpoint import network_record, restore_network
+from fastoptim.hyperparameters import Hyperparameter
 from fastoptim.kernels import dense
 from fastoptim.parameters import FlatDict, flatten
 from fastoptim.records import Record, StrPath, copied, read, write
@@ -51,7 +54,7 @@ class MultiLayerNet:
         eq. 10), :math:`\sqrt{1/n}` for ``'sigmoid'`` and ``'xavier'`` (Glorot and Bengio 2010, eq. 15 for equal
         widths), with :math:`n` the inputs of the layer; or the number given. Biases begin at zero.
     weight_decay_lambda : float
-        The weight decay :math:`\lambda`.
+        The weight decay :math:`\lambda`, not negative.
     dtype : dtype, keyword only
         float32 or float64: of the parameters and of all arithmetic. Weights are drawn in float64.
     seed : int, optional, keyword only
@@ -66,7 +69,7 @@ class MultiLayerNet:
 
     Raises
     ------
-    ValueError
+    TypeError, ValueError
         If an argument is not one of those above.
 
     Notes
@@ -93,6 +96,8 @@ class MultiLayerNet:
     >>> net.accuracy(x, t)
     1.0
     """
+
+    weight_decay_lambda = Hyperparameter(0)
 
     def __init__(
         self,
@@ -348,11 +353,12 @@ def _table(sizes: Sequence[int]) -> tuple[NDArray[np.intp], int]:
     return np.ascontiguousarray(table.T), int(outputs[-1] + 2 * max(sizes[1:]))
 
 
-def _scale(weight_init_std: str | float, inputs: int) -> float:
-    if not isinstance(weight_init_std, str):
-        return float(weight_init_std)
-    if weight_init_std.lower() not in _VARIANCES:
+def _scale(weight_init_std: Any, inputs: int) -> float:
+    name = str(weight_init_std).lower()
+    if name in _VARIANCES:
+        return float(np.sqrt(_VARIANCES[name] / inputs))
+    if not isinstance(weight_init_std, Real) or not math.isfinite(weight_init_std):
         raise ValueError(
-            f"weight_init_std is a number or one of {', '.join(map(repr, _VARIANCES))}, not {weight_init_std!r}"
+            f"weight_init_std is a finite number or one of {', '.join(map(repr, _VARIANCES))}, not {weight_init_std!r}"
         )
-    return float(np.sqrt(_VARIANCES[weight_init_std.lower()] / inputs))
+    return float(weight_init_std)

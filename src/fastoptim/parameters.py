@@ -104,7 +104,7 @@ class FlatDict(dict[Any, Any]):
 
     def update(self, *args: Any, **kwargs: Any) -> None:
         """Copy in the values of another dict; none of them, if any does not fit."""
-        arrays = {key: np.asarray(value) for key, value in dict(*args, **kwargs).items()}
+        arrays = _arrays(dict(*args, **kwargs))
         for key, array in arrays.items():
             if key not in self:
                 raise KeyError(f"{key!r} is not in this flat dict, whose keys are fixed: {', '.join(map(repr, self))}")
@@ -139,6 +139,13 @@ class FlatDict(dict[Any, Any]):
         return type(self), (self.layout, self.buffers)
 
 
+def _arrays(values: Mapping[Any, Any]) -> dict[Any, NDArray[Any]]:
+    masked = [key for key, value in values.items() if isinstance(value, np.ma.MaskedArray)]
+    if masked:
+        raise TypeError(f"{masked[0]!r} is a masked array, and a buffer has no place for its mask; fill it first")
+    return {key: np.asarray(value) for key, value in values.items()}
+
+
 def flatten(params: Mapping[Any, Any], dtype: DTypeLike | None = None) -> FlatDict:
     """Copy a dict of arrays into one buffer and return the dict of views of it.
 
@@ -161,7 +168,7 @@ def flatten(params: Mapping[Any, Any], dtype: DTypeLike | None = None) -> FlatDi
     ------
     TypeError
         If ``params`` is not a dict, or if the arrays have several dtypes and none is given, or one that is not
-        floating.
+        floating, or if one is masked.
 
     Examples
     --------
@@ -176,7 +183,7 @@ def flatten(params: Mapping[Any, Any], dtype: DTypeLike | None = None) -> FlatDi
     """
     if not isinstance(params, Mapping):
         raise TypeError(f"flatten takes a dict of arrays, not {type(params).__name__}")
-    arrays = {key: np.asarray(value) for key, value in params.items()}
+    arrays = _arrays(params)
     dtypes = {array.dtype for array in arrays.values()} if dtype is None else {np.dtype(dtype)}
     if len(dtypes) > 1:
         names = ", ".join(f"{key!r}: {array.dtype}" for key, array in arrays.items())

@@ -120,12 +120,16 @@ class _Refresh:
         return laid_out_copy(g, packed_strides(p)) if same_kind and not touches(self.spans, g) else g
 
 
-def _renewal(launched: _Launch, spans: Spans, params: Any) -> Renew:
+def _renewal(launched: _Launch, spans: Spans, params: Any, grads: Any) -> Renew:
     refreshes, n_params = _Refresh(launched, spans), len(params)
-    get = _getter(launched.keys, isinstance(params, list | tuple))
+    keys, of_params, of_grads = launched.keys, type(params), type(grads)
+    get: Any = operator.itemgetter(*keys) if len(keys) > 1 else lambda arrays: (arrays[keys[0]],)
     refresh, check, with_copies = row.refresh, address(refreshes.check), refreshes.with_copies
 
     def renew(params: Any, grads: Any) -> Arrays | None:
+        # What was found fit was a container of this type; an array can be asked for keys as well.
+        if type(params) is not of_params or type(grads) is not of_grads:
+            return None
         try:
             if len(params) != n_params:
                 return None
@@ -153,18 +157,6 @@ def _flat_renewal(launched: _Launch, spans: Spans, params: FlatDict, grads: Flat
         return arrays if refresh(check, id(arrays)) else with_copies(arrays)
 
     return renew
-
-
-def _getter(keys: list[Any], of_list: bool) -> Callable[[Any], tuple[Any, ...]]:
-    values: Any = operator.itemgetter(*keys) if len(keys) > 1 else lambda arrays: (arrays[keys[0]],)
-
-    def get(arrays: Any) -> Any:
-        if isinstance(arrays, list | tuple) is not of_list:
-            raise TypeError("another container")
-        return values(arrays)
-
-    # Only whole numbers can be taken for positions of a list as well as for keys of a dict.
-    return get if any(isinstance(key, int) for key in keys) else values
 
 
 def _never(_params: Any, _grads: Any) -> None:
@@ -283,7 +275,7 @@ class Plan:
     def _renewal(self, launches: list[_Launch], spans: Spans, params: Any, grads: Any) -> Renew:
         if launches[0].arrays[0][0] is getattr(params, "flat", None):
             return _flat_renewal(launches[0], spans, params, grads)
-        return _renew_all([_renewal(launched, spans, params) for launched in launches])
+        return _renew_all([_renewal(launched, spans, params, grads) for launched in launches])
 
     def _is_flat(self, entries: list[Entry], params: Any, grads: Any) -> bool:
         dicts = (params, grads, *self.state.values())
