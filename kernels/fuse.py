@@ -113,7 +113,7 @@ def _compile(rule: Callable[..., Any], n_slots: int, dtype: type, mark: str | No
     try:
         return native(_bind(_kernel, bound, name), 3, keep=mark is not None)
     except (NumbaError, UnsupportedBytecodeError) as error:
-        code = getattr(rule, "py_func", rule).__code__
+        code = rule.__code__
         raise TypeError(
             f"the rule {rule.__qualname__} ({code.co_filename}:{code.co_firstlineno}) cannot be compiled for "
             f"{dtype.__name__}: {_reason(error)}"

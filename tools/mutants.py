@@ -40,7 +40,27 @@ PATIENCE = 4
 
 # file → what the mutant does, as it is printed → why nothing can notice.
 NO_DECAY = "Without weight decay zero is added, which takes time and changes nothing; a negative one is not meant."
+START = "START is zero."
+ONE = "Of one word read, this is the only one; another one read beside it is not looked at."
+EMPTY = "It makes a difference for ranges and rows without elements, over which nothing is walked."
+NEXT = "while integers(row + width + 8 * START, 1)[0] <= start < stop: | "
+FIRST = "first = integers(row + 8 * START, 1)[0] | "
+LAST = "last = min(stop, integers(row + width + 8 * START, 1)[0]) | "
+VALUES = "values = scalars(T, integers(row + 8 * VALUE, 1)[0], N_SCALARS) | "
+CHAIN = "integers(row + width + 8 * START, 1)[0] <= start < stop → integers(row + width + 8 * START, 1)[0]"
 EXPLAINED: dict[str, dict[str, str]] = {
+    "kernels/fuse.py": {
+        **{f"{line}{change}": ONE for line in (VALUES, NEXT, FIRST, LAST) for change in ("1 → 2", "0 → -1")},
+        **{f"{line}{change}": START for line in (NEXT, FIRST, LAST) for change in ("8 → 9", "8 → 7")},
+        f"{NEXT}row + width + 8 * START → row + width - 8 * START": START,
+        f"{FIRST}row + 8 * START → row - 8 * START": START,
+        f"{LAST}row + width + 8 * START → row + width - 8 * START": START,
+        f"{NEXT}{CHAIN} < start < stop": EMPTY,
+        f"{NEXT}{CHAIN} <= start <= stop": EMPTY,
+    },
+    "src/fastoptim/plan.py": {
+        "first = entries[0] | 0 → -1": "All entries of one kernel have the same dtype and the same number of slots.",
+    },
     "kernels/losses.py": {
         "for j in range(1, scores.size): | 1 → 0": "The first score is compared with itself.",
     },
