@@ -177,9 +177,11 @@ def test(path: Path, tree: ast.Module, tests: list[str], seconds: int, compiled:
         os._exit(int(code))
 
 
-def left(file: str, made: list[tuple[str, ast.Module]], tests: list[str], n_jobs: int, compiled: bool = False):
-    """Return those mutants of a file that no test notices."""
+def left(file: str, made: list[tuple[str, ast.Module]], n_jobs: int, compiled: bool) -> list[tuple[str, ast.Module]]:
+    """Return those mutants of a file that no test notices; print those that no other tests will run on."""
     path, survived, begin = (ROOT / file).resolve(), [], time.perf_counter()
+    tests = (COMPILED if compiled else TESTS)[file]
+    is_last, explained = compiled or file not in COMPILED, EXPLAINED.get(file, {})
     running: dict[int, tuple[str, ast.Module]] = {}
 
     def start(mutant: tuple[str, ast.Module], seconds: int) -> None:
@@ -187,17 +189,18 @@ def left(file: str, made: list[tuple[str, ast.Module]], tests: list[str], n_jobs
             test(path, mutant[1], tests, seconds, compiled)
         running[pid] = mutant
 
-    def wait() -> None:
+    def wait() -> bool:
         pid, status = os.wait()
         mutant = running.pop(pid)
-        if status == 0:
+        if status == 0 and mutant[0]:
             survived.append(mutant)
+            if is_last and mutant[0] not in explained:
+                print(f"SURVIVED {file}: {mutant[0]}", flush=True)
+        return status == 0
 
     start(("", ast.parse(path.read_text())), 0)
-    wait()
-    if not survived:
+    if not wait():
         raise SystemExit(f"{file}: its tests fail without a mutant")
-    survived.clear()
     seconds = 10 + int(PATIENCE * (time.perf_counter() - begin))
     for mutant in made:
         while len(running) >= n_jobs:
@@ -212,13 +215,11 @@ def survivors(file: str, n_jobs: int, part: list[int]) -> list[str]:
     """Run the mutants of one file, or a part of them; print and return what those do that no test notices."""
     begin, explained = time.perf_counter(), EXPLAINED.get(file, {})
     made = list(islice(mutants((ROOT / file).read_text()), part[0], None, part[1]))
-    survived = left(file, made, TESTS[file], n_jobs)
+    survived = left(file, made, n_jobs, compiled=False)
     found = [mutant for mutant in survived if mutant[0] not in explained]
     n_explained = len(survived) - len(found)
     if file in COMPILED and found:
-        found = left(file, found, COMPILED[file], n_jobs, compiled=True)
-    for text, _ in found:
-        print(f"SURVIVED {file}: {text}")
+        found = left(file, found, n_jobs, compiled=True)
     n_killed, took = len(made) - n_explained - len(found), time.perf_counter() - begin
     print(f"{file}: {len(made)} mutants, {n_killed} killed, {n_explained} explained, {took:.0f} s", flush=True)
     return [text for text, _ in found]
