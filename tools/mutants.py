@@ -39,7 +39,7 @@ PATIENCE = 4
 """So many times as long as the tests take without a mutant, and a mutant counts as killed: it does not end."""
 
 # file → what the mutant does, as it is printed → why nothing can notice.
-NO_DECAY = "Without weight decay zero is added, which takes time and changes nothing; a negative one is not meant."
+NO_DECAY = "Without weight decay zero is added, which takes time and changes nothing; a negative one is refused."
 START = "START is zero."
 ONE = "Of one word read, this is the only one; another one read beside it is not looked at."
 EMPTY = "It makes a difference for ranges and rows without elements, over which nothing is walked."

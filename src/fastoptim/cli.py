@@ -246,7 +246,7 @@ class _Interruption:
         if any(run.losses for run in self.comparison.runs):
             self.comparison.stop()
         elif callable(before := self._before[number]):
-            # Kernels are being compiled, which an exception may crash. A process of its own, see `__main__`, just ends.
+            # Kernels are being compiled, for which nobody need wait. A process of its own, see `__main__`, just ends.
             before(number, frame)
         else:
             signal.signal(number, before)
