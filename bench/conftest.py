@@ -98,7 +98,8 @@ def quick(request):
 
 @pytest.fixture(scope="session")
 def pacing(request):
-    return Pacing(request.config.getoption("seconds") or 0.15)
+    seconds = request.config.getoption("seconds")
+    return Pacing() if seconds is None else Pacing(seconds)
 
 
 @pytest.fixture(scope="session")

@@ -43,7 +43,7 @@ class Contestant:
 class Pacing:
     """How long to measure, in seconds for each contestant, but at least a number of rounds."""
 
-    seconds: float = 0.15
+    seconds: float = 0.3
     block: float = 0.02
     lead: float = 0.005
     pause: float = 0.005
@@ -78,8 +78,8 @@ def _block(contestant: Contestant, steps: int) -> float:
 def _warm_up(contestant: Contestant, pacing: Pacing) -> float:
     """Run until nothing is new any more, and return the seconds of a step.
 
-    That is at least ten steps, because our updates try both ways to run in the first six, unless a step is so slow
-    that nothing is left to be learned by the third.
+    That is at least twenty steps, because our updates try both ways to run in the first fourteen, unless a step is so
+    slow that nothing is left to be learned by the third.
     """
     _block(contestant, 1)
     steps, done, spent = 1, 1, 0.0
@@ -87,7 +87,7 @@ def _warm_up(contestant: Contestant, pacing: Pacing) -> float:
         last = _block(contestant, steps)
         spent += last
         done += steps
-        if (done >= 10 and last >= pacing.block) or (done >= 3 and spent >= 1):
+        if (done >= 20 and last >= pacing.block) or (done >= 3 and spent >= 1):
             return last / steps
         if last < pacing.block:
             steps *= 2

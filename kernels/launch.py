@@ -27,8 +27,9 @@ __all__ = ["Launch", "num_threads"]
 _PARALLEL_FROM = 16_384
 """Elements below which no machine gains by a second thread: to start it costs as much as updating some ten thousand."""
 
-_TRIALS = 3
-"""Runs by which one thread and several are compared, now and again; the middle one counts."""
+_TRIALS, _LONG_TRIALS, _LONG = 7, 3, 3e-4
+"""Runs by which one thread and several are compared, now and again; the middle one counts. Threads that wake slow the
+first two or three, so these must be the fewer ones, unless a run takes so many seconds that waking hardly counts."""
 _FIRST_INTERVAL, _LAST_INTERVAL = 0.02, 1.0
 """Seconds of updates until the next comparison, twice as many each time that nothing has changed."""
 _MUCH = 4
@@ -178,6 +179,10 @@ def _middle(times: list[float]) -> float:
     return sorted(times)[len(times) // 2]
 
 
+def _is_enough(times: list[float]) -> bool:
+    return len(times) >= _TRIALS or (len(times) >= _LONG_TRIALS and _middle(times) >= _LONG)
+
+
 class Launch:
     """A kernel over a table of rows, run by one thread or by several; which is faster is found by trying now and again.
 
@@ -231,8 +236,8 @@ class Launch:
                 self._was_slow = True
 
     def _try(self) -> None:
-        # The usual way is timed first, then the other, of which two very bad runs are enough.
-        other = len(self._times[self._parallel]) >= _TRIALS
+        # The usual way is timed first, then the other.
+        other = _is_enough(self._times[self._parallel])
         parallel = self._parallel is not other
         if parallel and not _has_safe_threads():
             self._left = sys.maxsize
@@ -244,7 +249,7 @@ class Launch:
         times.append(self._timed(self._parts if parallel else 1))
         if not other:
             self._usual = _middle(times)
-        elif len(times) >= _TRIALS or sum(time > _MUCH * self._usual for time in times) > 1:
+        elif _is_enough(times):
             self._interval = min(2 * self._interval, _LAST_INTERVAL)
             if _middle(times) < self._usual:
                 self._parallel, self._usual, self._interval = parallel, _middle(times), _FIRST_INTERVAL

@@ -243,11 +243,12 @@ def test_numbers_of_threads_that_cannot_be(n):
 def test_the_faster_way_is_found_and_left_when_it_slows_down(faster, monkeypatch):
     clock, parallel_runs = [0.0], []
     cost = {False: 1e-4, True: 0.5e-4 if faster else 2e-4}
-    # The first parallel run after a serial one wakes the threads.
-    waking = 1e-2 if faster else 0
+    # The first parallel runs after a serial one wake the threads.
+    waking = 2e-4 if faster else 0
 
     def run(parallel):
-        clock[0] += cost[parallel] + (waking if parallel and not any(parallel_runs[-1:]) else 0)
+        is_waking = parallel and not all(parallel_runs[-2:])
+        clock[0] += cost[parallel] + (waking if is_waking else 0)
         parallel_runs.append(parallel)
 
     monkeypatch.setattr(launch, "perf_counter", lambda: clock[0])
