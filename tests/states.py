@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 
 import fastoptim as fo
-from naive import draw, keys
+from naive import assert_bits, draw, keys
 
 SHAPES = {"W1": (3, 4), ("conv", 2): (2, 3, 2), None: (5,), 7: (0, 2), "b": ()}
 
@@ -34,6 +34,22 @@ KINDS = {
 
 def snapshot(opt, params):
     return pickle.dumps((opt, [np.asarray(params[key]).tobytes() for key in keys(params)]))
+
+
+def assert_same(ref_opt, comp_opt, ref, comp):
+    assert vars(comp_opt).keys() - {"_plan"} == vars(ref_opt).keys() - {"_plan"}
+    assert repr(comp_opt) == repr(ref_opt)
+    assert list(keys(ref)) == list(keys(comp))
+    for key in keys(ref):
+        assert type(comp[key]) is type(ref[key])
+        assert_bits(ref[key], comp[key], key)
+    for slot in ref_opt.slots:
+        ours, theirs = getattr(ref_opt, slot), getattr(comp_opt, slot)
+        assert list(ours) == list(theirs)
+        for key in ours:
+            assert_bits(ours[key], theirs[key], (slot, key))
+            # An update is in place only where the state lies in memory as its parameter does.
+            assert ours[key].strides == theirs[key].strides
 
 
 def trained(cls, params, steps, grads=None):

@@ -1,76 +1,18 @@
-"""An update happens in full or not at all, whatever comes between: errors, no memory, interruptions, other threads."""
+"""An update happens in full or not at all, whatever comes between: errors, no memory, interruptions."""
 
-import copy
-import os
-import pickle
 import signal
-import subprocess
-import sys
-import textwrap
-import threading
-import time
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
 import fastoptim as fo
+import script
+from counting import WAYS, Count, assert_steps, ones
 from fastoptim import interpret, parameters, plan, spans
 from fastoptim.kernels import launch
-
-
-class Count(fo.Optimizer):
-    """Everything tells the number of steps: the parameters are its negative, the state is it."""
-
-    slots = ("n",)
-
-    def scalars(self):
-        return ()
-
-    @staticmethod
-    def rule(p, g, n):
-        n += g
-        p -= g
-        return p, n
-
-
-def strided(dtype=np.float64):
-    return np.zeros((6, 4), dtype)[:, ::2]
-
-
-def interleaved():
-    """Arrays of which each lies between the elements of the other: as far as bounds tell, they overlap."""
-    both = np.zeros(10)
-    return {"a": both[::2], "b": both[1::2]}
-
-
-# One case for each way in which an update runs: what the parameters are, and of which dtype the gradients.
-WAYS = {
-    "flat": (lambda: fo.flatten({"a": np.zeros(5), "b": np.zeros(3)}), None),
-    "separate": (lambda: {"a": np.zeros(5), "b": np.zeros((2, 3))}, None),
-    "two kernels": (lambda: {"a": np.zeros(5), "b": np.zeros(5, np.float32)}, None),
-    "copies": (lambda: {"a": strided(), "b": np.zeros(3), "c": strided(np.float32)}, None),
-    "interpreted": (lambda: {"a": np.zeros(5, np.float16), "b": 0.0, "c": np.zeros(3)}, None),
-    "one after the other": (interleaved, None),
-    "mixed": (lambda: {"a": np.zeros(5), "b": np.zeros(5, np.float32), "c": strided()}, {"a": np.float32}),
-}
-
-
-def ones(params, dtypes):
-    return {key: np.ones(np.shape(p), (dtypes or {}).get(key, np.asarray(p).dtype)) for key, p in params.items()}
-
-
-def assert_steps(opt, params, steps):
-    assert opt.iter == steps
-    for key, p in params.items():
-        assert_array_equal(p, -steps, err_msg=key)
-    if steps == 0:
-        assert opt.n is None
-    else:
-        for key, n in opt.n.items():
-            assert_array_equal(n, steps, err_msg=key)
-    assert len(opt._turn) == 1
 
 
 @pytest.mark.parametrize("on_nonfinite", ["ignore", "raise"])
@@ -152,15 +94,14 @@ def copy_if_none_fails(errors, copyto, *args, **kwargs):
 
 INTERRUPTIONS = """
     import random, signal, sys, time
-    sys.path.insert(0, {folder!r})
-    import numpy as np
-    from test_all_or_nothing import WAYS, Count, assert_steps, ones
+    sys.path.insert(0, sys.argv[1])
+    from counting import WAYS, Count, assert_steps, ones
 
     def interrupt(*_):
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGALRM, interrupt)
-    random.seed({seed})
+    random.seed(0)
     total = in_first = after_the_kernel = 0
     for way, (make, dtypes) in WAYS.items():
         params, opt, steps = make(), Count(), 0
@@ -168,7 +109,7 @@ INTERRUPTIONS = """
         for _ in range(3):
             opt.update(params, grads)  # What is compiled now is not interrupted.
         params, opt = make(), Count()
-        end = time.monotonic() + {seconds}
+        end = time.monotonic() + 0.7
         while time.monotonic() < end:
             if opt.iter > 2000 or random.random() < 0.03:
                 params, opt, steps = make(), Count(), 0
@@ -192,13 +133,10 @@ INTERRUPTIONS = """
 
 @pytest.mark.compiled  # A kernel that runs as Python can be interrupted itself.
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no timers that interrupt")
-def test_interruptions_at_random_moments():
+def test_interruptions_at_random_moments(tmp_path):
     """After each, everything is as before a step or as after it, and `iter` says which."""
-    source = INTERRUPTIONS.format(folder=os.path.dirname(__file__), seed=0, seconds=0.7)  # noqa: PTH120
-    command = [sys.executable, "-c", textwrap.dedent(source)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    total, in_first, after_the_kernel = map(int, done.stdout.split())
+    printed = script.run(INTERRUPTIONS, tmp_path, str(Path(__file__).parent))
+    total, in_first, after_the_kernel = map(int, printed.split())
     assert min(total / 100, in_first, after_the_kernel) > 1
 
 
@@ -259,242 +197,6 @@ def test_an_interruption_beside_a_parallel_kernel(where, monkeypatch):
         assert_steps(opt, params, steps + 1)
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_threads_that_share_an_optimizer_take_turns(way):
-    make, dtypes = WAYS[way]
-    params, opt, each = make(), Count(), 60
-    grads = ones(params, dtypes)
-    errors = []
-
-    def work():
-        try:
-            for _ in range(each):
-                opt.update(params, grads)
-        except BaseException as error:
-            errors.append(error)
-
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        threads = [threading.Thread(target=work) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(60)
-    finally:
-        sys.setswitchinterval(interval)
-    assert errors == []
-    assert_steps(opt, params, 4 * each)
-
-
-def test_a_thread_waits_for_a_slow_one():
-    opt, params = Count(), {"a": np.zeros(3)}
-    began, go_on = threading.Event(), threading.Event()
-
-    def scalars():
-        if not began.is_set():
-            began.set()
-            assert go_on.wait(30)
-        return ()
-
-    opt.scalars = scalars
-    grads = {"a": np.ones(3)}
-    first = threading.Thread(target=opt.update, args=(params, grads))
-    first.start()
-    assert began.wait(30)
-    others = [
-        threading.Thread(target=opt.update, args=(params, grads)),
-        threading.Thread(target=setattr, args=(opt, "on_nonfinite", "raise")),
-    ]
-    for other in others:
-        other.start()
-    time.sleep(0.1)
-    assert all(other.is_alive() for other in others)
-    assert_array_equal(params["a"], 0)
-    go_on.set()
-    for thread in (first, *others):
-        thread.join(30)
-    assert_steps(opt, params, 2)
-    assert opt.on_nonfinite == "raise"
-
-
-@pytest.mark.parametrize(
-    "action",
-    [
-        lambda opt, params, grads: opt.update(params, grads),
-        lambda opt, *_: setattr(opt, "n", None),
-        lambda opt, params, _: setattr(opt, "n", params),
-        lambda opt, *_: setattr(opt, "on_nonfinite", "skip"),
-    ],
-)
-def test_nothing_reaches_into_an_update_from_within(action):
-    opt, params, grads = Count(), {"a": np.zeros(3)}, {"a": np.ones(3)}
-    opt.update(params, grads)
-    opt.scalars = lambda: action(opt, params, grads)
-    with pytest.raises(RuntimeError, match="Count is inside an update"):
-        opt.update(params, grads)
-    del opt.scalars
-    assert_steps(opt, params, 1)
-    opt.update(params, grads)
-    assert_steps(opt, params, 2)
-
-
-def test_another_optimizer_may_be_updated_within_an_update():
-    outer, inner, params, grads = Count(), Count(), {"a": np.zeros(3)}, {"a": np.ones(3)}
-
-    def scalars():
-        inner.update(params, grads)
-        return ()
-
-    outer.scalars = scalars
-    outer.update({"b": np.zeros(3)}, {"b": np.ones(3)})
-    assert_steps(inner, params, 1)
-
-
-@pytest.mark.parametrize("twin_of", [copy.copy, copy.deepcopy, lambda opt: pickle.loads(pickle.dumps(opt))])
-def test_a_copy_made_within_an_update_has_a_turn_of_its_own(twin_of):
-    opt, params, grads = fo.SGD(lr=1.0), {"a": np.zeros(3)}, {"a": np.ones(3)}
-    turn = opt._turn.pop()  # As during an update.
-    twin = twin_of(opt)
-    opt._turn.append(turn)
-    assert len(twin._turn) == 1
-    assert twin._turn is not opt._turn
-    for each in (opt, twin):
-        each.update(params, grads)
-    assert_array_equal(params["a"], -2)
-
-
-class Crowded(Count):
-    """Takes long between the check and the write, and counts who is there at a time."""
-
-    inside = most = 0
-
-    def scalars(self):
-        self.inside += 1
-        self.most = max(self.most, self.inside)
-        time.sleep(1e-3)
-        self.inside -= 1
-        return ()
-
-
-def work_together(n_threads, n_updates, size=3, has_turn=True):
-    """Share an optimizer among threads; none of them must lose an update or meet another one in it."""
-    opt, params, grads = Crowded(), {"a": np.zeros(size)}, {"a": np.ones(size)}
-    threads = [
-        threading.Thread(target=lambda: [opt.update(params, grads) for _ in range(n_updates)]) for _ in range(n_threads)
-    ]
-    if not has_turn:
-        opt._turn.clear()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert_steps(opt, params, n_threads * n_updates)
-    assert opt.most == 1
-
-
-def test_a_hundred_threads_take_turns():
-    """Many more than can have their turn while one of them looks who is there."""
-    work_together(100, 3, 10_000)
-
-
-@pytest.mark.parametrize("n_threads", [1, 2, 4])
-def test_a_turn_that_nobody_has_is_taken_by_one(n_threads):
-    """As after an interruption between the taking of a turn and the beginning of what it is taken for."""
-    work_together(n_threads, 2, has_turn=False)
-
-
-def test_a_signal_handler_that_saves_while_its_thread_waits(monkeypatch):
-    """It is refused, as within an update, and neither thread waits for ever for what the other one put aside."""
-    opt, params, grads = Count(), {"a": np.zeros(3)}, {"a": np.ones(3)}
-    began, go_on, refused = threading.Event(), threading.Event(), []
-
-    def scalars():
-        began.set()
-        assert go_on.wait(30)
-        return ()
-
-    opt.scalars = scalars
-    other = threading.Thread(target=opt.update, args=(params, grads))
-    other.start()
-    assert began.wait(30)
-
-    def handler(*_):
-        with pytest.raises(RuntimeError, match=r"Count is inside an update.* cannot call state_dict"):
-            opt.state_dict()
-        refused.append(len(refused))
-        if len(refused) == 3:
-            go_on.set()
-
-    def pause(seconds, sleep=time.sleep):
-        if threading.current_thread() is threading.main_thread():
-            handler()
-        sleep(seconds)
-
-    # Where the first in the queue pauses a signal would come in.
-    monkeypatch.setattr(time, "sleep", pause)
-    opt.update(params, grads)
-    monkeypatch.undo()
-    other.join(30)
-    assert len(refused) >= 3
-    assert_steps(opt, params, 2)
-    opt.update(params, grads)
-    assert_steps(opt, params, 3)
-
-
-def test_an_interruption_of_one_that_waits_costs_nobody_a_turn(monkeypatch):
-    opt, params, grads = Count(), {"a": np.zeros(3)}, {"a": np.ones(3)}
-    turn = opt._turn
-    turn.clear()
-
-    def pause(_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(time, "sleep", pause)
-    with pytest.raises(KeyboardInterrupt):
-        opt.update(params, grads)
-    turn.append(None)
-    # Nobody has to look for long who is there.
-    opt.update(params, grads)
-    assert opt._turn is turn
-    assert_steps(opt, params, 1)
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
-def test_a_child_forked_in_the_middle_of_an_update_of_another_thread():
-    source = """
-        import os, sys, threading, warnings
-        sys.path.insert(0, {folder!r})
-        import numpy as np
-        from test_all_or_nothing import Count
-
-        warnings.simplefilter("ignore")
-        opt, params, grads = Count(), {{"a": np.zeros(3)}}, {{"a": np.ones(3)}}
-        began, go_on = threading.Event(), threading.Event()
-        opt.scalars = lambda: (began.set(), go_on.wait(30)) and ()
-        thread = threading.Thread(target=opt.update, args=(params, grads))
-        thread.start()
-        began.wait(30)
-        pid = os.fork()
-        if pid == 0:
-            messages = []
-            for action in (lambda: opt.update(params, grads), lambda: setattr(opt, "n", None)):
-                try:
-                    action()
-                except RuntimeError as error:
-                    messages.append("forked" in str(error))
-            other = Count()
-            other.update(params, grads)
-            os._exit(7 if messages == [True, True] and (params["a"] == -1).all() else 1)
-        go_on.set()
-        thread.join(30)
-        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), opt.iter, params["a"][0])
-    """
-    command = [sys.executable, "-c", textwrap.dedent(source.format(folder=os.path.dirname(__file__)))]  # noqa: PTH120
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert done.stdout.split() == ["7", "1", "-1.0"], done.stderr[-2000:]
-
-
 def test_a_buffer_cannot_be_resized_from_under_its_views():
     opt, params = fo.Momentum(), fo.flatten({"a": np.zeros(3)})
     opt.update(params, {"a": np.ones(3)})
@@ -546,24 +248,3 @@ def test_a_step_counts_though_its_last_dtype_has_no_elements(monkeypatch):
         opt.update(params, grads)
     assert opt.iter == 1
     assert_array_equal(params["a"], -1)
-
-
-def test_nobody_waits_for_ever_for_one_that_updates_without_a_pause():
-    opt, params, grads = fo.Momentum(), {"w": np.ones(100)}, {"w": np.ones(100)}
-    opt.update(params, grads)
-    stop = threading.Event()
-
-    def work():
-        while not stop.is_set():
-            opt.update(params, grads)
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    try:
-        start = time.monotonic()
-        for _ in range(10):
-            opt.state_dict()
-        assert time.monotonic() - start < 5
-    finally:
-        stop.set()
-        thread.join()

@@ -26,7 +26,7 @@ FOLDER = tempfile.TemporaryDirectory()
 # The tests that ought to notice, quick ones and likely ones first.
 UPDATES = ["kernels", "custom_rules", "values", "errors", "fuzz", "nonfinite", "parameters"]
 TESTS = {
-    "src/fastoptim/optimizer.py": [*UPDATES, "hyperparameters", "checkpoints", "all_or_nothing"],
+    "src/fastoptim/optimizer.py": [*UPDATES, "hyperparameters", "checkpoints", "all_or_nothing", "turns"],
     "src/fastoptim/plan.py": [*UPDATES, "all_or_nothing"],
     "src/fastoptim/optimizers.py": ["hyperparameters", "optimizers", "nonfinite"],
     "kernels/rules.py": ["optimizers"],

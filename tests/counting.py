@@ -1,0 +1,59 @@
+"""An optimizer whose arrays count its steps, and the ways in which its updates run."""
+
+import numpy as np
+from numpy.testing import assert_array_equal
+
+import fastoptim as fo
+
+
+class Count(fo.Optimizer):
+    """Everything tells the number of steps: the parameters are its negative, the state is it."""
+
+    slots = ("n",)
+
+    def scalars(self):
+        return ()
+
+    @staticmethod
+    def rule(p, g, n):
+        n += g
+        p -= g
+        return p, n
+
+
+def strided(dtype=np.float64):
+    return np.zeros((6, 4), dtype)[:, ::2]
+
+
+def interleaved():
+    """Arrays of which each lies between the elements of the other: as far as bounds tell, they overlap."""
+    both = np.zeros(10)
+    return {"a": both[::2], "b": both[1::2]}
+
+
+# One case for each way in which an update runs: what the parameters are, and of which dtype the gradients.
+WAYS = {
+    "flat": (lambda: fo.flatten({"a": np.zeros(5), "b": np.zeros(3)}), None),
+    "separate": (lambda: {"a": np.zeros(5), "b": np.zeros((2, 3))}, None),
+    "two kernels": (lambda: {"a": np.zeros(5), "b": np.zeros(5, np.float32)}, None),
+    "copies": (lambda: {"a": strided(), "b": np.zeros(3), "c": strided(np.float32)}, None),
+    "interpreted": (lambda: {"a": np.zeros(5, np.float16), "b": 0.0, "c": np.zeros(3)}, None),
+    "one after the other": (interleaved, None),
+    "mixed": (lambda: {"a": np.zeros(5), "b": np.zeros(5, np.float32), "c": strided()}, {"a": np.float32}),
+}
+
+
+def ones(params, dtypes):
+    return {key: np.ones(np.shape(p), (dtypes or {}).get(key, np.asarray(p).dtype)) for key, p in params.items()}
+
+
+def assert_steps(opt, params, steps):
+    assert opt.iter == steps
+    for key, p in params.items():
+        assert_array_equal(p, -steps, err_msg=key)
+    if steps == 0:
+        assert opt.n is None
+    else:
+        for key, n in opt.n.items():
+            assert_array_equal(n, steps, err_msg=key)
+    assert len(opt._turn) == 1

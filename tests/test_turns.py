@@ -1,0 +1,272 @@
+"""Threads that share an optimizer take turns, and nothing reaches into an update from within."""
+
+import copy
+import os
+import pickle
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+import fastoptim as fo
+import script
+from counting import WAYS, Count, assert_steps, ones
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_threads_that_share_an_optimizer_take_turns(way):
+    make, dtypes = WAYS[way]
+    params, opt, each = make(), Count(), 60
+    grads = ones(params, dtypes)
+    errors = []
+
+    def work():
+        try:
+            for _ in range(each):
+                opt.update(params, grads)
+        except BaseException as error:
+            errors.append(error)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+    finally:
+        sys.setswitchinterval(interval)
+    assert errors == []
+    assert_steps(opt, params, 4 * each)
+
+
+def test_a_thread_waits_for_a_slow_one():
+    opt, params = Count(), {"a": np.zeros(3)}
+    began, go_on = threading.Event(), threading.Event()
+
+    def scalars():
+        if not began.is_set():
+            began.set()
+            assert go_on.wait(30)
+        return ()
+
+    opt.scalars = scalars
+    grads = {"a": np.ones(3)}
+    first = threading.Thread(target=opt.update, args=(params, grads))
+    first.start()
+    assert began.wait(30)
+    others = [
+        threading.Thread(target=opt.update, args=(params, grads)),
+        threading.Thread(target=setattr, args=(opt, "on_nonfinite", "raise")),
+    ]
+    for other in others:
+        other.start()
+    time.sleep(0.1)
+    assert all(other.is_alive() for other in others)
+    assert_array_equal(params["a"], 0)
+    go_on.set()
+    for thread in (first, *others):
+        thread.join(30)
+    assert_steps(opt, params, 2)
+    assert opt.on_nonfinite == "raise"
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        lambda opt, params, grads: opt.update(params, grads),
+        lambda opt, *_: setattr(opt, "n", None),
+        lambda opt, params, _: setattr(opt, "n", params),
+        lambda opt, *_: setattr(opt, "on_nonfinite", "skip"),
+    ],
+)
+def test_nothing_reaches_into_an_update_from_within(action):
+    opt, params, grads = Count(), {"a": np.zeros(3)}, {"a": np.ones(3)}
+    opt.update(params, grads)
+    opt.scalars = lambda: action(opt, params, grads)
+    with pytest.raises(RuntimeError, match="Count is inside an update"):
+        opt.update(params, grads)
+    del opt.scalars
+    assert_steps(opt, params, 1)
+    opt.update(params, grads)
+    assert_steps(opt, params, 2)
+
+
+def test_another_optimizer_may_be_updated_within_an_update():
+    outer, inner, params, grads = Count(), Count(), {"a": np.zeros(3)}, {"a": np.ones(3)}
+
+    def scalars():
+        inner.update(params, grads)
+        return ()
+
+    outer.scalars = scalars
+    outer.update({"b": np.zeros(3)}, {"b": np.ones(3)})
+    assert_steps(inner, params, 1)
+
+
+@pytest.mark.parametrize("twin_of", [copy.copy, copy.deepcopy, lambda opt: pickle.loads(pickle.dumps(opt))])
+def test_a_copy_made_within_an_update_has_a_turn_of_its_own(twin_of):
+    opt, params, grads = fo.SGD(lr=1.0), {"a": np.zeros(3)}, {"a": np.ones(3)}
+    turn = opt._turn.pop()  # As during an update.
+    twin = twin_of(opt)
+    opt._turn.append(turn)
+    assert len(twin._turn) == 1
+    assert twin._turn is not opt._turn
+    for each in (opt, twin):
+        each.update(params, grads)
+    assert_array_equal(params["a"], -2)
+
+
+class Crowded(Count):
+    """Takes long between the check and the write, and counts who is there at a time."""
+
+    inside = most = 0
+
+    def scalars(self):
+        self.inside += 1
+        self.most = max(self.most, self.inside)
+        time.sleep(1e-3)
+        self.inside -= 1
+        return ()
+
+
+def work_together(n_threads, n_updates, size=3, has_turn=True):
+    """Share an optimizer among threads; none of them must lose an update or meet another one in it."""
+    opt, params, grads = Crowded(), {"a": np.zeros(size)}, {"a": np.ones(size)}
+    threads = [
+        threading.Thread(target=lambda: [opt.update(params, grads) for _ in range(n_updates)]) for _ in range(n_threads)
+    ]
+    if not has_turn:
+        opt._turn.clear()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert_steps(opt, params, n_threads * n_updates)
+    assert opt.most == 1
+
+
+def test_a_hundred_threads_take_turns():
+    """Many more than can have their turn while one of them looks who is there."""
+    work_together(100, 3, 10_000)
+
+
+@pytest.mark.parametrize("n_threads", [1, 2, 4])
+def test_a_turn_that_nobody_has_is_taken_by_one(n_threads):
+    """As after an interruption between the taking of a turn and the beginning of what it is taken for."""
+    work_together(n_threads, 2, has_turn=False)
+
+
+def test_a_signal_handler_that_saves_while_its_thread_waits(monkeypatch):
+    """It is refused, as within an update, and neither thread waits for ever for what the other one put aside."""
+    opt, params, grads = Count(), {"a": np.zeros(3)}, {"a": np.ones(3)}
+    began, go_on, refused = threading.Event(), threading.Event(), []
+
+    def scalars():
+        began.set()
+        assert go_on.wait(30)
+        return ()
+
+    opt.scalars = scalars
+    other = threading.Thread(target=opt.update, args=(params, grads))
+    other.start()
+    assert began.wait(30)
+
+    def handler(*_):
+        with pytest.raises(RuntimeError, match=r"Count is inside an update.* cannot call state_dict"):
+            opt.state_dict()
+        refused.append(len(refused))
+        if len(refused) == 3:
+            go_on.set()
+
+    def pause(seconds, sleep=time.sleep):
+        if threading.current_thread() is threading.main_thread():
+            handler()
+        sleep(seconds)
+
+    # Where the first in the queue pauses a signal would come in.
+    monkeypatch.setattr(time, "sleep", pause)
+    opt.update(params, grads)
+    monkeypatch.undo()
+    other.join(30)
+    assert len(refused) >= 3
+    assert_steps(opt, params, 2)
+    opt.update(params, grads)
+    assert_steps(opt, params, 3)
+
+
+def test_an_interruption_of_one_that_waits_costs_nobody_a_turn(monkeypatch):
+    opt, params, grads = Count(), {"a": np.zeros(3)}, {"a": np.ones(3)}
+    turn = opt._turn
+    turn.clear()
+
+    def pause(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(time, "sleep", pause)
+    with pytest.raises(KeyboardInterrupt):
+        opt.update(params, grads)
+    turn.append(None)
+    # Nobody has to look for long who is there.
+    opt.update(params, grads)
+    assert opt._turn is turn
+    assert_steps(opt, params, 1)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_child_forked_in_the_middle_of_an_update_of_another_thread(tmp_path):
+    source = """
+        import os, sys, threading, warnings
+        sys.path.insert(0, sys.argv[1])
+        import numpy as np
+        from counting import Count
+
+        warnings.simplefilter("ignore")
+        opt, params, grads = Count(), {"a": np.zeros(3)}, {"a": np.ones(3)}
+        began, go_on = threading.Event(), threading.Event()
+        opt.scalars = lambda: (began.set(), go_on.wait(30)) and ()
+        thread = threading.Thread(target=opt.update, args=(params, grads))
+        thread.start()
+        began.wait(30)
+        pid = os.fork()
+        if pid == 0:
+            messages = []
+            for action in (lambda: opt.update(params, grads), lambda: setattr(opt, "n", None)):
+                try:
+                    action()
+                except RuntimeError as error:
+                    messages.append("forked" in str(error))
+            other = Count()
+            other.update(params, grads)
+            os._exit(7 if messages == [True, True] and (params["a"] == -1).all() else 1)
+        go_on.set()
+        thread.join(30)
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), opt.iter, params["a"][0])
+    """
+    assert script.run(source, tmp_path, str(Path(__file__).parent)).split() == ["7", "1", "-1.0"]
+
+
+def test_nobody_waits_for_ever_for_one_that_updates_without_a_pause():
+    opt, params, grads = fo.Momentum(), {"w": np.ones(100)}, {"w": np.ones(100)}
+    opt.update(params, grads)
+    stop = threading.Event()
+
+    def work():
+        while not stop.is_set():
+            opt.update(params, grads)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        start = time.monotonic()
+        for _ in range(10):
+            opt.state_dict()
+        assert time.monotonic() - start < 5
+    finally:
+        stop.set()
+        thread.join()
