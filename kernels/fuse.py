@@ -123,7 +123,7 @@ def _compile(rule: Callable[..., Any], n_slots: int, dtype: type, mark: str | No
 def _reason(error: Exception) -> str:
     # Numba wraps the cause in lines about itself; a cause that it quotes says most.
     lines = [line.strip() for line in str(error).splitlines()]
-    quoted = [line.partition(": ")[2] for line in lines if line.startswith(("TypingError: ", "UnsupportedError: "))]
+    quoted = [line.partition(": ")[2] for line in lines if line.startswith("TypingError: ")]
     plain = [line for line in lines if line and not line.startswith("Failed in nopython mode")]
     return [*quoted[-1:], *plain, repr(error)][0]
 
