@@ -2,6 +2,7 @@
 
 import signal
 from functools import partial
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,14 @@ def test_an_error_in_scalars(way, error, steps, on_nonfinite):
     assert_steps(opt, params, steps)
     opt.update(params, grads)
     assert_steps(opt, params, steps + 1)
+
+
+def test_an_error_in_scalars_though_there_are_no_parameters():
+    opt = Count()
+    opt.scalars = lambda: fail([ZeroDivisionError()])
+    with pytest.raises(ZeroDivisionError):
+        opt.update({}, {})
+    assert_steps(opt, {}, 0)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -171,6 +180,26 @@ def test_an_interruption_beside_the_writing(way, steps, where, monkeypatch):
     assert_steps(opt, params, steps + is_finished)
     opt.update(params, grads)
     assert_steps(opt, params, steps + is_finished + 1)
+
+
+@pytest.mark.parametrize("nth", range(4))
+def test_an_interruption_before_a_copy(nth, monkeypatch):
+    """Two parameters are copied to where a kernel can walk over them, and back; it is done all the same."""
+    make, dtypes = WAYS["copies"]
+    params, opt = make(), Count()
+    copyto, calls = np.copyto, count()
+
+    def interrupted(*args):
+        if next(calls) == nth:
+            raise KeyboardInterrupt
+        copyto(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "copyto", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            opt.update(params, ones(params, dtypes))
+    assert next(calls) == 5
+    assert_steps(opt, params, 1)
 
 
 @pytest.mark.parametrize("where", ["before", "after"])

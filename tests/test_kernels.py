@@ -45,11 +45,14 @@ def test_an_update_of_flat_dicts_is_one_kernel_call(launches):
         launches.clear()
         opt.update(params, grads)
         assert launches == [(70, False)]
-    first = opt._plan
-    opt.update(params, fo.flatten(arrays()))
+    first, grads = opt._plan, fo.flatten(arrays())
+    opt.update(params, grads)
     assert opt._plan is not first  # Another layout object is compared once; then it is known.
     first = opt._plan
-    opt.update(params, type(grads)(grads.layout, {grads.flat.dtype: grads.flat + 1}))
+    assert grads.layout is not params.layout
+    for layout in (grads.layout, params.layout):
+        opt.update(params, type(grads)(layout, {grads.flat.dtype: grads.flat + 1}))
+    assert opt._plan is first
 
 
 @pytest.mark.compiled
@@ -77,15 +80,18 @@ def test_an_update_of_flat_dicts_allocates_nothing():
 
 def test_separate_arrays_are_one_kernel_call_for_each_dtype(launches):
     params = {**arrays(5), **{f"d{k}": a for k, a in arrays(3, 7, np.float64).items()}}
-    opt = fo.Adam()
+    opt, plans = fo.Adam(), set()
     for _ in range(3):
         launches.clear()
         opt.update(params, {key: a.copy() for key, a in params.items()})
         assert sorted(launches) == [(21, False), (35, False)]
+        plans.add(opt._plan)
+    assert len(plans) == 1
 
 
-def test_fresh_gradients_need_no_new_plan():
-    opt, params = fo.Adam(), arrays()
+@pytest.mark.parametrize("on_nonfinite", ["ignore", "raise"])
+def test_fresh_gradients_need_no_new_plan(on_nonfinite):
+    opt, params = fo.Adam(on_nonfinite=on_nonfinite), arrays()
     opt.update(params, arrays())
     first = opt._plan
     for _ in range(3):

@@ -80,9 +80,6 @@ class _Copy:
         np.copyto(self.target, self.source)
 
 
-_NOTHING = np.zeros(1, np.intp)
-"""What a plan without parameters has done."""
-
 Arrays = tuple[tuple[Any, ...], tuple[Any, ...]]
 """Parameters and gradients, each in the order of the rows."""
 
@@ -148,8 +145,9 @@ def _flat_renewal(launched: _Launch, spans: Spans, params: FlatDict, grads: Flat
 
     def renew(params: Any, grads: Any) -> Arrays | None:
         try:
-            a, b = params.layout, grads.layout
-            if not ((a is first or a is second) and (b is first or b is second)):
+            # No two dicts share a buffer, so that of the parameters tells their layout as well.
+            layout = grads.layout
+            if layout is not first and layout is not second:
                 return None
             arrays = (params._flat,), (grads._flat,)
         except AttributeError:
@@ -210,9 +208,9 @@ class Plan:
         Takes the scalars of a step; raises `struct.error` if they are not as many numbers as the rule takes.
     run : callable
         Writes.
-    done : ndarray
-        Of one element, which is not zero when `run` has written everything, even if an interruption came before it
-        returned. As long as it is zero, nothing has been written.
+    done : sequence
+        Of one element, which is true when `run` has written everything, even if an interruption came before it
+        returned. As long as it is false, nothing has been written.
 
     Raises
     ------
@@ -247,7 +245,7 @@ class Plan:
         only = self._tasks[0] if len(self._tasks) == 1 else None
         self.run: Callable[[], None] = only.run if isinstance(only, _Launch) else self._run_all
         # Once one task has written, all of them run.
-        self.done: Any = next((task.done for task in reversed(self._tasks) if not isinstance(task, _Copy)), _NOTHING)
+        self.done: Any = next((task.done for task in reversed(self._tasks) if not isinstance(task, _Copy)), (False,))
         if checks_gradients and self.is_renewable:
             self.renew = _checked(self.renew, self._tasks)
 
