@@ -1,6 +1,7 @@
 """A rule of the user's own runs like a built-in one, wherever its text stands, and never as it was before an edit."""
 
 import importlib.util
+import inspect
 import textwrap
 
 import numba
@@ -377,6 +378,32 @@ def test_a_rule_cannot_raise(statement):
 def test_slots_that_cannot_be(slots):
     with pytest.raises(TypeError, match="slots"):
         type("Rule", (fo.Optimizer,), {"slots": slots})
+
+
+def test_a_rule_without_scalars():
+    class Rule(fo.Optimizer):
+        @staticmethod
+        def rule(p, g):
+            return p - g
+
+    with pytest.raises(NotImplementedError, match=r"Rule must define scalars\(\)"):
+        Rule().update({"w": np.ones(3)}, {"w": np.ones(3)})
+
+
+def test_a_slot_is_documented():
+    assert "None before the first update" in inspect.getdoc(fo.Adam.m)
+
+
+def test_a_class_may_be_made_with_keywords_that_another_base_takes():
+    class Named:
+        def __init_subclass__(cls, called, **kwargs):
+            super().__init_subclass__(**kwargs)
+            cls.called = called
+
+    class Rule(fo.SGD, Named, called="mine"):
+        pass
+
+    assert Rule.called == "mine"
 
 
 def test_arguments_in_another_order_than_the_slots():

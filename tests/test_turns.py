@@ -89,7 +89,7 @@ def test_nothing_reaches_into_an_update_from_within(action):
     opt, params, grads = Count(), {"a": np.zeros(3)}, {"a": np.ones(3)}
     opt.update(params, grads)
     opt.scalars = lambda: action(opt, params, grads)
-    with pytest.raises(RuntimeError, match="Count is inside an update"):
+    with pytest.raises(RuntimeError, match=r"Count is inside an update.* cannot call (update|set_state|on_nonfinite);"):
         opt.update(params, grads)
     del opt.scalars
     assert_steps(opt, params, 1)
