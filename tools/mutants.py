@@ -11,6 +11,7 @@ import argparse
 import ast
 import copy
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -24,10 +25,11 @@ os.environ["NUMBA_DISABLE_JIT"] = "1"
 ROOT = Path(__file__).parent.parent
 FOLDER = tempfile.TemporaryDirectory()
 # The tests that ought to notice, quick ones and likely ones first.
-UPDATES = ["kernels", "custom_rules", "values", "errors", "fuzz", "nonfinite", "parameters"]
+QUICK = ["kernels", "custom_rules", "parameters", "all_or_nothing"]
+SLOW = ["fuzz", "nonfinite", "errors", "values"]
 TESTS = {
-    "src/fastoptim/optimizer.py": [*UPDATES, "hyperparameters", "checkpoints", "all_or_nothing", "turns"],
-    "src/fastoptim/plan.py": [*UPDATES, "all_or_nothing"],
+    "src/fastoptim/optimizer.py": [*QUICK, "hyperparameters", "turns", "checkpoints", *SLOW],
+    "src/fastoptim/plan.py": [*QUICK, *SLOW],
     "src/fastoptim/optimizers.py": ["hyperparameters", "optimizers", "nonfinite"],
     "kernels/rules.py": ["optimizers"],
     "kernels/fuse.py": ["kernels", "custom_rules"],
@@ -35,13 +37,14 @@ TESTS = {
     "kernels/losses.py": ["network"],
 }
 COMPILED = {"kernels/fuse.py": ["custom_rules", "fingerprint", "kernels", "cache"]}
-PATIENCE = 4
+PATIENCE = 3
 """So many times as long as the tests take without a mutant, and a mutant counts as killed: it does not end."""
 
 # file → what the mutant does, as it is printed → why nothing can notice.
 NO_DECAY = "Without weight decay zero is added, which takes time and changes nothing; a negative one is refused."
 START = "START is zero."
 ONE = "Of one word read, this is the only one; another one read beside it is not looked at."
+FIRST_OF_ONE = "There is one element, or the first one alone is looked at."
 EMPTY = "It makes a difference for ranges and rows without elements, over which nothing is walked."
 NEXT = "while integers(row + width + 8 * START, 1)[0] <= start < stop: | "
 FIRST = "first = integers(row + 8 * START, 1)[0] | "
@@ -60,6 +63,20 @@ EXPLAINED: dict[str, dict[str, str]] = {
     },
     "src/fastoptim/plan.py": {
         "first = entries[0] | 0 → -1": "All entries of one kernel have the same dtype and the same number of slots.",
+        "self.table = words[3:].reshape(-1, width) | 1 → 2": "Any negative number stands for the one that fits.",
+        "self.found, self.done = words[1:2], words[2:3] | 2 → 3": FIRST_OF_ONE,
+        "self.found, self.done = words[1:2], words[2:3] | 3 → 4": FIRST_OF_ONE,
+        "self.found[0] = 0 | 0 → -1": FIRST_OF_ONE,
+        "self.done[0] = 0  # That was the search, not the step. | 0 → -1": FIRST_OF_ONE,
+        "return bool(self.found[0]) | 0 → -1": FIRST_OF_ONE,
+        "get: Any = operator.itemgetter(*keys) if len(keys) > 1 else lambda arrays: (arrays[keys[0]],) | 0 → -1": (
+            FIRST_OF_ONE
+        ),
+        "return renewals[0] if len(renewals) == 1 else renew | 0 → -1": FIRST_OF_ONE,
+    },
+    "src/fastoptim/optimizer.py": {
+        "del turn[0] | 0 → -1": FIRST_OF_ONE,
+        "if not plan.done[0]: | 0 → -1": FIRST_OF_ONE,
     },
     "kernels/losses.py": {
         "for j in range(1, scores.size): | 1 → 0": "The first score is compared with itself.",
@@ -115,15 +132,17 @@ def mutations(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def walk(node: ast.AST) -> Iterator[ast.AST]:
-    """Yield all nodes but docstrings, annotations, decorators, the texts of errors and what is exported."""
+    """Yield all nodes but docstrings, types, decorators, the texts of errors and what is exported."""
     yield node
     for name, value in ast.iter_fields(node):
         if name in {"annotation", "returns", "decorator_list"} or (isinstance(node, ast.Raise) and name == "exc"):
             continue
         for child in value if isinstance(value, list) else [value]:
             is_docstring = isinstance(child, ast.Expr) and isinstance(child.value, ast.Constant)
-            exports = isinstance(child, ast.Assign) and ast.unparse(child.targets[0]) == "__all__"
-            if isinstance(child, ast.AST) and not (is_docstring or exports or isinstance(child, ast.JoinedStr)):
+            name_assigned = ast.unparse(child.targets[0]) if isinstance(child, ast.Assign) else ""
+            names_a_type = re.fullmatch("[A-Z]+[a-z]+", name_assigned)
+            is_unseen = is_docstring or names_a_type or name_assigned == "__all__" or isinstance(child, ast.JoinedStr)
+            if isinstance(child, ast.AST) and not is_unseen:
                 yield from walk(child)
 
 
