@@ -74,6 +74,8 @@ def test_a_thread_waits_for_a_slow_one():
         thread.join(30)
     assert_steps(opt, params, 2)
     assert opt.on_nonfinite == "raise"
+    # What the threads waited for is no part of a copy.
+    assert_steps(copy.deepcopy(opt), params, 2)
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,7 @@ EXPLAINED: dict[str, dict[str, str]] = {
         "get: Any = operator.itemgetter(*keys) if len(keys) > 1 else lambda arrays: (arrays[keys[0]],) | 0 → -1": (
             FIRST_OF_ONE
         ),
+        "only = self._tasks[0] if len(self._tasks) == 1 else None | 0 → -1": FIRST_OF_ONE,
         "return renewals[0] if len(renewals) == 1 else renew | 0 → -1": FIRST_OF_ONE,
     },
     "src/fastoptim/optimizer.py": {
