@@ -257,7 +257,8 @@ class Plan:
             # One parameter is to see what the update of the one before it wrote, as in a loop over the keys.
             tasks = list(chain.from_iterable(chain(*self._tasks_of([entry], params)) for entry in entries))
             return [AllOrNothing(tasks, params, entries)]
-        if self._is_flat(entries, params, grads):
+        is_flat = self._is_flat(entries, params, grads)
+        if is_flat:
             slots = [arrays.flat for arrays in self.state.values()]
             entries = [Entry(None, params.flat, grads.flat, params.flat, grads.flat, slots)]
         interpreted, before, launches, after = self._tasks_of(entries, params)
@@ -267,13 +268,9 @@ class Plan:
             for copy_gradient in before:
                 copy_gradient(())
             before = []
-            self.renew = self._renewal(launches, spans, params, grads)
+            renewal = _flat_renewal if is_flat else _renewal
+            self.renew = _renew_all([renewal(launched, spans, params, grads) for launched in launches])
         return [*interpreted, *before, *launches, *after]
-
-    def _renewal(self, launches: list[_Launch], spans: Spans, params: Any, grads: Any) -> Renew:
-        if launches[0].arrays[0][0] is getattr(params, "flat", None):
-            return _flat_renewal(launches[0], spans, params, grads)
-        return _renew_all([_renewal(launched, spans, params, grads) for launched in launches])
 
     def _is_flat(self, entries: list[Entry], params: Any, grads: Any) -> bool:
         dicts = (params, grads, *self.state.values())
