@@ -72,6 +72,9 @@ EXPLAINED: dict[str, dict[str, str]] = {
         "get: Any = operator.itemgetter(*keys) if len(keys) > 1 else lambda arrays: (arrays[keys[0]],) | 0 → -1": (
             FIRST_OF_ONE
         ),
+        "strides = entry.slots[0].strides if entry.slots else packed_strides(entry.p) | 0 → -1": (
+            "All state of one parameter lies in memory alike."
+        ),
         "only = self._tasks[0] if len(self._tasks) == 1 else None | 0 → -1": FIRST_OF_ONE,
         "return renewals[0] if len(renewals) == 1 else renew | 0 → -1": FIRST_OF_ONE,
     },
