@@ -75,6 +75,8 @@ EXPLAINED: dict[str, dict[str, str]] = {
         "strides = entry.slots[0].strides if entry.slots else packed_strides(entry.p) | 0 → -1": (
             "All state of one parameter lies in memory alike."
         ),
+        "if task is not None and (task.done[0] or not isinstance(task, AllOrNothing)): | 0 → -1": FIRST_OF_ONE,
+        "for unfinished in [] if task.done[0] else [task], tasks: | 0 → -1": FIRST_OF_ONE,
         "only = self._tasks[0] if len(self._tasks) == 1 else None | 0 → -1": FIRST_OF_ONE,
         "return renewals[0] if len(renewals) == 1 else renew | 0 → -1": FIRST_OF_ONE,
     },
