@@ -93,7 +93,7 @@ def test_fifty_steps(hidden, activation, decay, one_hot):
 
 
 @pytest.mark.parametrize("one_hot", [False, True])
-@pytest.mark.parametrize("decay", [0, 0.1])
+@pytest.mark.parametrize("decay", [0, 0.1, 1])
 @pytest.mark.parametrize("activation", ["relu", "sigmoid"])
 @pytest.mark.parametrize("hidden", [[], [6, 5]])
 def test_gradient_is_the_numerical_gradient(hidden, activation, decay, one_hot):

@@ -51,8 +51,12 @@ FIRST = "first = integers(row + 8 * START, 1)[0] | "
 LAST = "last = min(stop, integers(row + width + 8 * START, 1)[0]) | "
 VALUES = "values = scalars(T, integers(row + 8 * VALUE, 1)[0], N_SCALARS) | "
 CHAIN = "integers(row + width + 8 * START, 1)[0] <= start < stop → integers(row + width + 8 * START, 1)[0]"
+NAME = 'names = {**names, "__name__": __name__} | '
+OTHER_PROCESS = "Processes that a test starts run the file as it is. There a test fails if this is done by hand."
 EXPLAINED: dict[str, dict[str, str]] = {
     "kernels/fuse.py": {
+        f"{NAME}names = {{**names, '__name__': __name__}} → pass": OTHER_PROCESS,
+        f"{NAME}'__name__' → '__name___'": OTHER_PROCESS,
         **{f"{line}{change}": ONE for line in (VALUES, NEXT, FIRST, LAST) for change in ("1 → 2", "0 → -1")},
         **{f"{line}{change}": START for line in (NEXT, FIRST, LAST) for change in ("8 → 9", "8 → 7")},
         f"{NEXT}row + width + 8 * START → row + width - 8 * START": START,
