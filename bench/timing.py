@@ -47,7 +47,7 @@ class Pacing:
     block: float = 0.02
     lead: float = 0.005
     pause: float = 0.005
-    min_rounds: int = 11
+    min_rounds: int = 9
     max_rounds: int = 30
 
     def after_blas(self) -> Pacing:
