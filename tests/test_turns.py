@@ -272,3 +272,29 @@ def test_nobody_waits_for_ever_for_one_that_updates_without_a_pause():
     finally:
         stop.set()
         thread.join()
+
+
+def test_a_garbage_collector_that_calls_python_does_no_harm_to_those_who_look(tmp_path):
+    """As Hypothesis, JAX and finalizers have it do: in the middle of a look at the stacks, other threads go on."""
+    source = """
+        import gc, sys, threading, time
+        sys.path.insert(0, sys.argv[1])
+        from counting import WAYS, Count, assert_steps, ones
+
+        gc.callbacks.append(lambda *_: time.sleep(0))
+        gc.set_threshold(20, 2, 2)
+        sys.setswitchinterval(1e-6)
+        for way in ("copies", "interpreted") * 5:
+            make, dtypes = WAYS[way]
+            params, opt = make(), Count()
+            grads = ones(params, dtypes)
+            work = lambda: [opt.update(params, grads) for _ in range(60)]
+            threads = [threading.Thread(target=work, daemon=True) for _ in range(4)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join(20)
+            assert_steps(opt, params, 240)
+        print(gc.isenabled())
+    """
+    assert script.run(source, tmp_path, str(Path(__file__).parent), NUMBA_DISABLE_JIT="1") == "True"

@@ -1,10 +1,11 @@
 """Products by BLAS, and forks that must not come between."""
 
 import os
-import sys
 import threading
 import time
 from contextlib import suppress
+
+from fastoptim.stacks import current_frames
 
 __all__ = ["products"]
 
@@ -41,20 +42,21 @@ class _Products:
     def _wait(self) -> None:
         self._gate.acquire()
         self._is_closed = True
-        while any(map(self._is_inside, self._threads.copy())):
+        while any(map(_is_inside, self._threads.copy())):
             time.sleep(1e-4)
-
-    @staticmethod
-    def _is_inside(thread: int) -> bool:
-        # An interruption can come between entering and the block, and then nobody leaves: only what runs counts.
-        frame = sys._current_frames().get(thread) if thread != threading.get_ident() else None
-        while frame is not None and frame.f_globals.get("__name__") not in _PLACES:
-            frame = frame.f_back
-        return frame is not None
 
     def _go_on(self) -> None:
         self._is_closed = False
         self._gate.release()
+
+
+def _is_inside(thread: int) -> bool:
+    # An interruption can come between entering and the block, and then nobody leaves: only what runs counts.
+    with current_frames() as frames:
+        frame = frames.get(thread) if thread != threading.get_ident() else None
+        while frame is not None and frame.f_globals.get("__name__") not in _PLACES:
+            frame = frame.f_back
+        return frame is not None
 
 
 products = _Products()

@@ -21,6 +21,8 @@ from functools import wraps
 from types import CodeType, FrameType
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
+from fastoptim.stacks import current_frames
+
 __all__ = ["alone", "takes_turn", "wait"]
 
 P = ParamSpec("P")
@@ -128,7 +130,8 @@ def _take(turn: list[None], optimizer: Any) -> None:
 
 def _is_used(optimizer: Any) -> bool:
     """Tell whether any thread has, or may just be taking or returning, the turn of an optimizer."""
-    return any(not waits for top in sys._current_frames().values() for waits in _uses(optimizer, top))
+    with current_frames() as frames:
+        return any(not waits for top in frames.values() for waits in _uses(optimizer, top))
 
 
 def _uses(optimizer: Any, top: FrameType) -> Iterator[bool]:
