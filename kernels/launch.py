@@ -32,6 +32,8 @@ _TRIALS, _LONG_TRIALS, _LONG = 7, 3, 3e-4
 first two or three, so these must be the fewer ones, unless a run takes so many seconds that waking hardly counts."""
 _FIRST_INTERVAL, _LAST_INTERVAL = 0.02, 1.0
 """Seconds of updates until the next comparison, twice as many each time that nothing has changed."""
+_LEAST = 64
+"""Updates until the next comparison, however long they take: so few of them run the slower way."""
 _MUCH = 4
 """How many times as long as usual two runs must take to be a reason to think again. One says little: it may be the one
 that woke the threads."""
@@ -253,7 +255,7 @@ class Launch:
             self._interval = min(2 * self._interval, _LAST_INTERVAL)
             if _middle(times) < self._usual:
                 self._parallel, self._usual, self._interval = parallel, _middle(times), _FIRST_INTERVAL
-            self._left = max(1, int(self._interval / self._usual))
+            self._left = max(_LEAST, int(self._interval / self._usual))
             self._times = {False: [], True: []}
 
     def _timed(self, parts: int) -> float:

@@ -10,6 +10,7 @@ import textwrap
 import threading
 import tracemalloc
 import weakref
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -245,17 +246,16 @@ def test_numbers_of_threads_that_cannot_be(n):
     assert launch._setting.parts is None
 
 
-@pytest.mark.parametrize("faster", [False, True])
-def test_the_faster_way_is_found_and_left_when_it_slows_down(faster, monkeypatch):
-    clock, parallel_runs = [0.0], []
-    cost = {False: 1e-4, True: 0.5e-4 if faster else 2e-4}
-    # The first parallel runs after a serial one wake the threads.
-    waking = 2e-4 if faster else 0
+@pytest.fixture
+def simulated(monkeypatch):
+    """What a run takes, alone and in parallel; what to wake the threads takes; and which runs were parallel."""
+    clock, world = [0.0], SimpleNamespace(cost={False: 1e-4, True: 2e-4}, waking=0, runs=[])
 
     def run(parallel):
-        is_waking = parallel and not all(parallel_runs[-2:])
-        clock[0] += cost[parallel] + (waking if is_waking else 0)
-        parallel_runs.append(parallel)
+        # The first parallel runs after a serial one wake the threads.
+        is_waking = parallel and not all(world.runs[-2:])
+        clock[0] += world.cost[parallel] + (world.waking if is_waking else 0)
+        world.runs.append(parallel)
 
     monkeypatch.setattr(launch, "perf_counter", lambda: clock[0])
     monkeypatch.setattr(launch, "_has_safe_threads", lambda: True)
@@ -265,18 +265,34 @@ def test_the_faster_way_is_found_and_left_when_it_slows_down(faster, monkeypatch
     work = launch.Launch(0, 0, 10**6)
 
     def share_of_parallel_runs():
-        parallel_runs.clear()
+        world.runs.clear()
         for _ in range(200):
             work.run()
-        return sum(parallel_runs) / 200
+        return sum(world.runs) / 200
 
-    share_of_parallel_runs()
-    assert abs(share_of_parallel_runs() - faster) < 0.05
-    if faster:
-        waking, cost[True] = 0, 1e-2
-        assert share_of_parallel_runs() < 0.05
-        cost[True] = 0.5e-4
-        assert [share_of_parallel_runs() for _ in range(10)][-1] > 0.9
+    world.share_of_parallel_runs = share_of_parallel_runs
+    return world
+
+
+def test_one_thread_is_kept_where_it_is_faster(simulated):
+    simulated.share_of_parallel_runs()
+    assert simulated.share_of_parallel_runs() < 0.05
+
+
+def test_the_faster_way_is_found_and_left_when_it_slows_down(simulated):
+    simulated.cost[True], simulated.waking = 0.5e-4, 2e-4
+    simulated.share_of_parallel_runs()
+    assert simulated.share_of_parallel_runs() > 0.95
+    simulated.cost[True], simulated.waking = 1e-2, 0
+    assert simulated.share_of_parallel_runs() < 0.05
+    simulated.cost[True] = 0.5e-4
+    assert [simulated.share_of_parallel_runs() for _ in range(10)][-1] > 0.9
+
+
+@pytest.mark.parametrize("cost", [1e-3, 1e-1])
+def test_few_of_long_runs_are_spent_on_trying(cost, simulated):
+    simulated.cost = {False: 1.1 * cost, True: cost}
+    assert simulated.share_of_parallel_runs() > 0.9
 
 
 @pytest.mark.compiled
