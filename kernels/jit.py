@@ -6,6 +6,7 @@ NumPy rounds it, and divides as NumPy does, by IEEE 754 and without a test for z
 
 from __future__ import annotations
 
+import _thread
 import hashlib
 import os
 import pickle
@@ -146,14 +147,30 @@ def _uninterrupted(compiled: Any) -> Any:
         if threading.current_thread() is not threading.main_thread() or global_compiler_lock.is_locked():
             return compile_now()
         future: Future[Any] = Future()
+        finished = threading.Lock()
+        finished.acquire()
 
         def work() -> None:
             try:
                 future.set_result(compile_now())
             except BaseException as error:
                 future.set_exception(error)
+            finally:
+                finished.release()
 
-        threading.Thread(target=work).start()
+        # Python waits for this one at its end, as it would not for a thread of the module _thread.
+        thread = threading.Thread(target=work, daemon=False)
+
+        def start() -> None:
+            try:
+                thread.start()
+            except BaseException as error:
+                future.set_exception(error)
+                finished.release()
+
+        # What Thread.start and Future.result wait by raises a RuntimeError if it is interrupted at the wrong moment.
+        _thread.start_new_thread(start, ())
+        finished.acquire()
         return future.result()
 
     compiled.compile = compile_apart
