@@ -159,7 +159,7 @@ def _uninterrupted(compiled: Any) -> Any:
                 finished.release()
 
         # Python waits for this one at its end, as it would not for a thread of the module _thread.
-        thread = threading.Thread(target=work, daemon=False)
+        thread = threading.Thread(target=work)
 
         def start() -> None:
             try:

@@ -248,13 +248,13 @@ def test_numbers_of_threads_that_cannot_be(n):
 
 @pytest.fixture
 def simulated(monkeypatch):
-    """What a run takes, alone and in parallel; what to wake the threads takes; and which runs were parallel."""
-    clock, world = [0.0], SimpleNamespace(cost={False: 1e-4, True: 2e-4}, waking=0, runs=[])
+    """What a run takes, alone and in parallel, what the first ones take more, and which runs were parallel."""
+    clock, world = [0.0], SimpleNamespace(cost={False: 1e-4, True: 2e-4}, waking=[], runs=[])
 
     def run(parallel):
         # The first parallel runs after a serial one wake the threads.
-        is_waking = parallel and not all(world.runs[-2:])
-        clock[0] += world.cost[parallel] + (world.waking if is_waking else 0)
+        awake = next((k for k, ran in enumerate(reversed(world.runs)) if not ran), len(world.waking))
+        clock[0] += world.cost[parallel] + (world.waking[awake] if parallel and awake < len(world.waking) else 0)
         world.runs.append(parallel)
 
     monkeypatch.setattr(launch, "perf_counter", lambda: clock[0])
@@ -279,11 +279,12 @@ def test_one_thread_is_kept_where_it_is_faster(simulated):
     assert simulated.share_of_parallel_runs() < 0.05
 
 
-def test_the_faster_way_is_found_and_left_when_it_slows_down(simulated):
-    simulated.cost[True], simulated.waking = 0.5e-4, 2e-4
+@pytest.mark.parametrize("waking", [[1e-2], [2e-4, 2e-4]])
+def test_the_faster_way_is_found_and_left_when_it_slows_down(waking, simulated):
+    simulated.cost[True], simulated.waking = 0.5e-4, waking
     simulated.share_of_parallel_runs()
     assert simulated.share_of_parallel_runs() > 0.95
-    simulated.cost[True], simulated.waking = 1e-2, 0
+    simulated.cost[True], simulated.waking = 1e-2, []
     assert simulated.share_of_parallel_runs() < 0.05
     simulated.cost[True] = 0.5e-4
     assert [simulated.share_of_parallel_runs() for _ in range(10)][-1] > 0.9
