@@ -30,10 +30,9 @@ _PARALLEL_FROM = 16_384
 _TRIALS, _LONG_TRIALS, _LONG = 7, 3, 3e-4
 """Runs by which one thread and several are compared, now and again; the middle one counts. Threads that wake slow the
 first two or three, so these must be the fewer ones, unless a run takes so many seconds that waking hardly counts."""
-_FIRST_INTERVAL, _LAST_INTERVAL = 0.02, 1.0
-"""Seconds of updates until the next comparison, twice as many each time that nothing has changed."""
-_LEAST = 64
-"""Updates until the next comparison, however long they take: so few of them run the slower way."""
+_SHARE = 0.01
+"""The part of the time of all updates that trying the other way may take. So a comparison that cost little is soon
+followed by the next one: whether threads share a core, or wait for one, may change within milliseconds."""
 _MUCH = 4
 """How many times as long as usual two runs must take to be a reason to think again. One says little: it may be the one
 that woke the threads."""
@@ -202,7 +201,7 @@ class Launch:
         Number of elements in all rows.
     """
 
-    __slots__ = ("_interval", "_is_long", "_left", "_parallel", "_parts", "_times", "_usual", "_was_slow", "_work")
+    __slots__ = ("_is_long", "_left", "_parallel", "_parts", "_times", "_usual", "_was_slow", "_work")
 
     def __init__(self, kernel: Any, rows: int, total: int) -> None:
         self._work = (kernel, rows, total)
@@ -211,7 +210,6 @@ class Launch:
         self._parts = 1
         self._was_slow = False
         self._left = 0
-        self._interval = _FIRST_INTERVAL
         self._usual = 0.0
         self._times: dict[bool, list[float]] = {False: [], True: []}
 
@@ -252,10 +250,9 @@ class Launch:
         if not other:
             self._usual = _middle(times)
         elif _is_enough(times):
-            self._interval = min(2 * self._interval, _LAST_INTERVAL)
             if _middle(times) < self._usual:
-                self._parallel, self._usual, self._interval = parallel, _middle(times), _FIRST_INTERVAL
-            self._left = max(_LEAST, int(self._interval / self._usual))
+                self._parallel, self._usual = parallel, _middle(times)
+            self._left = int(sum(times) / _SHARE / self._usual)
             self._times = {False: [], True: []}
 
     def _timed(self, parts: int) -> float:

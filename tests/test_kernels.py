@@ -264,11 +264,11 @@ def simulated(monkeypatch):
     monkeypatch.setattr(launch, "_run_parallel", lambda *_: run(True))
     work = launch.Launch(0, 0, 10**6)
 
-    def share_of_parallel_runs():
+    def share_of_parallel_runs(of=200):
         world.runs.clear()
-        for _ in range(200):
+        for _ in range(of):
             work.run()
-        return sum(world.runs) / 200
+        return sum(world.runs) / of
 
     world.share_of_parallel_runs = share_of_parallel_runs
     return world
@@ -288,6 +288,24 @@ def test_the_faster_way_is_found_and_left_when_it_slows_down(waking, simulated):
     assert simulated.share_of_parallel_runs() < 0.05
     simulated.cost[True] = 0.5e-4
     assert [simulated.share_of_parallel_runs() for _ in range(10)][-1] > 0.9
+
+
+def test_a_way_that_was_slower_for_a_while_is_soon_tried_again(simulated):
+    simulated.cost[True] = 0.5e-4
+    simulated.share_of_parallel_runs(of=10_000)
+    simulated.cost[True] = 1.5e-4
+    simulated.share_of_parallel_runs(of=10_000)
+    assert simulated.share_of_parallel_runs() < 0.05
+    simulated.cost[True] = 0.5e-4
+    simulated.share_of_parallel_runs(of=1_000)
+    assert simulated.share_of_parallel_runs() > 0.95
+
+
+def test_what_a_trial_costs_is_made_up_for_before_the_next(simulated):
+    simulated.cost[True] = 1e-2
+    simulated.share_of_parallel_runs()
+    parallel = simulated.share_of_parallel_runs(of=100_000)
+    assert 0 < parallel * simulated.cost[True] < 0.02 * (1 - parallel) * simulated.cost[False]
 
 
 @pytest.mark.parametrize("cost", [1e-3, 1e-1])
