@@ -139,7 +139,8 @@ def start(results: Results) -> Iterator[str]:
 def endurance(results: Results) -> Iterator[str]:
     yield "## Endurance\n"
     yield "![Endurance](endurance.png)\n"
-    yield "The gradients are zero from the fourth step on. A step of the notes' network, in windows of 1,000.\n"
+    yield "The gradients are zero from the fourth step on. A step of the notes' network, in windows of 1,000, each of"
+    yield "which is the fastest of several runs.\n"
     yield from table(
         ("rule", "library", "fastest", "slowest", "slowest by fastest"),
         (

@@ -2,6 +2,7 @@
 
 import pytest
 
+from .cases import updates
 from .conftest import CLOCK
 from .peers import LIBRARIES, contestants, racing
 from .timing import race
@@ -19,6 +20,7 @@ def test_update(case, library, benchmark, report, pacing, quick):
 
     def measure():
         names = [name for name in racing(case, quick=quick) if LIBRARIES[name].absent is None]
-        return race(contestants(case, names), pacing)
+        is_asked_for = case in updates(quick=True, huge=True)
+        return race(contestants(case, names), pacing.thorough() if is_asked_for and not quick else pacing)
 
     report("update", case.id, library, measure, elements=case.size, bytes=case.bytes, arrays=len(case.shapes))
