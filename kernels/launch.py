@@ -30,12 +30,15 @@ _PARALLEL_FROM = 16_384
 _TRIALS, _LONG_TRIALS, _LONG = 7, 3, 3e-4
 """Runs by which one thread and several are compared, now and again; the middle one counts. Threads that wake slow the
 first two or three, so these must be the fewer ones, unless a run takes so many seconds that waking hardly counts."""
-_SHARE = 0.01
-"""The part of the time of all updates that trying the other way may take. So a comparison that cost little is soon
-followed by the next one: whether threads share a core, or wait for one, may change within milliseconds."""
+_FIRST_WAIT, _LAST_WAIT = 4, 128
+"""How many times as long as trying the other way took, updates go on until the next comparison; twice as many each time
+that nothing has changed. So one that cost little is soon followed by the next, and all of them together cost a
+hundredth: whether threads share a core, or wait for one, may change within milliseconds."""
 _MUCH = 4
-"""How many times as long as usual two runs must take to be a reason to think again. One says little: it may be the one
-that woke the threads."""
+"""How many times as long as usual a run must take to be slow."""
+_SLOW, _WAKING = 2, 2
+"""Slow parallel runs in a row that are a reason to think again, and how many more are forgiven after a comparison, in
+which the threads may have fallen asleep. One says little: it may be the one that woke them."""
 
 _ALIGNMENT = 64
 """Parts begin at multiples of this many elements, so that no two threads write to one cache line."""
@@ -201,15 +204,16 @@ class Launch:
         Number of elements in all rows.
     """
 
-    __slots__ = ("_is_long", "_left", "_parallel", "_parts", "_times", "_usual", "_was_slow", "_work")
+    __slots__ = ("_is_long", "_left", "_parallel", "_parts", "_slow", "_times", "_usual", "_wait", "_work")
 
     def __init__(self, kernel: Any, rows: int, total: int) -> None:
         self._work = (kernel, rows, total)
         self._is_long = total >= _PARALLEL_FROM
         self._parallel = False
         self._parts = 1
-        self._was_slow = False
+        self._slow = 0
         self._left = 0
+        self._wait = _FIRST_WAIT
         self._usual = 0.0
         self._times: dict[bool, list[float]] = {False: [], True: []}
 
@@ -229,11 +233,11 @@ class Launch:
             if not self._parallel:
                 _run(*self._work)
             elif self._timed(self._parts) <= _MUCH * self._usual:
-                self._was_slow = False
-            elif self._was_slow:
-                self._left = 0
+                self._slow = 0
             else:
-                self._was_slow = True
+                self._slow += 1
+                if self._slow >= _SLOW:
+                    self._left = 0
 
     def _try(self) -> None:
         # The usual way is timed first, then the other.
@@ -250,9 +254,11 @@ class Launch:
         if not other:
             self._usual = _middle(times)
         elif _is_enough(times):
+            self._wait = min(2 * self._wait, _LAST_WAIT)
             if _middle(times) < self._usual:
-                self._parallel, self._usual = parallel, _middle(times)
-            self._left = int(sum(times) / _SHARE / self._usual)
+                self._parallel, self._usual, self._wait = parallel, _middle(times), _FIRST_WAIT
+            self._left = int(self._wait * sum(times) / self._usual)
+            self._slow = -_WAKING
             self._times = {False: [], True: []}
 
     def _timed(self, parts: int) -> float:
