@@ -24,12 +24,16 @@ ROOT = Path(__file__).parent.parent
 
 @contextmanager
 def environment(*, empty: bool) -> Iterator[dict[str, str]]:
-    """Yield the variables of a process whose cache of compiled code is empty, or the usual one."""
+    """Yield the variables of a process whose cache of compiled code is empty, or the usual one.
+
+    Python keeps its bytecode, as it does for whoever installs a library, whatever this process was told.
+    """
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     if not empty:
-        yield dict(os.environ)
+        yield env
         return
     with tempfile.TemporaryDirectory() as folder:
-        yield {**os.environ, "NUMBA_CACHE_DIR": folder}
+        yield {**env, "NUMBA_CACHE_DIR": folder}
 
 
 @dataclass(frozen=True)
