@@ -5,12 +5,12 @@ from __future__ import annotations
 import ctypes
 import multiprocessing
 import os
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from importlib import import_module
+from math import inf
 from time import perf_counter
 from typing import Any
 
@@ -29,16 +29,13 @@ _PARALLEL_FROM = 16_384
 
 _TRIALS, _LONG_TRIALS, _LONG = 7, 3, 3e-4
 """Runs by which one thread and several are compared, now and again; the middle one counts. Threads that wake slow the
-first two or three, so these must be the fewer ones, unless a run takes so many seconds that waking hardly counts."""
+first two or three, so these must be the fewer ones, unless all take so many seconds that waking hardly counts."""
 _FIRST_WAIT, _LAST_WAIT = 4, 128
-"""How many times as long as trying the other way took, updates go on until the next comparison; twice as many each time
-that nothing has changed. So one that cost little is soon followed by the next, and all of them together cost a
-hundredth: whether threads share a core, or wait for one, may change within milliseconds."""
-_MUCH = 4
-"""How many times as long as usual a run must take to be slow."""
-_SLOW, _WAKING = 2, 2
-"""Slow parallel runs in a row that are a reason to think again, and how many more are forgiven after a comparison, in
-which the threads may have fallen asleep. One says little: it may be the one that woke them."""
+"""How many times as long as trying the other way took, updates go on until the next comparison; twice as long each time
+that nothing has changed. So one that cost little is soon followed by the next, as whether threads share a core, or wait
+for one, may change within milliseconds; and in the end they cost a hundredth of the time."""
+_LONGEST_WAIT = 5.0
+"""Seconds of updates until the next comparison at most, should the machine have stood still during the last one."""
 
 _ALIGNMENT = 64
 """Parts begin at multiples of this many elements, so that no two threads write to one cache line."""
@@ -184,7 +181,7 @@ def _middle(times: list[float]) -> float:
 
 
 def _is_enough(times: list[float]) -> bool:
-    return len(times) >= _TRIALS or (len(times) >= _LONG_TRIALS and _middle(times) >= _LONG)
+    return len(times) >= _TRIALS or (len(times) >= _LONG_TRIALS and min(times) >= _LONG)
 
 
 class Launch:
@@ -204,15 +201,14 @@ class Launch:
         Number of elements in all rows.
     """
 
-    __slots__ = ("_is_long", "_left", "_parallel", "_parts", "_slow", "_times", "_usual", "_wait", "_work")
+    __slots__ = ("_is_long", "_left", "_parallel", "_parts", "_times", "_usual", "_wait", "_work")
 
     def __init__(self, kernel: Any, rows: int, total: int) -> None:
         self._work = (kernel, rows, total)
         self._is_long = total >= _PARALLEL_FROM
         self._parallel = False
         self._parts = 1
-        self._slow = 0
-        self._left = 0
+        self._left = 0.0
         self._wait = _FIRST_WAIT
         self._usual = 0.0
         self._times: dict[bool, list[float]] = {False: [], True: []}
@@ -226,25 +222,20 @@ class Launch:
                 _run_parallel(*self._work, min(parts, -(-self._work[2] // _ALIGNMENT)))
             else:
                 _run(*self._work)
-        elif not self._left:
+        elif self._left <= 0:
             self._try()
+        elif self._parallel:
+            self._left -= self._timed(self._parts)
         else:
-            self._left -= 1
-            if not self._parallel:
-                _run(*self._work)
-            elif self._timed(self._parts) <= _MUCH * self._usual:
-                self._slow = 0
-            else:
-                self._slow += 1
-                if self._slow >= _SLOW:
-                    self._left = 0
+            self._left -= self._usual
+            _run(*self._work)
 
     def _try(self) -> None:
         # The usual way is timed first, then the other.
         other = _is_enough(self._times[self._parallel])
         parallel = self._parallel is not other
         if parallel and not _has_safe_threads():
-            self._left = sys.maxsize
+            self._left = inf
             _run(*self._work)
             return
         # To ask Numba takes nearly as long as to start the threads, so it is not asked at each run.
@@ -254,11 +245,10 @@ class Launch:
         if not other:
             self._usual = _middle(times)
         elif _is_enough(times):
-            self._wait = min(2 * self._wait, _LAST_WAIT)
             if _middle(times) < self._usual:
                 self._parallel, self._usual, self._wait = parallel, _middle(times), _FIRST_WAIT
-            self._left = int(self._wait * sum(times) / self._usual)
-            self._slow = -_WAKING
+            self._left = min(self._wait * sum(times), _LONGEST_WAIT)
+            self._wait = min(2 * self._wait, _LAST_WAIT)
             self._times = {False: [], True: []}
 
     def _timed(self, parts: int) -> float:

@@ -300,8 +300,31 @@ def test_a_way_that_was_slower_for_a_while_is_soon_tried_again(simulated):
     simulated.share_of_parallel_runs(of=10_000)
     assert simulated.share_of_parallel_runs() < 0.05
     simulated.cost[True] = 0.5e-4
-    simulated.share_of_parallel_runs(of=1_000)
+    simulated.share_of_parallel_runs(of=1_500)
     assert simulated.share_of_parallel_runs() > 0.95
+
+
+def test_pauses_in_which_threads_fall_asleep_are_no_reason_to_try(simulated):
+    simulated.cost[True], simulated.waking = 0.5e-4, [2e-4, 2e-4]
+    simulated.share_of_parallel_runs(of=5_000)
+    shares = []
+    for _ in range(200):
+        simulated.since_serial = 0
+        shares.append(simulated.share_of_parallel_runs(of=20))
+    assert np.mean(shares) > 0.95
+
+
+@pytest.mark.parametrize("waking", [[1e-3, 1e-3], [2e-4, 2e-4, 2e-4]])
+def test_waking_does_not_decide_a_trial(waking, simulated):
+    simulated.cost[True], simulated.waking = 0.5e-4, waking
+    simulated.share_of_parallel_runs(of=50)
+    assert simulated.share_of_parallel_runs() > 0.8
+
+
+def test_a_machine_that_stood_still_is_tried_again(simulated):
+    simulated.waking = [600]
+    simulated.share_of_parallel_runs(of=50)
+    assert simulated.share_of_parallel_runs(of=60_000) > 0
 
 
 def test_what_a_trial_costs_is_made_up_for_before_the_next(simulated):
