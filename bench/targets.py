@@ -57,7 +57,7 @@ class Target:
         return f"{value:.3g}{self.unit}"
 
 
-# Figures, all from medians of one process
+# Figures, all from medians of one process; limits are of the fastest rounds
 
 
 def _measured(results: Results, group: str, case: str, library: str, package: str | None = None) -> Measured:
