@@ -97,9 +97,10 @@ def quick(request):
 
 
 @pytest.fixture(scope="session")
-def pacing(request):
+def pacing(quick, request):
     seconds = request.config.getoption("seconds")
-    return Pacing() if seconds is None else Pacing(seconds)
+    pacing = Pacing() if seconds is None else Pacing(seconds)
+    return pacing.brief() if quick else pacing
 
 
 @pytest.fixture(scope="session")
