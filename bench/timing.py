@@ -55,7 +55,7 @@ class Pacing:
         return replace(self, pause=0.04)
 
     def brief(self) -> Pacing:
-        """Return the same for half as long."""
+        """Return the same for half as long: for the essential in two minutes."""
         return replace(self, seconds=self.seconds / 2, min_rounds=ceil(self.min_rounds / 2))
 
     def thorough(self) -> Pacing:

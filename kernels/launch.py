@@ -29,7 +29,7 @@ _PARALLEL_FROM = 16_384
 
 _TRIALS, _LONG_TRIALS, _LONG = 7, 3, 3e-4
 """Runs by which one thread and several are compared, now and again; the middle one counts. Threads that wake slow the
-first two or three, so these must be the fewer ones, unless all take so many seconds that waking hardly counts."""
+first two or three, so these must be the fewer ones, unless all take so long that waking hardly counts."""
 _FIRST_WAIT, _LAST_WAIT = 4, 128
 """How many times as long as trying the other way took, updates go on until the next comparison; twice as long each time
 that nothing has changed. So one that cost little is soon followed by the next, as whether threads share a core, or wait
