@@ -6,6 +6,7 @@ from numba.core.dispatcher import Dispatcher
 
 import fastoptim as fo
 import naive
+from fastoptim.kernels import launch
 
 
 @pytest.fixture(params=naive.RULES)
@@ -32,6 +33,16 @@ def compiled(monkeypatch):
 
     watch(Dispatcher)
     watch(CFunc)
+    return seen
+
+
+@pytest.fixture
+def launches(monkeypatch):
+    """A list of (total, parallel?) that grows with every kernel that runs."""
+    seen = []
+    serial, parallel = launch._run, launch._run_parallel
+    monkeypatch.setattr(launch, "_run", lambda *args: (seen.append((args[2], False)), serial(*args)))
+    monkeypatch.setattr(launch, "_run_parallel", lambda *args: (seen.append((args[2], True)), parallel(*args)))
     return seen
 
 

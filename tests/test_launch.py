@@ -1,0 +1,203 @@
+"""How a kernel is run: cut into parts, on one thread or on several, whichever is found to be faster."""
+
+import itertools
+import os
+import threading
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+import fastoptim as fo
+import script
+from fastoptim.kernels import launch
+from fastoptim.kernels.jit import DISABLED
+
+
+@pytest.mark.parametrize("total", [1, 63, 64, 65, 1000, 70_000])
+@pytest.mark.parametrize("parts", [1, 2, 3, 7, 64])
+def test_parts_cover_the_range_once(total, parts, monkeypatch):
+    if DISABLED and total > 1000:
+        pytest.skip("plain Python is too slow for that many elements")
+    monkeypatch.setattr(launch, "_PARALLEL_FROM", 0)
+    rng = np.random.default_rng(0)
+    params = {key: rng.standard_normal(total) for key in range(3)}
+    ref = {key: a - np.ones(total) for key, a in params.items()}
+    with fo.num_threads(parts):
+        fo.SGD(lr=1.0).update(params, {key: np.ones(total) for key in params})
+    for key, a in ref.items():
+        assert_array_equal(params[key], a)
+
+
+def test_num_threads_belongs_to_a_thread_and_ends_with_its_block(launches):
+    size = 20_000
+    params, grads, opt = {"w": np.ones(size, np.float32)}, {"w": np.zeros(size, np.float32)}, fo.SGD()
+
+    def is_parallel():
+        launches.clear()
+        opt.update(params, grads)
+        return launches[-1][1]
+
+    with fo.num_threads(1):
+        assert not is_parallel()
+        with fo.num_threads(2):
+            assert is_parallel()
+            other = []
+            thread = threading.Thread(target=lambda: other.append(launch._setting.parts))
+            thread.start()
+            thread.join()
+            assert other == [None]
+        assert not is_parallel()
+    assert launch._setting.parts is None
+
+
+def test_numpys_integers_are_numbers_of_threads(launches):
+    params, grads = {"w": np.ones(20_000)}, {"w": np.ones(20_000)}
+    with fo.num_threads(np.int64(2)):
+        fo.SGD().update(params, grads)
+    assert launches[-1][1]
+
+
+@pytest.mark.parametrize("n", [1_000, 10**15, 10**30])
+def test_there_are_no_more_parts_than_blocks(n):
+    params, grads = {"w": np.ones(20_000)}, {"w": np.ones(20_000)}
+    with fo.num_threads(n):
+        fo.SGD(lr=1.0).update(params, grads)
+    assert_array_equal(params["w"], 0)
+
+
+@pytest.mark.parametrize("n", [0, -1, 1.0, "2", None])
+def test_numbers_of_threads_that_cannot_be(n):
+    with pytest.raises(ValueError, match="whole number from 1 on"), fo.num_threads(n):
+        pass
+    assert launch._setting.parts is None
+
+
+@pytest.fixture
+def simulated(monkeypatch):
+    """What a run takes, alone and in parallel, what the first ones take more, and how many runs are parallel."""
+    world = SimpleNamespace(clock=0.0, cost={False: 1e-4, True: 2e-4}, waking=[], since_serial=0, parallel=0)
+
+    def run(parallel):
+        # The first parallel runs after a serial one wake the threads.
+        world.clock += world.cost[parallel]
+        if parallel and world.since_serial < len(world.waking):
+            world.clock += world.waking[world.since_serial]
+        world.since_serial = world.since_serial + 1 if parallel else 0
+        world.parallel += parallel
+
+    monkeypatch.setattr(launch, "perf_counter", lambda: world.clock)
+    monkeypatch.setattr(launch, "_has_safe_threads", lambda: True)
+    monkeypatch.setattr(launch.numba, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(launch, "_run", lambda *_: run(False))
+    monkeypatch.setattr(launch, "_run_parallel", lambda *_: run(True))
+    work = launch.Launch(0, 0, 10**6)
+
+    def share_of_parallel_runs(of=200):
+        world.parallel = 0
+        for _ in range(of):
+            work.run()
+        return world.parallel / of
+
+    world.share_of_parallel_runs = share_of_parallel_runs
+    return world
+
+
+def test_one_thread_is_kept_where_it_is_faster(simulated):
+    simulated.share_of_parallel_runs()
+    assert simulated.share_of_parallel_runs() < 0.05
+
+
+@pytest.mark.parametrize("waking", [[1e-2], [2e-4, 2e-4]])
+def test_the_faster_way_is_found_and_left_when_it_slows_down(waking, simulated):
+    simulated.cost[True], simulated.waking = 0.5e-4, waking
+    simulated.share_of_parallel_runs()
+    assert simulated.share_of_parallel_runs() > 0.95
+    simulated.cost[True], simulated.waking = 1e-2, []
+    assert simulated.share_of_parallel_runs() < 0.05
+    simulated.cost[True] = 0.5e-4
+    simulated.share_of_parallel_runs(of=4_000)
+    assert simulated.share_of_parallel_runs() > 0.9
+
+
+def test_a_way_that_was_slower_for_a_while_is_soon_tried_again(simulated):
+    simulated.cost[True] = 0.5e-4
+    simulated.share_of_parallel_runs(of=10_000)
+    simulated.cost[True] = 1.5e-4
+    simulated.share_of_parallel_runs(of=10_000)
+    assert simulated.share_of_parallel_runs() < 0.05
+    simulated.cost[True] = 0.5e-4
+    simulated.share_of_parallel_runs(of=1_500)
+    assert simulated.share_of_parallel_runs() > 0.95
+
+
+def test_pauses_in_which_threads_fall_asleep_are_no_reason_to_try(simulated):
+    simulated.cost[True], simulated.waking = 0.5e-4, [2e-4, 2e-4]
+    simulated.share_of_parallel_runs(of=5_000)
+    shares = []
+    for _ in range(200):
+        simulated.since_serial = 0
+        shares.append(simulated.share_of_parallel_runs(of=20))
+    assert np.mean(shares) > 0.95
+
+
+@pytest.mark.parametrize("waking", [[1e-3, 1e-3], [2e-4, 2e-4, 2e-4]])
+def test_waking_does_not_decide_a_trial(waking, simulated):
+    simulated.cost[True], simulated.waking = 0.5e-4, waking
+    simulated.share_of_parallel_runs(of=50)
+    assert simulated.share_of_parallel_runs() > 0.8
+
+
+def test_a_machine_that_stood_still_is_tried_again(simulated):
+    simulated.waking = [600]
+    simulated.share_of_parallel_runs(of=50)
+    assert simulated.share_of_parallel_runs(of=60_000) > 0
+
+
+def test_what_a_trial_costs_is_made_up_for_before_the_next(simulated):
+    simulated.cost[True] = 1e-2
+    simulated.share_of_parallel_runs()
+    parallel = simulated.share_of_parallel_runs(of=100_000)
+    assert 0 < parallel * simulated.cost[True] < 0.02 * (1 - parallel) * simulated.cost[False]
+
+
+@pytest.mark.parametrize("cost", [1e-3, 1e-1])
+def test_few_of_long_runs_are_spent_on_trying(cost, simulated):
+    simulated.cost = {False: 1.1 * cost, True: cost}
+    assert simulated.share_of_parallel_runs() > 0.9
+
+
+@pytest.mark.parametrize("total", [2**31, 2**33 + 1, 2**40 + 65])
+@pytest.mark.parametrize("parts", [2, 7])
+def test_parts_of_more_than_two_to_the_31st(total, parts, monkeypatch):
+    seen = []
+    monkeypatch.setattr(launch, "call", lambda _kernel, _rows, start, stop: seen.append((start, stop)))
+    monkeypatch.setattr(launch, "_finish", lambda *_: None)
+    monkeypatch.setattr(launch, "prange", range)
+    getattr(launch._run_parallel, "py_func", launch._run_parallel)(0, 0, total, parts)
+    assert (seen[0][0], seen[-1][1], len(seen)) == (0, total, parts)
+    assert all(a[1] == b[0] and a[0] < a[1] for a, b in itertools.pairwise(seen))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.compiled
+def test_a_forked_child_updates_serially(tmp_path):
+    """GNU OpenMP ends a child that enters a parallel region; the child must come back with a result."""
+    source = """
+        import os, warnings
+        warnings.simplefilter("ignore", DeprecationWarning)  # Later versions of Python warn of forks with threads.
+        import numpy as np
+        import fastoptim as fo
+
+        params, grads = {"w": np.zeros(100_000)}, {"w": np.ones(100_000)}
+        opt = fo.SGD(lr=1.0)
+        with fo.num_threads(2):
+            opt.update(params, grads)
+            pid = os.fork()
+            if pid == 0:
+                opt.update(params, grads)
+                os._exit(7 if (params["w"] == -2).all() else 1)
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+    """
+    assert script.run(source, tmp_path) == "7"
