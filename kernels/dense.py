@@ -19,7 +19,7 @@ import numpy as np
 # The BLAS. Numba would load it at the first product, too late for whoever limits its threads before.
 import scipy.linalg.cython_blas  # noqa: F401
 
-from fastoptim.kernels.jit import inner, jit
+from fastoptim.kernels.jit import inline_jit, jit
 from fastoptim.kernels.losses import softmax_cross_entropy, softmax_cross_entropy_backward
 
 __all__ = ["RELU", "SIGMOID", "gradient", "loss", "numerical_gradient", "predict"]
@@ -29,24 +29,24 @@ RELU, SIGMOID = range(2)
 INPUTS, OUTPUTS, WEIGHTS, OUTPUT, DELTA = range(5)
 
 
-@inner
+@inline_jit
 def _weights(buffer, layer):
     start, inputs, outputs = layer[WEIGHTS], layer[INPUTS], layer[OUTPUTS]
     return buffer[start : start + inputs * outputs].reshape((inputs, outputs))
 
 
-@inner
+@inline_jit
 def _bias(buffer, layer):
     start = layer[WEIGHTS] + layer[INPUTS] * layer[OUTPUTS]
     return buffer[start : start + layer[OUTPUTS]]
 
 
-@inner
+@inline_jit
 def _rows(work, start, rows, width):
     return work[start * rows : (start + width) * rows].reshape((rows, width))
 
 
-@inner
+@inline_jit
 def _add_bias(z, bias):
     for i in range(z.shape[0]):
         row = z[i]
@@ -54,7 +54,7 @@ def _add_bias(z, bias):
             row[j] += bias[j]
 
 
-@inner
+@inline_jit
 def _activate(z, bias, activation):
     zero, one = z.dtype.type(0), z.dtype.type(1)
     for i in range(z.shape[0]):
@@ -69,7 +69,7 @@ def _activate(z, bias, activation):
                 row[j] = one / (one + np.exp(-(row[j] + bias[j])))
 
 
-@inner
+@inline_jit
 def _activate_backward(delta, output, activation):
     zero, one = delta.dtype.type(0), delta.dtype.type(1)
     for i in range(delta.shape[0]):
@@ -82,7 +82,7 @@ def _activate_backward(delta, output, activation):
                 d[j] *= (one - a[j]) * a[j]
 
 
-@inner
+@inline_jit
 def _forward(x, params, layers, activation, work):
     a = x
     for k in range(len(layers)):
@@ -97,7 +97,7 @@ def _forward(x, params, layers, activation, work):
     return a
 
 
-@inner
+@inline_jit
 def _penalty(params, layers, decay):
     total = 0.0
     if decay != 0:
@@ -108,7 +108,7 @@ def _penalty(params, layers, decay):
     return 0.5 * decay * total
 
 
-@inner
+@inline_jit
 def _penalty_backward(out, params, layers, decay):
     factor = params.dtype.type(decay)
     for k in range(len(layers)):
@@ -117,7 +117,7 @@ def _penalty_backward(out, params, layers, decay):
             out[i] += factor * params[i]
 
 
-@inner
+@inline_jit
 def _sum_rows(delta, out):
     for j in range(out.size):
         out[j] = 0

@@ -7,14 +7,16 @@ from collections.abc import Callable, Sequence
 from types import FunctionType
 from typing import Any
 
+import numpy as np
 from numba.core.errors import NumbaError, UnsupportedBytecodeError
 
 from fastoptim.kernels.fingerprint import called_functions, fingerprint
-from fastoptim.kernels.jit import inner, native
-from fastoptim.kernels.memory import integers, load, scalars, store
-from fastoptim.kernels.ndarray import START, VALUE, P
-from fastoptim.kernels.rulecompiler import RuleCompiler
+from fastoptim.kernels.jit import cfunc, inline_jit
+from fastoptim.kernels.memory import advanced, integers, load, scalars, scratch, store, word
+from fastoptim.kernels.rulecompiler import MixedRuleCompiler, RuleCompiler
+from fastoptim.kernels.strided import GRADIENT, PARAMETER, copy_block
 from fastoptim.kernels.subnormals import flush_subnormals, restore_subnormals
+from fastoptim.kernels.table import NEXT, START, STOP, VALUE, WALK, P
 
 __all__ = ["fuse", "n_scalars"]
 
@@ -32,60 +34,76 @@ def n_scalars(rule: Any, slots: Sequence[str]) -> int:
     return len(names) - 2 - len(slots)
 
 
-# The two functions that follow are templates: `fuse` binds these names, for each rule and dtype.
-T: Any
+# The functions that follow are templates: `fuse` binds these names, for each rule and each combination of types.
+KINDS: Any
+TARGET_KINDS: Any
 N_ARRAYS: int
 N_SCALARS: int
+SIZES: Any
+SCALAR: Any
+BLOCK = 512
 rule: Any
-sweep: Any
+loop: Any
 
 
-def _sweep(row, start, stop):
-    # The arrays are walked in a function of its own: with the switch of the processor's flags in the same one,
-    # LLVM does not vectorize the loop.
-    values = scalars(T, integers(row + 8 * VALUE, 1)[0], N_SCALARS)
+def _loop(row, start, stop):
+    # The loop over elements is a function of its own: with the switch of the processor's flags in the same one, LLVM
+    # does not vectorize it.
+    values = scalars(SCALAR, word(row, VALUE), N_SCALARS)
     sources = integers(row + 8 * P, N_ARRAYS)
     targets = sources[:1] + sources[2:]
     for i in range(start, stop):
-        store(T, targets, i, rule(*load(T, sources, i), *values))
+        store(TARGET_KINDS, targets, i, rule(*load(KINDS, sources, i), *values))
 
 
-def _kernel(rows, start, stop):
-    width = 8 * (P + N_ARRAYS)
-    row = rows
-    while integers(row + width + 8 * START, 1)[0] <= start < stop:
-        row += width
+def _strided_loop(row, start, stop):
+    values = scalars(SCALAR, word(row, VALUE), N_SCALARS)
+    sources, walk = integers(row + 8 * P, N_ARRAYS), word(row, WALK)
+    p, g = scratch(KINDS[0], BLOCK), scratch(KINDS[1], BLOCK)
+    while start < stop:
+        count = min(BLOCK, stop - start)
+        copy_block(KINDS[0], walk, PARAMETER, sources[0], start, count, SIZES[0], p, False)
+        copy_block(KINDS[1], walk, GRADIENT, sources[1], start, count, SIZES[1], g, False)
+        slots = advanced(KINDS, sources, start)[2:]
+        for i in range(count):
+            store(TARGET_KINDS, (p, *slots), i, rule(*load(KINDS, (p, g, *slots), i), *values))
+        copy_block(KINDS[0], walk, PARAMETER, sources[0], start, count, SIZES[0], p, True)
+        start += count
+
+
+def _kernel(row, start, stop):
     flags = flush_subnormals()
     while start < stop:
-        first = integers(row + 8 * START, 1)[0]
-        last = min(stop, integers(row + width + 8 * START, 1)[0])
-        sweep(row, start - first, last - first)
-        start = last
-        row += width
+        first, last = word(row, START), min(stop, word(row, STOP))
+        if start < last:
+            loop(row, start - first, last - first)
+            start = last
+        row = word(row, NEXT)
     restore_subnormals(flags)
 
 
 _kernels: dict[Any, Any] = {}
 
 
-def fuse(rule: Callable[..., Any], n_slots: int, dtype: type) -> Any:
+def fuse(rule: Callable[..., Any], kinds: tuple[type, ...], strided: bool = False) -> Any:
     """Compile a rule into a kernel over rows of arrays.
 
     Parameters
     ----------
     rule : function
         ``rule(p, g, *slots, *scalars)`` returns the new ``p``, or with state ``(p, *slots)``. See `rules`.
-    n_slots : int
-        How many of its arguments are state.
-    dtype : type
-        ``numpy.float32`` or ``numpy.float64``: the type of the arrays and of all arithmetic.
+    kinds : tuple of type
+        The types of the elements of parameter, gradient and each slot, such as ``numpy.float32``. If they are all the
+        same, it is the type of all arithmetic; if not, operations promote as NumPy's do.
+    strided : bool
+        Follow the rows' walks; otherwise parameters and gradients lie in memory as their state does.
 
     Returns
     -------
     kernel
-        Its ``address`` is that of a native function ``(rows, start, stop)`` that updates the elements from ``start``
-        to ``stop`` of the table of rows at an address (see `ndarray`), counted through all of them. Each element is
-        rounded alike wherever it lies in that range, so any way to cut it gives the same bits.
+        Its ``address`` is that of a native function ``(row, start, stop)`` that updates the elements from ``start`` to
+        ``stop`` of the segment that begins with the row at an address (see `table`). Each element is rounded alike
+        wherever it lies in that range, so any way to cut it gives the same bits.
 
     Raises
     ------
@@ -98,25 +116,34 @@ def fuse(rule: Callable[..., Any], n_slots: int, dtype: type) -> Any:
     of the kernel, as they were when it was made.
     """
     mark = fingerprint(rule)
-    key = (mark or rule, n_slots, dtype)
+    key = (mark or rule, kinds, strided)
     if key not in _kernels:
-        _kernels[key] = _compile(rule, n_slots, dtype, mark)
+        _kernels[key] = _compile(rule, kinds, strided, mark)
     return _kernels[key]
 
 
-def _compile(rule: Callable[..., Any], n_slots: int, dtype: type, mark: str | None) -> Any:
-    name = f"{rule.__name__[:40]}-{n_slots}-{dtype.__name__}-{mark}"
+def _compile(rule: Callable[..., Any], kinds: tuple[type, ...], strided: bool, mark: str | None) -> Any:
+    mixed = len(set(kinds)) > 1
+    types = "-".join(kind.__name__ for kind in (kinds if mixed else kinds[:1]))
+    name = f"{rule.__name__[:40]}-{len(kinds) - 2}-{types}{'-strided' if strided else ''}-{mark}"
     n_arguments = len(inspect.signature(rule).parameters)
-    bound = {"T": dtype, "N_ARRAYS": 2 + n_slots, "N_SCALARS": n_arguments - 2 - n_slots}
-    bound["rule"] = _compiled_with_helpers(rule, name, {})
-    bound["sweep"] = inner(_bind(_sweep, bound, name))
+    bound: dict[str, Any] = {
+        "KINDS": kinds,
+        "TARGET_KINDS": kinds[:1] + kinds[2:],
+        "SCALAR": None if mixed else kinds[0],
+        "SIZES": tuple(np.dtype(kind).itemsize for kind in kinds),
+        "N_ARRAYS": len(kinds),
+        "N_SCALARS": n_arguments - len(kinds),
+    }
+    bound["rule"] = _compiled_with_helpers(rule, name, MixedRuleCompiler if mixed else RuleCompiler, {})
+    bound["loop"] = inline_jit(_bind(_strided_loop if strided else _loop, bound, name))
     try:
-        return native(_bind(_kernel, bound, name), 3, keep=mark is not None)
+        return cfunc(_bind(_kernel, bound, name), 3, cached=mark is not None)
     except (NumbaError, UnsupportedBytecodeError) as error:
         code = rule.__code__
         raise TypeError(
             f"the rule {rule.__qualname__} ({code.co_filename}:{code.co_firstlineno}) cannot be compiled for "
-            f"{dtype.__name__}: {_reason(error)}"
+            f"{types}: {_reason(error)}"
         ) from error
 
 
@@ -128,22 +155,21 @@ def _reason(error: Exception) -> str:
     return [*quoted[-1:], *plain, repr(error)][0]
 
 
-def _compiled_with_helpers(function: Any, suffix: str, done: dict[Any, Any]) -> Any:
+def _compiled_with_helpers(function: Any, suffix: str, compiler: type[RuleCompiler], done: dict[Any, Any]) -> Any:
     """Compile a rule, and the plain functions that it calls, as parts of one kernel."""
     if function not in done:
         helpers: dict[str, Any] = {}
         done[function] = None
         for name, value in called_functions(function).items():
-            helpers[name] = _compiled_with_helpers(value, f"{name}-{suffix}", done)
-        done[function] = inner(_bind(function, helpers, suffix), RuleCompiler)
+            helpers[name] = _compiled_with_helpers(value, f"{name}-{suffix}", compiler, done)
+        done[function] = inline_jit(_bind(function, helpers, suffix), compiler)
     return done[function]
 
 
 def _bind(function: Callable[..., Any], names: dict[str, Any], suffix: str) -> FunctionType:
-    # Numba keys its cache by the values of a closure, and a compiled function among them never hits it in a later
-    # process (numba issue 6264). Globals it does not look at, so the fingerprint in the name stands for them. The
-    # name tells apart their symbols as well, should kernels cached by different processes meet in a third. And whoever
-    # loads a function from the cache imports its module, which for a user's rule may be gone or another one by then.
+    # The cache looks at no globals, so the fingerprint in the name stands for them. The name also keeps the symbols of
+    # kernels apart that were cached by different processes and are loaded by a third. Loading a function from the cache
+    # imports its module, which for a custom rule may have changed or gone: hence this module's name.
     function = getattr(function, "py_func", function)
     names = {**names, "__name__": __name__}
     bound = FunctionType(

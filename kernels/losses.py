@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from fastoptim.kernels.jit import inner
+from fastoptim.kernels.jit import inline_jit
 
 __all__ = ["softmax_cross_entropy", "softmax_cross_entropy_backward"]
 
@@ -10,7 +10,7 @@ _TINY = 1e-7
 """Keeps the logarithm finite; the notes fix its value."""
 
 
-@inner
+@inline_jit
 def _softmax_row(scores, out):
     # The maximum is taken off first: no exponential overflows, and the largest is 1.
     top = scores[0]
@@ -24,7 +24,7 @@ def _softmax_row(scores, out):
         out[j] /= total
 
 
-@inner
+@inline_jit
 def softmax_cross_entropy(scores, labels):
     """Return the mean over the rows of ``-log(softmax(scores)[label] + 1e-7)``; ``scores`` become probabilities."""
     total = 0.0
@@ -36,7 +36,7 @@ def softmax_cross_entropy(scores, labels):
     return total / scores.shape[0]
 
 
-@inner
+@inline_jit
 def softmax_cross_entropy_backward(scores, labels):
     """Turn scores into the gradient of the loss by them: ``(softmax(scores) - one_hot(labels)) / rows``.
 

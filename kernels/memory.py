@@ -1,6 +1,6 @@
-"""Memory by address: what a kernel needs to walk over arrays that it was never given as arguments.
+"""Memory by address: what a kernel needs to process arrays that are not its arguments.
 
-Each function stands here twice, in Python and as the LLVM instructions it compiles to.
+Each function exists twice, in Python and as the LLVM instructions that it compiles to.
 """
 
 from __future__ import annotations
@@ -16,9 +16,13 @@ from numba.core import cgutils
 from numba.core.errors import TypingError
 from numba.extending import intrinsic
 
-from fastoptim.kernels.jit import DISABLED
+from fastoptim.kernels.jit import DISABLED, PYTHON_KERNELS
+from fastoptim.kernels.promotion import Weak
 
-__all__ = ["call", "compiles_to", "int32_at", "integers", "load", "scalars", "store"]
+__all__ = ["advanced", "call", "compiles_to", "copy_elements", "int32_at", "integers", "load", "scalars", "scratch"]
+__all__ += ["set_word", "store", "word"]
+
+_WORD = ir.IntType(64)
 
 
 def compiles_to(python: Callable[..., Any]) -> Callable[[Callable[..., Any]], Any]:
@@ -35,6 +39,10 @@ def _element(builder: Any, element: ir.Type, address: Any, index: Any) -> Any:
     return builder.gep(builder.inttoptr(address, element.as_pointer()), [index])
 
 
+def _dtypes(kinds: Any) -> list[Any]:
+    return [kind.instance_type for kind in kinds]
+
+
 def _python_int32_at(address: int) -> int:
     return int(_array_at(address, np.int32, 1)[0])
 
@@ -45,9 +53,40 @@ def int32_at(_typing: Any, address: Any) -> Any:
 
     def codegen(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
         pointer = builder.inttoptr(args[0], ir.IntType(32).as_pointer())
-        return builder.sext(builder.load(pointer), ir.IntType(64))
+        return builder.sext(builder.load(pointer), _WORD)
 
     return types.intp(address), codegen
+
+
+def _python_word(address: int, index: int) -> int:
+    return int(_array_at(address + 8 * index, np.intp, 1)[0])
+
+
+@compiles_to(_python_word)
+def word(_typing: Any, _address: Any, index: Any) -> Any:
+    """Return the address-sized integer number ``index`` from an address on."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        offset = context.cast(builder, args[1], signature.args[1], types.intp)
+        return builder.load(_element(builder, _WORD, args[0], offset))
+
+    return types.intp(types.intp, index), codegen
+
+
+def _python_set_word(address: int, index: int, value: int) -> None:
+    _array_at(address + 8 * index, np.intp, 1)[0] = value
+
+
+@compiles_to(_python_set_word)
+def set_word(_typing: Any, _address: Any, index: Any, value: Any) -> Any:
+    """Store an address-sized integer as number ``index`` from an address on."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        offset, number = (context.cast(builder, args[k], signature.args[k], types.intp) for k in (1, 2))
+        builder.store(number, _element(builder, _WORD, args[0], offset))
+        return context.get_dummy_value()
+
+    return types.void(types.intp, index, value), codegen
 
 
 def _python_integers(address: int, count: int) -> tuple[int, ...]:
@@ -59,83 +98,160 @@ def integers(_typing: Any, address: Any, count: Any) -> Any:
     """Return the ``count`` address-sized integers at an address; the count is a constant of the program."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        word = ir.IntType(64)
-        values = [builder.load(_element(builder, word, args[0], word(k))) for k in range(count.literal_value)]
+        values = [builder.load(_element(builder, _WORD, args[0], _WORD(k))) for k in range(count.literal_value)]
         return context.make_tuple(builder, signature.return_type, values)
 
     return types.UniTuple(types.intp, count.literal_value)(address, count), codegen
 
 
 def _python_scalars(T: Any, address: int, count: int) -> tuple[Any, ...]:
-    return tuple(T(value) for value in _array_at(address, np.float64, count))
+    values = _array_at(address, np.float64, count)
+    return tuple(values.tolist()) if T is None else tuple(T(value) for value in values)
 
 
 @compiles_to(_python_scalars)
 def scalars(_typing: Any, T: Any, address: Any, count: Any) -> Any:
-    """Return the ``count`` float64 numbers at an address, each rounded once to type ``T``."""
-    dtype = T.instance_type
+    """Return the ``count`` float64 numbers at an address, each rounded once to type ``T``, or weak if that is None."""
+    dtype = Weak(True) if T is types.none else T.instance_type
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        word = ir.IntType(64)
         numbers = [
-            builder.load(_element(builder, ir.DoubleType(), args[1], word(k))) for k in range(count.literal_value)
+            builder.load(_element(builder, ir.DoubleType(), args[1], _WORD(k))) for k in range(count.literal_value)
         ]
-        values = [context.cast(builder, number, types.float64, dtype) for number in numbers]
+        weak = isinstance(dtype, Weak)
+        values = [number if weak else context.cast(builder, number, types.float64, dtype) for number in numbers]
         return context.make_tuple(builder, signature.return_type, values)
 
     return types.UniTuple(dtype, count.literal_value)(T, address, count), codegen
 
 
-def _python_load(T: Any, addresses: tuple[int, ...], index: int) -> tuple[Any, ...]:
-    size = np.dtype(T).itemsize
-    return tuple(_array_at(address + index * size, T, 1)[0] for address in addresses)
+def _python_load(kinds: Any, addresses: tuple[int, ...], index: int) -> tuple[Any, ...]:
+    return tuple(
+        _array_at(address + index * np.dtype(T).itemsize, T, 1)[0] for T, address in zip(kinds, addresses, strict=True)
+    )
 
 
 @compiles_to(_python_load)
-def load(_typing: Any, T: Any, addresses: Any, index: Any) -> Any:
-    """Return the element ``index`` of each of several arrays of type ``T``, given by their addresses."""
-    dtype = T.instance_type
+def load(_typing: Any, kinds: Any, addresses: Any, index: Any) -> Any:
+    """Return the element ``index`` of each of several arrays, given by their types and addresses."""
+    dtypes = _dtypes(kinds)
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        element = context.get_value_type(dtype)
+        pointers = cgutils.unpack_tuple(builder, args[1], len(dtypes))
         values = [
-            builder.load(_element(builder, element, address, args[2]))
-            for address in cgutils.unpack_tuple(builder, args[1], len(addresses))
+            builder.load(_element(builder, context.get_value_type(dtype), pointer, args[2]))
+            for dtype, pointer in zip(dtypes, pointers, strict=True)
         ]
         return context.make_tuple(builder, signature.return_type, values)
 
-    return types.UniTuple(dtype, len(addresses))(T, addresses, index), codegen
+    return types.Tuple(dtypes)(kinds, addresses, index), codegen
 
 
-def _python_store(T: Any, addresses: tuple[int, ...], index: int, values: Any) -> None:
-    size = np.dtype(T).itemsize
-    for address, value in zip(addresses, values if isinstance(values, tuple) else (values,), strict=True):
-        _array_at(address + index * size, T, 1)[0] = value
+def _python_store(kinds: Any, addresses: tuple[int, ...], index: int, values: Any) -> None:
+    values = values if isinstance(values, tuple) else (values,)
+    for T, address, value in zip(kinds, addresses, values, strict=True):
+        _array_at(address + index * np.dtype(T).itemsize, T, 1)[0] = value
 
 
 @compiles_to(_python_store)
-def store(_typing: Any, T: Any, addresses: Any, index: Any, values: Any) -> Any:
-    """Store one value, or a tuple of them, as element ``index`` of as many arrays of type ``T``."""
-    dtype = T.instance_type
-    kinds = tuple(values) if isinstance(values, types.BaseTuple) else (values,)
-    if len(kinds) != len(addresses):
-        raise TypingError(f"it returns {len(kinds)} values, expected {len(addresses)}: the parameter and its state")
-    if not all(isinstance(kind, types.Number | types.Boolean) for kind in kinds):
-        raise TypingError(f"it returns {', '.join(map(str, kinds))}, expected numbers; is a return missing?")
+def store(_typing: Any, kinds: Any, addresses: Any, index: Any, values: Any) -> Any:
+    """Store one value, or a tuple of them, as element ``index`` of as many arrays, given by types and addresses."""
+    dtypes = _dtypes(kinds)
+    given = tuple(values) if isinstance(values, types.BaseTuple) else (values,)
+    if len(given) != len(dtypes):
+        raise TypingError(f"it returns {len(given)} values, expected {len(dtypes)}: the parameter and its state")
+    if not all(isinstance(kind, types.Number | types.Boolean | Weak) for kind in given):
+        raise TypingError(f"it returns {', '.join(map(str, given))}, expected numbers; is a return missing?")
 
     def codegen(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
-        element = context.get_value_type(dtype)
         unpacked = cgutils.unpack_tuple(builder, args[3]) if isinstance(values, types.BaseTuple) else [args[3]]
-        pointers = cgutils.unpack_tuple(builder, args[1], len(addresses))
-        for pointer, value, kind in zip(pointers, unpacked, kinds, strict=True):
-            builder.store(context.cast(builder, value, kind, dtype), _element(builder, element, pointer, args[2]))
+        pointers = cgutils.unpack_tuple(builder, args[1], len(dtypes))
+        for dtype, pointer, value, kind in zip(dtypes, pointers, unpacked, given, strict=True):
+            element = _element(builder, context.get_value_type(dtype), pointer, args[2])
+            kind = types.float64 if isinstance(kind, Weak) else kind
+            builder.store(context.cast(builder, value, kind, dtype), element)
         return context.get_dummy_value()
 
-    return types.void(T, addresses, index, values), codegen
+    return types.void(kinds, addresses, index, values), codegen
 
 
-def _python_call(function: Callable[[int, int, int], None], a: int, b: int, c: int) -> None:
-    function(a, b, c)
+def _python_advanced(kinds: Any, addresses: tuple[int, ...], count: int) -> tuple[int, ...]:
+    return tuple(address + count * np.dtype(T).itemsize for T, address in zip(kinds, addresses, strict=True))
+
+
+@compiles_to(_python_advanced)
+def advanced(_typing: Any, kinds: Any, addresses: Any, count: Any) -> Any:
+    """Return the addresses ``count`` elements further on."""
+    dtypes = _dtypes(kinds)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pointers = cgutils.unpack_tuple(builder, args[1], len(dtypes))
+        steps = [builder.mul(args[2], _WORD(dtype.bitwidth // 8)) for dtype in dtypes]
+        return context.make_tuple(builder, signature.return_type, list(map(builder.add, pointers, steps)))
+
+    return addresses(kinds, addresses, count), codegen
+
+
+_scratch_arrays: list[Any] = []
+
+
+def _python_scratch(T: Any, count: int) -> int:
+    _scratch_arrays[:] = [*_scratch_arrays[-7:], np.empty(count, T)]
+    return int(_scratch_arrays[-1].ctypes.data)
+
+
+@compiles_to(_python_scratch)
+def scratch(_typing: Any, T: Any, count: Any) -> Any:
+    """Return the address of ``count`` elements on the stack of the function; the count is a constant."""
+    dtype = T.instance_type
+
+    def codegen(context: Any, builder: Any, _signature: Any, _args: Any) -> Any:
+        array = ir.ArrayType(context.get_value_type(dtype), count.literal_value)
+        return builder.ptrtoint(cgutils.alloca_once(builder, array), _WORD)
+
+    return types.intp(T, count), codegen
+
+
+def _python_copy_elements(T: Any, target: int, target_step: int, source: int, source_step: int, count: int) -> None:
+    for k in range(count):
+        _array_at(target + k * target_step, T, 1)[0] = _array_at(source + k * source_step, T, 1)[0]
+
+
+@compiles_to(_python_copy_elements)
+def copy_elements(
+    _typing: Any, T: Any, _target: Any, _target_step: Any, _source: Any, _source_step: Any, _count: Any
+) -> Any:
+    """Copy ``count`` elements, which may be unaligned, between memory of any two steps in bytes."""
+    dtype = T.instance_type
+
+    def codegen(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        _, to, to_step, source, source_step, count = args
+        element = context.get_value_type(dtype).as_pointer()
+
+        def copy(to_step: Any, source_step: Any) -> None:
+            with cgutils.for_range(builder, count) as loop:
+                read, write = (
+                    builder.inttoptr(builder.add(start, builder.mul(loop.index, step)), element)
+                    for start, step in ((source, source_step), (to, to_step))
+                )
+                builder.store(builder.load(read, align=1), write, align=1)
+
+        # A loop of constant steps is vectorized.
+        size = _WORD(dtype.bitwidth // 8)
+        packed = builder.and_(*(builder.icmp_signed("==", step, size) for step in (to_step, source_step)))
+        with builder.if_else(packed) as (then, otherwise):
+            with then:
+                copy(size, size)
+            with otherwise:
+                copy(to_step, source_step)
+        return context.get_dummy_value()
+
+    arguments = (T, types.intp, types.intp, types.intp, types.intp, types.intp)
+    return types.void(*arguments), codegen
+
+
+def _python_call(function: int, a: int, b: int, c: int) -> None:
+    PYTHON_KERNELS[function](a, b, c)
 
 
 @compiles_to(_python_call)
@@ -143,8 +259,7 @@ def call(_typing: Any, _function: Any, _a: Any, _b: Any, _c: Any) -> Any:
     """Call the native function of three integers at an address."""
 
     def codegen(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
-        word = ir.IntType(64)
-        kind = ir.FunctionType(ir.VoidType(), [word] * 3)
+        kind = ir.FunctionType(ir.VoidType(), [_WORD] * 3)
         builder.call(builder.inttoptr(args[0], kind.as_pointer()), args[1:])
         return context.get_dummy_value()
 

@@ -2,9 +2,10 @@
 
 Numbers written in a rule are weak: they take the type of what they meet. In NumPy 2, ``(1 - beta) * g`` is float32 for
 float32 operands (NEP 50). Numba would type the ``1`` as int64 and lift the expression to float64 (numba issue 888):
-other bits, and half the speed.
+other bits, and half the speed. Where all arrays have one dtype, it is enough to give the constants that type; where
+they have several, each operation becomes one of `promotion`.
 
-``np.where`` chooses between numbers, without an array. And a rule cannot raise: nobody would hear of it.
+`numpy.where` and `numpy.clip` work on numbers, without an array. And a rule cannot raise: the exception would be lost.
 """
 
 from __future__ import annotations
@@ -17,21 +18,32 @@ import numpy as np
 from numba.core import ir, types
 from numba.core.compiler import CompilerBase, DefaultPassBuilder
 from numba.core.compiler_machinery import FunctionPass, register_pass
+from numba.core.dispatcher import Dispatcher
 from numba.core.errors import UnsupportedError
-from numba.core.ir_utils import get_definition, guard
+from numba.core.ir_utils import get_definition, guard, mk_unique_var
 from numba.core.untyped_passes import InlineClosureLikes
 
-from fastoptim.kernels.jit import inner
+from fastoptim.kernels import promotion
+from fastoptim.kernels.jit import inline_jit
 
-__all__ = ["RuleCompiler"]
+__all__ = ["MixedRuleCompiler", "RuleCompiler"]
 
 _POWERS = {operator.pow, operator.ipow}
 
 
-@inner
+@inline_jit
 def _where(condition, a, b):
     # Numba's own makes arrays of no dimensions of its arguments, one after the other on the heap.
     return a if condition else b
+
+
+@inline_jit
+def _clip(x, low, high):
+    x = x if x > low or x != x else low
+    return x if x < high or x != x else high
+
+
+_REPLACED = {np.where: _where, np.clip: _clip}
 
 
 def _number(func_ir: Any, source: Any) -> Any:
@@ -48,24 +60,20 @@ def _attribute(func_ir: Any, source: Any) -> Any:
     return None
 
 
+def _is_power(expression: Any) -> bool:
+    fn = {"binop": "fn", "inplace_binop": "immutable_fn"}.get(getattr(expression, "op", ""))
+    return fn is not None and getattr(expression, fn) in _POWERS
+
+
 def _exponents(blocks: Any) -> set[str]:
     # An integer exponent stays one: x**2 is x*x, while a float exponent calls the power function.
-    expressions = (
-        statement.value
-        for block in blocks
-        for statement in block.body
-        if isinstance(statement, ir.Assign) and isinstance(statement.value, ir.Expr)
-    )
-    return {
-        e.rhs.name
-        for e in expressions
-        if (e.op == "binop" and e.fn in _POWERS) or (e.op == "inplace_binop" and e.immutable_fn in _POWERS)
-    }
+    values = (assignment.value for block in blocks for assignment in block.find_insts(ir.Assign))
+    return {value.rhs.name for value in values if isinstance(value, ir.Expr) and _is_power(value)}
 
 
 @register_pass(mutates_CFG=False, analysis_only=False)
-class _MeanWhatNumpyMeans(FunctionPass):
-    _name = "fastoptim_mean_what_numpy_means"
+class _OneDtype(FunctionPass):
+    _name = "fastoptim_one_dtype"
 
     def __init__(self) -> None:
         super().__init__()
@@ -73,12 +81,11 @@ class _MeanWhatNumpyMeans(FunctionPass):
     def run_pass(self, state: Any) -> bool:
         blocks = state.func_ir.blocks.values()
         for block in blocks:
-            if isinstance(block.terminator, ir.Raise | ir.StaticRaise):
-                # A kernel has no way to tell, and has begun to write.
-                raise UnsupportedError("a rule cannot raise or assert", loc=block.terminator.loc)
+            _reject_raise(block)
             for assignment in block.find_insts(ir.Assign):
-                if _attribute(state.func_ir, assignment.value) is np.where:
-                    assignment.value = ir.Global("where", _where, assignment.loc)
+                function = _attribute(state.func_ir, assignment.value)
+                if callable(function) and function in _REPLACED:
+                    assignment.value = ir.Global(function.__name__, _REPLACED[function], assignment.loc)
         if state.args[0] is not types.float32:
             return True
         exponents = _exponents(blocks)
@@ -90,12 +97,105 @@ class _MeanWhatNumpyMeans(FunctionPass):
         return True
 
 
+@register_pass(mutates_CFG=False, analysis_only=False)
+class _SeveralDtypes(FunctionPass):
+    _name = "fastoptim_several_dtypes"
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def run_pass(self, state: Any) -> bool:
+        func_ir = state.func_ir
+        exponents = _exponents(func_ir.blocks.values())
+        for block in func_ir.blocks.values():
+            _reject_raise(block)
+            body = []
+            for statement in block.body:
+                if isinstance(statement, ir.Assign):
+                    self._rewrite(func_ir, block, statement, exponents, body)
+                body.append(statement)
+            block.body = body
+        return True
+
+    def _rewrite(self, func_ir: Any, block: Any, assignment: Any, exponents: set[str], body: list[Any]) -> None:
+        value = assignment.value
+
+        def call(function: Any, *args: Any) -> Any:
+            name = ir.Var(block.scope, mk_unique_var("$promotion"), assignment.loc)
+            source = ir.Global(name.name, function, assignment.loc)
+            func_ir._definitions[name.name].append(source)
+            body.append(ir.Assign(source, name, assignment.loc))
+            return ir.Expr.call(name, args, (), assignment.loc)
+
+        def floating(argument: Any) -> Any:
+            name = ir.Var(block.scope, mk_unique_var("$floating"), assignment.loc)
+            expression = call(promotion.floating, argument)
+            func_ir._definitions[name.name].append(expression)
+            body.append(ir.Assign(expression, name, assignment.loc))
+            return name
+
+        number = _number(func_ir, value)
+        if type(number) is float or (type(number) is int and assignment.target.name not in exponents):
+            assignment.value = ir.Const(promotion.WeakNumber(number), assignment.loc)
+        if not isinstance(value, ir.Expr):
+            return
+        if _is_power(value) and value.rhs.name in exponents and self._is_integer(func_ir, value.rhs):
+            if value.op == "inplace_binop":
+                raise UnsupportedError("an augmented power in a rule for several dtypes", loc=assignment.loc)
+            value.lhs = floating(value.lhs)
+        elif value.op == "binop":
+            kind = promotion.comparison if value.fn in promotion.COMPARISONS else promotion.arithmetic
+            assignment.value = call(kind(value.fn), value.lhs, value.rhs)
+        elif value.op == "inplace_binop":
+            assignment.value = call(promotion.assignment(value.immutable_fn), value.lhs, value.rhs)
+        elif value.op == "unary" and value.fn in (operator.neg, operator.pos):
+            assignment.value = call(promotion.negation(value.fn), value.value)
+        elif value.op == "call":
+            self._rewrite_call(func_ir, assignment, call, floating)
+
+    def _rewrite_call(self, func_ir: Any, assignment: Any, call: Any, floating: Any) -> None:
+        value = assignment.value
+        source = guard(get_definition, func_ir, value.func)
+        function = getattr(source, "value", None) if isinstance(source, ir.Global | ir.FreeVar) else None
+        function = function or _attribute(func_ir, source)
+        if isinstance(function, Dispatcher):
+            return
+        if value.kws:
+            raise UnsupportedError("keyword arguments in a rule for several dtypes", loc=assignment.loc)
+        if function is np.where:
+            assignment.value = call(promotion.where, *value.args)
+        elif function is np.clip:
+            assignment.value = call(promotion.clip, *value.args)
+        elif isinstance(function, np.ufunc) and function.nin == 2:
+            assignment.value = call(promotion.binary_function(function), *value.args)
+        else:
+            value.args = [floating(argument) for argument in value.args]
+
+    @staticmethod
+    def _is_integer(func_ir: Any, variable: Any) -> bool:
+        return type(_number(func_ir, guard(get_definition, func_ir, variable))) is int
+
+
+def _reject_raise(block: Any) -> None:
+    if isinstance(block.terminator, ir.Raise | ir.StaticRaise):
+        # A kernel has no way to report an exception, and has begun to write.
+        raise UnsupportedError("a rule cannot raise or assert", loc=block.terminator.loc)
+
+
 class RuleCompiler(CompilerBase):
-    """Numba's compiler with one pass more, in which a rule takes the meaning that its text has in NumPy."""
+    """Numba's compiler with one more pass, which gives a rule the meaning that its text has in NumPy."""
+
+    _pass: type[FunctionPass] = _OneDtype
 
     def define_pipelines(self) -> list[Any]:
-        """Put the pass where functions within the rule have become a part of it, before types are inferred."""
+        """Insert the pass where functions within the rule have become a part of it, before types are inferred."""
         pipeline = DefaultPassBuilder.define_nopython_pipeline(self.state)
-        pipeline.add_pass_after(_MeanWhatNumpyMeans, InlineClosureLikes)
+        pipeline.add_pass_after(self._pass, InlineClosureLikes)
         pipeline.finalize()
         return [pipeline]
+
+
+class MixedRuleCompiler(RuleCompiler):
+    """The same for a rule that meets arrays of several dtypes."""
+
+    _pass = _SeveralDtypes

@@ -1,3 +1,4 @@
+import ctypes
 import signal
 
 import pytest
@@ -6,7 +7,8 @@ from numba.core.dispatcher import Dispatcher
 
 import fastoptim as fo
 import naive
-from fastoptim.kernels import launch
+from fastoptim import threads
+from fastoptim.kernels import table
 
 
 @pytest.fixture(params=naive.RULES)
@@ -40,9 +42,21 @@ def compiled(monkeypatch):
 def launches(monkeypatch):
     """A list of (total, parallel?) that grows with every kernel that runs."""
     seen = []
-    serial, parallel = launch._run, launch._run_parallel
-    monkeypatch.setattr(launch, "_run", lambda *args: (seen.append((args[2], False)), serial(*args)))
-    monkeypatch.setattr(launch, "_run_parallel", lambda *args: (seen.append((args[2], True)), parallel(*args)))
+    serial, threaded = threads.run, threads.run_parallel
+
+    def totals(program):
+        count = ctypes.c_int64.from_address(program + 8 * table.COUNT).value
+        return [ctypes.c_int64.from_address(program + 8 * (table.SEGMENTS + 3 * k + 2)).value for k in range(count)]
+
+    def watch(name, run, is_parallel):
+        def watched(program, *args):
+            seen.extend((total, is_parallel) for total in totals(program))
+            run(program, *args)
+
+        monkeypatch.setattr(threads, name, watched)
+
+    watch("run", serial, False)
+    watch("run_parallel", threaded, True)
     return seen
 
 

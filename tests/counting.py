@@ -56,4 +56,4 @@ def assert_steps(opt, params, steps):
     else:
         for key, n in opt.n.items():
             assert_array_equal(n, steps, err_msg=key)
-    assert len(opt._turn) == 1
+    assert len(opt._guard) == 1

@@ -37,8 +37,9 @@ class NaiveEnvelope(naive.Optimizer):
         new_m = self.beta * m + (1 - self.beta) * g
         new_n = np.maximum(n, abs(new_m))
         new_p = p - self.lr * new_m / (1 + new_n)
-        for target, value in (p, new_p), (m, new_m), (n, new_n):
-            np.copyto(target, value, casting="same_kind")
+        np.copyto(p, new_p, casting="same_kind")
+        # The rule assigns its state anew, so it has the dtype of what is assigned.
+        return new_m, new_n
 
 
 class Envelope(fo.Optimizer):

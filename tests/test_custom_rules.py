@@ -336,7 +336,7 @@ def test_a_kernel_is_kept_and_found_again_though_the_module_of_its_rule_is_gone(
 
         names = {{"__name__": "rules_that_are_gone"}}
         exec({textwrap.dedent(SIGN_MOMENTUM)!r}, names)
-        print(fuse(names["SignMomentum"].rule, 1, np.float32).cache_hits)
+        print(fuse(names["SignMomentum"].rule, (np.float32,) * 3).cache_hits)
     """
     hits = [script.run(source, tmp_path, NUMBA_CACHE_DIR=str(tmp_path / "cache")) for _ in range(2)]
     assert hits == ["0", "1"]
@@ -352,7 +352,7 @@ def test_a_kernel_of_what_cannot_be_told_apart_is_not_kept():
         return p - double(g)
 
     assert fingerprint(rule) is None
-    assert isinstance(fuse.fuse(rule, 0, np.float64)._cache, NullCache)
+    assert isinstance(fuse.fuse(rule, (np.float64, np.float64))._cache, NullCache)
 
 
 @pytest.mark.parametrize("statement", ["raise ValueError", "assert g < 0"])

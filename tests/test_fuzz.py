@@ -26,7 +26,7 @@ from hypothesis.stateful import (
 )
 
 import fastoptim as fo
-from fastoptim.kernels import launch
+from fastoptim import threads
 from ingredients import (
     BAD_GRADIENTS,
     BAD_HYPERPARAMETERS,
@@ -62,7 +62,7 @@ class Updates(RuleBasedStateMachine):
     def __init__(self):
         super().__init__()
         # Small arrays then run in parallel parts as well.
-        self.parallel_from, launch._PARALLEL_FROM = launch._PARALLEL_FROM, 64
+        self.parallel_from, threads._PARALLEL_FROM = threads._PARALLEL_FROM, 64
         self.memory = []
         self.had_tiny = False
         self.writes_to_state = False
@@ -70,7 +70,7 @@ class Updates(RuleBasedStateMachine):
         self.threads, self.mode, self.pause, self.steps = None, "plain", 0, 0
 
     def teardown(self):
-        launch._PARALLEL_FROM = self.parallel_from
+        threads._PARALLEL_FROM = self.parallel_from
         Updates.count += 1
 
     # How pairs are made.

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 import fastoptim as fo
 import naive
 import script
-from fastoptim.kernels import ndarray as row
+from fastoptim.kernels import table as row
 from fastoptim.kernels.fuse import fuse
+from fastoptim.kernels.jit import DISABLED, PYTHON_KERNELS
 from naive import assert_bits, draw
 
 SIZES = (1, 150, 0, 64, 33)
@@ -44,11 +45,12 @@ def update_in_parts(opt, dtype, cuts):
     opt.iter = 3
     scalars = np.array(opt.scalars())
     table = np.zeros((len(SIZES) + 1, row.SLOTS + len(opt.slots)), np.intp)
-    table[1:, row.START] = np.cumsum(SIZES)
+    table[1:, row.START] = table[:-1, row.STOP] = np.cumsum(SIZES)
+    table[:, row.NEXT] = table.ctypes.data + table.strides[0] * np.arange(1, len(SIZES) + 2)
     table[:, row.VALUE] = scalars.ctypes.data
     table[:-1, row.P :] = np.transpose([[array.ctypes.data for array in column] for column in arrays])
-    kernel = fuse(opt.rule, len(opt.slots), dtype)
-    run = kernel.address if numba.config.DISABLE_JIT else kernel.ctypes
+    kernel = fuse(opt.rule, (dtype,) * (2 + len(opt.slots)))
+    run = PYTHON_KERNELS[kernel.address] if DISABLED else kernel.ctypes
     ends = [0, *cuts, sum(SIZES)]
     # The last part first: the order does not matter either.
     for start, stop in reversed(list(pairwise(ends))):

@@ -8,12 +8,12 @@ from fastoptim._version import __version__
 if TYPE_CHECKING:
     from fastoptim.checkpoint import load
     from fastoptim.curves import smooth_curve
-    from fastoptim.kernels.launch import num_threads
     from fastoptim.mnist import load_mnist
     from fastoptim.network import MultiLayerNet
     from fastoptim.optimizer import Optimizer
     from fastoptim.optimizers import SGD, AdaGrad, Adam, Momentum, Nesterov, RMSprop
     from fastoptim.parameters import flatten
+    from fastoptim.threads import num_threads
 
 __all__ = [
     "SGD",
@@ -34,7 +34,7 @@ __all__ = [
 
 # Where these are, what is quick to load first. Numba takes half a second to load, so nothing is before it is asked
 # for: the command line answers --help at once, and Ctrl-C from its first moment on.
-_MODULES = ("optimizers", "optimizer", "parameters", "kernels.launch", "network", "curves", "mnist", "checkpoint")
+_MODULES = ("optimizers", "optimizer", "parameters", "threads", "network", "curves", "mnist", "checkpoint")
 
 
 def __getattr__(name: str) -> Any:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastoptim.entries import Entry, State, checked
 from fastoptim.parameters import FlatDict, Layout
 from fastoptim.records import FORMAT, Record, StrPath, read
+from fastoptim.state import State
+from fastoptim.validate import Parameter, validate
 
 if TYPE_CHECKING:
     from fastoptim.network import MultiLayerNet
@@ -129,13 +130,13 @@ def restore_optimizer(optimizer: Optimizer, record: Record, params: Any) -> None
     vars(optimizer).update(Optimizer.__getstate__(restored))
 
 
-def _entries(params: Any) -> list[Entry]:
+def _entries(params: Any) -> list[Parameter]:
     if params is None:
         return []
     if not isinstance(params, Mapping | list | tuple):
         hint = ": pass its params" if hasattr(params, "params") else ""
         raise TypeError(f"params must be a dict or a list of arrays, not a {type(params).__name__}{hint}")
-    return checked(params, params)
+    return validate(params, params)
 
 
 def network_record(net: MultiLayerNet) -> Record:

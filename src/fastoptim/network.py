@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from fastoptim.blas import products
 from fastoptim.checkpoint import network_record, restore_network
+from fastoptim.concurrency import blas_calls
 from fastoptim.hyperparameters import Hyperparameter
 from fastoptim.kernels import dense
 from fastoptim.parameters import FlatDict, flatten
@@ -226,7 +226,7 @@ class MultiLayerNet:
         flat = np.empty_like(params)
         work = np.empty(self._work_per_row * len(x))
         model = (params, *self._model[1:])
-        with products:
+        with blas_calls:
             dense.numerical_gradient(x.astype(np.float64), t, *model, float(self.weight_decay_lambda), work, 1e-4, flat)
         return FlatDict(self._params.layout, {self.dtype: flat.astype(self.dtype)})
 
@@ -334,11 +334,11 @@ class _Workspace:
             self.work = np.empty(self.size, self.net.dtype)
         if self.work.size < self.size:
             self.work = np.empty(self.size, self.net.dtype)
-        products.__enter__()
+        blas_calls.__enter__()
         return self.work
 
     def __exit__(self, *_: object) -> None:
-        products.__exit__()
+        blas_calls.__exit__()
         if not self.net._spare and self.work.nbytes <= _LARGEST_KEPT:
             self.net._spare.append(self.work)
 

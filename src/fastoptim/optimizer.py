@@ -10,17 +10,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastoptim.checkpoint import optimizer_record, restore_optimizer
-from fastoptim.entries import NonFiniteGradients, State, checked
+from fastoptim.concurrency import Guard, acquire, exclusive, guarded
 from fastoptim.parameters import FlatDict, Layout
 from fastoptim.plan import Plan
 from fastoptim.records import Record, StrPath, copied, read, write
-from fastoptim.turns import alone, takes_turn, wait
+from fastoptim.state import State
+from fastoptim.validate import NonFiniteGradients, Parameters, validate
 
 __all__ = ["Optimizer"]
 
 
 _ON_NONFINITE = "ignore", "raise", "skip"
 _COMMON = "on_nonfinite", "iter", "skipped"
+_MAX_PLANS = 4
+"""Plans kept for optimizers that update several dicts in turn; each takes a few kilobytes and keeps no arrays alive."""
 
 
 class _Slot:
@@ -111,13 +114,22 @@ class Optimizer:
 
     _state: State | None = None
     _plan: Plan | None = None
-    _turn: list[None]
+    _plans: list[Plan]
+    _guard: Guard
 
     def __new__(cls, *_args: Any, **_kwargs: Any) -> Self:  # noqa: D102
         # This is not left to __init__, because a subclass may forget to call it, and a copy is made without it. A dict
         # that is not the one that Python made is read as fast after a hyperparameter has been written into it.
         self = super().__new__(cls)
-        self.__dict__ = {"_turn": [None], "on_nonfinite": "ignore", "iter": 0, "skipped": 0}
+        self.__dict__ = {
+            "_guard": Guard(self),
+            "_plan": None,
+            "_plans": [],
+            "_state": None,
+            "on_nonfinite": "ignore",
+            "iter": 0,
+            "skipped": 0,
+        }
         return self
 
     def __init__(self, *, on_nonfinite: str = "ignore") -> None:
@@ -144,13 +156,13 @@ class Optimizer:
         return str(vars(self)["on_nonfinite"])
 
     @on_nonfinite.setter
-    @alone
+    @exclusive
     def on_nonfinite(self, choice: str) -> None:
         if not isinstance(choice, str) or choice not in _ON_NONFINITE:
             raise ValueError(f"on_nonfinite must be one of {', '.join(map(repr, _ON_NONFINITE))}, not {choice!r}")
         vars(self)["on_nonfinite"] = choice
-        # Whether gradients are looked at is part of a plan.
-        self._plan = None
+        # Whether gradients are checked is part of a plan.
+        self._forget_plans()
 
     def scalars(self) -> tuple[float, ...]:
         """Return the numbers of this step that `rule` takes after the state.
@@ -160,8 +172,8 @@ class Optimizer:
         """
         raise NotImplementedError(f"{type(self).__name__} must define scalars(), the numbers that its rule takes")
 
-    @takes_turn
-    def update(self, params: Any, grads: Any) -> None:
+    @guarded
+    def update(self, params: Parameters, grads: Parameters) -> None:
         """Update all parameters in place.
 
         Parameters
@@ -205,51 +217,70 @@ class Optimizer:
         All arrays of one dtype are updated in one pass, and nothing is copied if they lie in memory without gaps and
         their gradients lie as they do. See `flatten` for the fastest way.
         """
-        turn = self._turn
+        guard = self._guard
         try:
-            del turn[0]
+            del guard[0]
         except IndexError:
-            turn = wait(self, "update")
+            guard = acquire(self, "update")
         try:
             plan = self._plan
-            # What is held must live until the plan has run: a mapping may hand out arrays that nobody else holds.
+            # The kernels have only addresses, so the arrays are kept alive until the plan has run.
             try:
                 if (
                     plan is None
                     or plan.rule is not self.rule
                     or plan.state is not self._state
-                    or (held := plan.renew(params, grads)) is None
+                    or (arrays := plan.bind(params, grads)) is None
                 ):
-                    held = checked(params, grads)
-                    checks_gradients = self.on_nonfinite != "ignore"
-                    plan = Plan(self.rule, self.slots, params, grads, held, self._state, checks_gradients)
+                    plan, arrays = self._find_plan(params, grads)  # noqa: RUF059
             except NonFiniteGradients:
                 if self.on_nonfinite == "raise":
                     raise
                 self.skipped += 1
                 return
+            # Not by setattr, which some classes define.
+            fields = self.__dict__
             steps, state = self.iter, self._state
-            self.iter = steps + 1
+            fields["iter"] = steps + 1
             try:
                 values = self.scalars()
                 try:
                     plan.set_scalars(*values)
                 except (struct.error, TypeError):
-                    raise plan.complaint(values) from None
-                self._state = plan.state
+                    raise plan.error(values) from None
+                fields["_state"] = plan.state
                 plan.run()
             except BaseException:
                 # An interruption may come when everything has been written. Nothing is called here: only after calls
                 # does the interpreter look for a second one.
-                if not plan.done[0]:
-                    self.iter, self._state = steps, state
+                if not plan.committed[0]:
+                    fields["iter"], fields["_state"] = steps, state
                 raise
             if plan is not self._plan:
-                self._plan = plan if plan.is_renewable else None
+                self._keep_plan(plan)
         finally:
-            turn.append(None)
+            guard.append(None)
 
-    @alone
+    def _find_plan(self, params: Any, grads: Any) -> tuple[Plan, Any]:
+        """Return a plan that is bound to these arrays, one of those in use lately if any fits, and the arrays."""
+        for plan in self._plans:
+            fits = plan.rule is self.rule and plan.state is self._state
+            if fits and (arrays := plan.bind(params, grads)) is not None:
+                return plan, arrays
+        parameters = validate(params, grads)
+        checks_finite = self.on_nonfinite != "ignore"
+        return Plan(self.rule, self.slots, params, grads, parameters, self._state, checks_finite), parameters
+
+    def _keep_plan(self, plan: Plan) -> None:
+        others = [other for other in self._plans if other is not plan and other.state is plan.state]
+        fields = self.__dict__
+        fields["_plan"] = plan if plan.is_reusable else None
+        fields["_plans"] = [plan, *others][:_MAX_PLANS] if plan.is_reusable else others
+
+    def _forget_plans(self) -> None:
+        self.__dict__ |= {"_plan": None, "_plans": []}
+
+    @exclusive
     def _set_state(self, name: str, value: Mapping[Any, NDArray[Any]] | None) -> None:
         if value is None:
             self._state = None
@@ -270,7 +301,7 @@ class Optimizer:
         state[name].update(value)
         self._state = state
 
-    @alone
+    @exclusive
     def state_dict(self, params: Any = None) -> Record:
         """Return all that the next updates depend on, apart from the gradients.
 
@@ -295,7 +326,7 @@ class Optimizer:
         """
         return copied(optimizer_record(self, params))
 
-    @alone
+    @exclusive
     def load_state_dict(self, state_dict: Record, params: Any = None) -> None:
         """Go on from what `state_dict` returned.
 
@@ -316,7 +347,7 @@ class Optimizer:
         """
         restore_optimizer(self, state_dict, params)
 
-    @alone
+    @exclusive
     def save(self, path: StrPath, params: Any = None) -> None:
         """Write the `state_dict` to a file, to go on from it in another process with the same bits.
 
@@ -348,7 +379,7 @@ class Optimizer:
         """
         write(path, optimizer_record(self, params))
 
-    @alone
+    @exclusive
     def load(self, path: StrPath, params: Any = None) -> None:
         """Go on from what `save` wrote; as `load_state_dict`, but from a file.
 
@@ -362,8 +393,8 @@ class Optimizer:
         restore_optimizer(self, read(path), params)
 
     def __getstate__(self) -> dict[str, Any]:
-        # A plan is full of addresses, which mean nothing to a copy, and a copy has a turn of its own.
-        return {name: value for name, value in vars(self).items() if name not in {"_plan", "_turn", "_queues"}}
+        # A plan is full of addresses, which mean nothing to a copy, and a copy has its own guard.
+        return {name: value for name, value in vars(self).items() if name not in {"_plan", "_plans", "_guard"}}
 
     def __repr__(self) -> str:
         counted: dict[str, Any] = {"iter": self.iter}

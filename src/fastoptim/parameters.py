@@ -41,6 +41,17 @@ class Layout:
             sizes[array.dtype] = offset + array.size
         return cls(fields, sizes)
 
+    def packs_like(self, other: Layout) -> bool:
+        """Tell whether one buffer of each layout has the same element of the same array everywhere, of any dtype."""
+        return self is other or (len(self.sizes) == len(other.sizes) == 1 and self._in_elements == other._in_elements)
+
+    @property
+    def _in_elements(self) -> list[Any]:
+        return [
+            (key, f.shape, *(number // f.dtype.itemsize for number in (f.offset, *f.strides)))
+            for key, f in self.fields.items()
+        ]
+
 
 def packed_strides(array: NDArray[Any]) -> tuple[int, ...]:
     """Return the strides of an array packed without gaps in the order of memory, as ``zeros_like`` would lay it out."""
@@ -65,7 +76,7 @@ class FlatDict(dict[Any, Any]):
         How the values lie in it.
     """
 
-    __slots__ = ("_flat", "buffers", "layout")
+    __slots__ = ("__weakref__", "_flat", "buffers", "layout")
 
     def __init__(self, layout: Layout, buffers: dict[np.dtype[Any], NDArray[Any]]) -> None:
         self.layout = layout

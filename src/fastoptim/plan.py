@@ -1,186 +1,32 @@
-"""How to run one update: tasks that only write, and whether the next update can run the same ones."""
+"""The plan of an update: made once for parameters of some shapes and dtypes, bound to new arrays at each step."""
 
 from __future__ import annotations
 
 import operator
 import struct
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
-from itertools import chain, pairwise
-from typing import Any, ClassVar
+import weakref
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import numpy as np
+from numpy.lib.array_utils import byte_bounds
 
-from fastoptim.entries import KERNEL_TYPES, Array, Entry, State, attach, check_finite, checked
-from fastoptim.interpret import AllOrNothing, Interpret, Rule
-from fastoptim.kernels import ndarray as row
-from fastoptim.kernels.finite import finite
-from fastoptim.kernels.fuse import fuse, n_scalars
-from fastoptim.kernels.launch import Launch
-from fastoptim.parameters import FlatDict, Layout, packed_strides
-from fastoptim.spans import Spans, address, blank, is_walkable, laid_out_copy, spans_of, touches
+from fastoptim.fallback import FallbackTask, Rule
+from fastoptim.kernels import table
+from fastoptim.kernels.fuse import n_scalars
+from fastoptim.kernels.table import BOUND, MOVED
+from fastoptim.kerneltask import Arrays, KernelTask, Row
+from fastoptim.layout import merged, overlapping_groups, touches
+from fastoptim.parameters import FlatDict
+from fastoptim.state import State, attach_state
+from fastoptim.validate import Array, NonFiniteGradients, Parameter
 
 __all__ = ["Plan"]
 
 
-class _Launch:
-    """One kernel over one table of rows, each an array that lies in memory as its gradient and state do."""
-
-    def __init__(self, rule: Rule, entries: list[Entry], scalars: Array) -> None:
-        first = entries[0]
-        n_slots = len(first.slots)
-        self.itemsize = first.p.itemsize
-        width = row.SLOTS + n_slots
-        words = np.zeros((len(entries) + 1) * width - row.WIDTH, np.intp)
-        words[0] = width
-        self.found, self.done = words[1:2], words[2:3]
-        self.table = words[3:].reshape(-1, width)
-        self.table[1:, row.START] = np.cumsum([entry.p.size for entry in entries])
-        self.table[:, row.VALUE] = address(scalars)
-        views = []
-        for words, entry in zip(self.table, entries, strict=False):
-            views.append(np.asarray(entry.value).view())
-            words[row.ID] = id(entry.value)
-            words[row.VIEW] = id(views[-1])
-            words[row.P :] = [address(array) for array in (entry.p, entry.g, *entry.slots)]
-        self.rows = address(self.table)
-        self.type = KERNEL_TYPES[first.p.dtype]
-        self.total = int(self.table[-1, row.START])
-        self.run = Launch(fuse(rule, n_slots, self.type).address, self.rows, self.total).run
-        self.keys = [entry.key for entry in entries]
-        # The rows hold addresses, so what they point to for more than one step must live as long as they do.
-        self.arrays = [(entry.value, entry.p, *entry.slots) for entry in entries]
-        self.views = views
-
-    def __call__(self, _scalars: tuple[float, ...]) -> None:
-        self.run()
-
-    @cached_property
-    def _search(self) -> Launch:
-        return Launch(finite(self.type).address, self.rows, self.total)
-
-    def finds_nonfinite(self) -> bool:
-        """Tell whether any gradient is NaN or infinite."""
-        self.found[0] = 0
-        self._search.run()
-        self.done[0] = 0  # That was the search, not the step.
-        return bool(self.found[0])
-
-
-@dataclass(frozen=True, slots=True)
-class _Copy:
-    """Bring an array to where a kernel can walk over it, or back."""
-
-    source: Array
-    target: Array
-    done: ClassVar = (False,)
-
-    def __call__(self, _scalars: tuple[float, ...]) -> None:
-        np.copyto(self.target, self.source)
-
-
-Arrays = tuple[tuple[Any, ...], tuple[Any, ...]]
-"""Parameters and gradients, each in the order of the rows."""
-
-Renew = Callable[[Any, Any], Sequence[Any] | None]
-"""Point launches to the gradients of the next step; return the arrays, to be held until then, or None if that fails."""
-
-
-class _Refresh:
-    """Point one table of rows to the gradients of the next step."""
-
-    def __init__(self, launched: _Launch, spans: Spans, views: Sequence[Array] = ()) -> None:
-        span_table = np.array(spans, np.intp)
-        guarded = np.array([id(view) for view in views], np.intp)
-        self.check = np.array(
-            [
-                *(launched.rows, len(launched.keys), launched.table.shape[1], launched.itemsize),
-                *(address(span_table), len(spans), address(guarded), len(guarded), id(np.ndarray)),
-            ],
-            np.intp,
-        )
-        self.spans = spans
-        self.held = (launched, span_table, views, guarded)
-
-    def with_copies(self, arrays: Arrays) -> Arrays | None:
-        """Try once more with copies of those gradients that do not lie in memory as their parameters do."""
-        params, grads = arrays
-        laid_out = tuple(map(self._laid_out, params, grads))
-        if all(map(operator.is_, laid_out, grads)):
-            return None
-        arrays = params, laid_out
-        return arrays if row.refresh(address(self.check), id(arrays)) else None
-
-    def _laid_out(self, p: Any, g: Any) -> Any:
-        same_kind = isinstance(p, np.ndarray) and type(g) is np.ndarray and g.shape == p.shape and g.dtype == p.dtype
-        return laid_out_copy(g, packed_strides(p)) if same_kind and not touches(self.spans, g) else g
-
-
-def _renewal(launched: _Launch, spans: Spans, params: Any, grads: Any) -> Renew:
-    refreshes, n_params = _Refresh(launched, spans), len(params)
-    keys, of_params, of_grads = launched.keys, type(params), type(grads)
-    get: Any = operator.itemgetter(*keys) if len(keys) > 1 else lambda arrays: (arrays[keys[0]],)
-    refresh, check, with_copies = row.refresh, address(refreshes.check), refreshes.with_copies
-
-    def renew(params: Any, grads: Any) -> Arrays | None:
-        # What was found fit was a container of this type; an array can be asked for keys as well.
-        if type(params) is not of_params or type(grads) is not of_grads:
-            return None
-        try:
-            if len(params) != n_params:
-                return None
-            arrays = get(params), get(grads)
-        except (IndexError, KeyError, TypeError):
-            return None
-        return arrays if refresh(check, id(arrays)) else with_copies(arrays)
-
-    return renew
-
-
-def _flat_renewal(launched: _Launch, spans: Spans, params: FlatDict, grads: FlatDict) -> Renew:
-    refreshes = _Refresh(launched, spans, list(params.values()))
-    first, second = params.layout, grads.layout
-    refresh, check, with_copies = row.refresh, address(refreshes.check), refreshes.with_copies
-
-    def renew(params: Any, grads: Any) -> Arrays | None:
-        try:
-            # No two dicts share a buffer, so that of the parameters tells their layout as well.
-            layout = grads.layout
-            if layout is not first and layout is not second:
-                return None
-            arrays = (params._flat,), (grads._flat,)
-        except AttributeError:
-            return None
-        return arrays if refresh(check, id(arrays)) else with_copies(arrays)
-
-    return renew
-
-
-def _never(_params: Any, _grads: Any) -> None:
-    return None
-
-
-def _renew_all(renewals: list[Renew]) -> Renew:
-    def renew(params: Any, grads: Any) -> Sequence[Any] | None:
-        held = [renewal(params, grads) for renewal in renewals]
-        return None if None in held else held
-
-    return renewals[0] if len(renewals) == 1 else renew
-
-
-def _checked(renew: Renew, launches: list[_Launch]) -> Renew:
-    def renew_checked(params: Any, grads: Any) -> Sequence[Any] | None:
-        held = renew(params, grads)
-        if held is not None and any(launched.finds_nonfinite() for launched in launches):
-            check_finite(checked(params, grads))
-        return held
-
-    return renew_checked
-
-
 class Plan:
-    """How to run one update, and perhaps the next ones.
+    """How to run one update, and the next ones with arrays of the same shapes, dtypes and strides.
 
     Parameters
     ----------
@@ -190,32 +36,33 @@ class Plan:
         Names of its state.
     params, grads : dict or list
         As given to `Optimizer.update`.
-    entries : list of Entry
-        What was found in them, to be held until the plan has run.
+    parameters : list of Parameter
+        What was found in them; the plan is bound to these.
     state : dict or None
         The state so far; None to begin with zeros.
-    checks_gradients : bool
+    checks_finite : bool
         Whether gradients that are not finite are an error.
 
     Attributes
     ----------
     rule, state
-        What it was made for. The state is new if there was none.
-    renew : callable
-        ``renew(params, grads)`` turns to the next step, if nothing has changed but the numbers and where the gradients
-        are: it returns the arrays, to be held until the plan has run, or None if another plan must be made.
+        What it was made for. The state is new if there was none, or if a dtype changed.
+    bind : callable
+        ``bind(params, grads)`` begins the next step: it returns the arrays, which must be kept alive until the plan has
+        run because kernels only have their addresses, or None if another plan must be made.
     set_scalars : callable
         Takes the scalars of a step; raises `struct.error` if they are not as many numbers as the rule takes.
     run : callable
         Writes.
-    done : sequence
-        Of one element, which is true when `run` has written everything, even if an interruption came before it
-        returned. As long as it is false, nothing has been written.
+    committed : ndarray
+        Of one word: 0 as long as nothing has been written, 1 once the step cannot be undone.
+    is_reusable : bool
+        Whether `bind` can succeed.
 
     Raises
     ------
     KeyError, TypeError, ValueError, NonFiniteGradients
-        If anything forbids the update, here and in ``renew``. Nothing has been written then.
+        If anything forbids the update, here and in ``bind``. Nothing has been written then.
     """
 
     def __init__(
@@ -224,109 +71,217 @@ class Plan:
         slots: tuple[str, ...],
         params: Any,
         grads: Any,
-        entries: list[Entry],
+        parameters: list[Parameter],
         state: State | None,
-        checks_gradients: bool,
+        checks_finite: bool,
     ) -> None:
-        if state is None:
-            layout = Layout.of((entry.key, entry.p) for entry in entries)
-            state = {name: FlatDict.zeros(layout) for name in slots}
-        attach(entries, state)
+        count = n_scalars(rule, slots)
         self.rule = rule
-        self.state = state
-        # The kernels read the scalars of a step from here.
-        self._scalars = np.zeros(n_scalars(rule, slots))
-        if checks_gradients:
-            # Last: what does not fit is an error, also where such gradients are only skipped.
-            check_finite(entries)
-        self.set_scalars = partial(struct.Struct(f"{self._scalars.size}d").pack_into, self._scalars.data, 0)
-        self.renew: Renew = _never
-        self._tasks = self._schedule(entries, params, grads)
-        only = self._tasks[0] if len(self._tasks) == 1 else None
-        self.run: Callable[[], None] = only.run if isinstance(only, _Launch) else self._run_all
-        # Once one task has written, all of them run.
-        self.done: Any = next((task.done for task in reversed(self._tasks) if not isinstance(task, _Copy)), (False,))
-        if checks_gradients and self.is_renewable:
-            self.renew = _checked(self.renew, self._tasks)
-
-    def _schedule(self, entries: list[Entry], params: Any, grads: Any) -> list[Any]:
+        self.state = attach_state(rule, slots, count, parameters, state)
+        self._scalars = np.zeros(count)
+        self.set_scalars: Callable[..., None] = partial(struct.Struct(f"{count}d").pack_into, self._scalars.data, 0)
+        self._order = [parameter.key for parameter in parameters]
+        flat = None if any(parameter.before for parameter in parameters) else self._as_one(params, grads)
+        self._is_flat = flat is not None
+        segments, others, may_move = self._sort([flat] if flat else parameters, params)
         buffers = [buffer for arrays in self.state.values() for buffer in arrays.buffers.values()]
-        spans = spans_of([entry.p for entry in entries] + buffers)
-        overlap = any(a[1] > b[0] for a, b in pairwise(spans)) or any(touches(spans, entry.g) for entry in entries)
-        if overlap:
-            # One parameter is to see what the update of the one before it wrote, as in a loop over the keys.
-            tasks = list(chain.from_iterable(chain(*self._tasks_of([entry], params)) for entry in entries))
-            return [AllOrNothing(tasks, params, entries)]
-        is_flat = self._is_flat(entries, params, grads)
-        if is_flat:
-            slots = [arrays.flat for arrays in self.state.values()]
-            entries = [Entry(None, params.flat, grads.flat, params.flat, grads.flat, slots)]
-        interpreted, before, launches, after = self._tasks_of(entries, params)
-        if interpreted:
-            interpreted = [AllOrNothing(interpreted, params, [task.entry for task in interpreted])]
-        elif launches and not after:
-            for copy_gradient in before:
-                copy_gradient(())
-            before = []
-            renewal = _flat_renewal if is_flat else _renewal
-            self.renew = _renew_all([renewal(launched, spans, params, grads) for launched in launches])
-        return [*interpreted, *before, *launches, *after]
-
-    def _is_flat(self, entries: list[Entry], params: Any, grads: Any) -> bool:
-        dicts = (params, grads, *self.state.values())
-        return (
-            all(isinstance(arrays, FlatDict) and arrays.layout == params.layout for arrays in dicts)
-            and len(params.layout.sizes) == 1
-            and all(entry.dtype is not None for entry in entries)
+        self._kernels = KernelTask(
+            segments,
+            others,
+            scalars=self._scalars,
+            ranges=[byte_bounds(buffer) for buffer in buffers if buffer.size],
+            views=list(params.values()) if flat else [],
+            may_move=may_move and not flat,
         )
+        self.committed: Array = self._kernels.committed
+        self.is_reusable = all(task.is_reusable for task in self._fallbacks)
+        bind = self._bind_flat(params, grads) if flat else self._bind_by_key(params, grads)
+        self.bind: Callable[[Any, Any], Arrays | None] = self._with_check(bind) if checks_finite else bind
+        if checks_finite:
+            # Last: what does not fit is an error, also where such gradients are only skipped.
+            rows = [row.parameter for segment in segments for row in segment] + [row.parameter for row in others]
+            self._check_finite(([row.value for row in rows], [row.gradient for row in rows]), grads)
+        self._commit = self._kernels.run if segments else partial(operator.setitem, self.committed, 0, 1)
+        self.run: Callable[[], None] = self._run_all if self._fallbacks else self._commit
 
-    def _tasks_of(self, entries: list[Entry], params: Any) -> tuple[list[Any], list[Any], list[Any], list[Any]]:
-        interpreted, before, after = [], [], []
-        compiled: dict[np.dtype[Any], list[Entry]] = {}
-        for entry in entries:
-            entry.is_aliased = touches(spans_of([entry.p, *entry.slots]), entry.g) or touches(
-                spans_of(entry.slots), entry.p
-            )
-            if entry.dtype is None or entry.is_aliased:
-                interpreted.append(Interpret(self.rule, params, entry))
-                continue
-            strides = entry.slots[0].strides if entry.slots else packed_strides(entry.p)
-            p = entry.p
-            if not is_walkable(p, strides):
-                p = blank(p, strides)
-                before.append(_Copy(entry.p, p))
-                after.append(_Copy(p, entry.p))
-            if not is_walkable(entry.g, strides):
-                # The entry holds the copy as it holds all gradients: until the plan has run.
-                gradient, entry.g = entry.g, blank(entry.g, strides)
-                before.append(_Copy(gradient, entry.g))
-            compiled.setdefault(entry.dtype, []).append(replace(entry, p=p))
-        launches = [_Launch(self.rule, group, self._scalars) for group in compiled.values()]
-        return interpreted, before, launches, after
-
-    @property
-    def is_renewable(self) -> bool:
-        """Whether `renew` can succeed."""
-        return self.renew is not _never
-
-    def complaint(self, values: Any) -> TypeError:
+    def error(self, values: Any) -> TypeError:
         """Return the error to raise where `set_scalars` failed."""
         return TypeError(
             f"hyperparameters must be numbers: scalars() must return a tuple of the {self._scalars.size} numbers "
             f"that the rule takes after its state, but it returned {values!r}"
         )
 
+    def _as_one(self, params: Any, grads: Any) -> Parameter | None:
+        """Return the buffers of flat dicts as one parameter, if all are packed alike and do not overlap."""
+        dicts = (params, grads, *self.state.values())
+        if not all(isinstance(each, FlatDict) and each.layout.packs_like(params.layout) for each in dicts):
+            return None
+        if len(params.buffers) != 1:
+            return None
+        p, g, *slots = (each.flat for each in dicts)
+        if merged([byte_bounds(array) for array in (p, g, *slots) if array.size])[1]:
+            return None
+        return Parameter(None, p, g, p, g, slots)
+
+    def _sort(self, parameters: list[Parameter], params: Any) -> tuple[list[list[Row]], list[Row], bool]:
+        """Sort parameters into the segments of the kernels and the tasks of the fallback.
+
+        Returns
+        -------
+        segments : list of list of Row
+            Those that kernels update.
+        others : list of Row
+            Arrays that the fallback updates.
+        may_move : bool
+            Whether no two parameters overlap.
+        """
+        alike: dict[Any, list[Row]] = {}
+        in_turn: list[list[Row]] = []
+        alone: list[Row] = []
+        self._fallbacks: list[FallbackTask] = []
+        others: list[Row] = []
+        groups, overlap = _groups(parameters)
+        for group in groups:
+            aliased = overlap and any(map(_is_aliased, group))
+            rows = [Row(parameter) if aliased else Row.of(parameter, self.rule) for parameter in group]
+            if overlap:
+                written, _ = merged([byte_bounds(array) for parameter in group for array in _written(parameter)])
+                for row in rows:
+                    row.fixed = touches(written, row.parameter.g)
+            if aliased or (len(group) > 1 and any(row.kernel is None for row in rows)):
+                self._fallbacks.append(self._fallback(rows, params, others, in_place=True))
+            elif len(group) > 1:
+                # Each parameter must see what the one before it wrote.
+                in_turn += [[row] for row in rows]
+            elif rows[0].kernel is None:
+                alone += rows
+            else:
+                alike.setdefault((rows[0].kinds, rows[0].strided), []).append(rows[0])
+        if alone:
+            self._fallbacks.append(self._fallback(alone, params, others, in_place=False))
+        return [*alike.values(), *in_turn], others, not overlap
+
+    def _fallback(self, group: list[Row], params: Any, others: list[Row], *, in_place: bool) -> FallbackTask:
+        places = []
+        for row in group:
+            places.append(len(others) if row.has_arrays else -1)
+            if row.has_arrays:
+                others.append(row)
+        return FallbackTask(self.rule, params, [row.parameter for row in group], places, in_place=in_place)
+
+    # Beginning a step.
+
+    def _bind_flat(self, params: FlatDict, grads: FlatDict) -> Callable[[Any, Any], Arrays | None]:
+        # A reference to the dict would keep its memory alive until the next update.
+        expected, first, second = weakref.ref(params), params.layout, grads.layout
+        bind_rows, check = table.bind, self._kernels.check
+
+        def bind(params: Any, grads: Any) -> Arrays | None:
+            if params is not expected():
+                return None
+            try:
+                layout = grads.layout
+                if layout is not first and layout is not second and layout not in (first, second):
+                    return None
+                arrays = (params._flat,), (grads._flat,)
+            except AttributeError:
+                return None
+            return arrays if bind_rows(check, id(arrays)) == BOUND else None
+
+        return self._with_fallbacks(bind) if self._fallbacks else bind
+
+    def _bind_by_key(self, params: Any, grads: Any) -> Callable[[Any, Any], Arrays | None]:
+        n_params, of_params, of_grads = len(params), type(params), type(grads)
+        keys, rebind, bind_rows, check = self._kernels.keys, self._kernels.rebind, table.bind, self._kernels.check
+        only = keys[0] if keys else None
+        get: Any = operator.itemgetter(*keys) if len(keys) > 1 else lambda arrays: (arrays[only],) if keys else ()
+
+        def bind(params: Any, grads: Any) -> Arrays | None:
+            # The plan fits containers of these types; an array can be asked for keys as well.
+            if type(params) is not of_params or type(grads) is not of_grads:
+                return None
+            try:
+                if len(params) != n_params:
+                    return None
+                arrays = get(params), get(grads)
+            except (IndexError, KeyError, TypeError):
+                return None
+            bound = bind_rows(check, id(arrays))
+            return arrays if bound == BOUND or (bound == MOVED and rebind(arrays)) else None
+
+        return self._with_fallbacks(bind) if self._fallbacks else bind
+
+    def _with_fallbacks(self, bind_rows: Callable[[Any, Any], Arrays | None]) -> Callable[[Any, Any], Arrays | None]:
+        n_rows = len(self._kernels.keys) - sum(task.n_rows for task in self._fallbacks)
+
+        def bind(params: Any, grads: Any) -> Arrays | None:
+            arrays = bind_rows(params, grads)
+            if arrays is None:
+                return None
+            others = arrays[0][n_rows:], arrays[1][n_rows:]
+            try:
+                fits = all(task.bind(params, grads, others) for task in self._fallbacks)
+            except (IndexError, KeyError, TypeError):
+                return None
+            return arrays if fits else None
+
+        return bind
+
+    def _with_check(self, bind_all: Callable[[Any, Any], Arrays | None]) -> Callable[[Any, Any], Arrays | None]:
+        def bind(params: Any, grads: Any) -> Arrays | None:
+            arrays = bind_all(params, grads)
+            if arrays is not None:
+                self._check_finite(arrays, grads)
+            return arrays
+
+        return bind
+
+    def _check_finite(self, arrays: Arrays, grads: Any) -> None:
+        keys = self._kernels.nonfinite_keys(arrays)
+        keys += [key for task in self._fallbacks for key in task.nonfinite_keys()]
+        if keys == [None] and self._is_flat:
+            keys = [key for key, g in grads.items() if not np.isfinite(g).all()]
+        if keys:
+            raise NonFiniteGradients([key for key in self._order if key in keys])
+
+    # Taking a step.
+
     def _run_all(self) -> None:
         scalars = tuple(self._scalars.tolist())
-        tasks, task = iter(self._tasks), None
+        tasks = self._fallbacks
         try:
             for task in tasks:
-                task(scalars)
+                task.prepare(scalars)
+            self._commit()
+            for task in tasks:
+                task.write()
         except BaseException:
-            # An interpreted rule may raise, but comes first and puts everything back. Anything else is an interruption,
-            # such as KeyboardInterrupt, and must not leave half of a step behind.
-            if task is not None and (task.done[0] or not isinstance(task, AllOrNothing)):
-                for unfinished in [] if task.done[0] else [task], tasks:
-                    for task in unfinished:
-                        task(scalars)
+            # An interruption, such as KeyboardInterrupt, must not leave half of a step behind.
+            for task in tasks:
+                if self.committed[0]:
+                    task.write()
+                else:
+                    task.rollback()
             raise
+        finally:
+            for task in tasks:
+                task.release()
+
+
+def _written(parameter: Parameter) -> list[Array]:
+    return [parameter.p, *parameter.slots]
+
+
+def _groups(parameters: list[Parameter]) -> tuple[list[list[Parameter]], bool]:
+    """Return groups of parameters that share memory, and whether anything overlaps at all."""
+    ranges, overlap = merged([byte_bounds(array) for parameter in parameters for array in _written(parameter)])
+    if not overlap and not any(touches(ranges, parameter.g) for parameter in parameters):
+        return [[parameter] for parameter in parameters], False
+    groups = overlapping_groups([_written(p) for p in parameters], [p.g for p in parameters])
+    return [[parameters[k] for k in group] for group in groups], True
+
+
+def _is_aliased(parameter: Parameter) -> bool:
+    """Tell whether the gradient shares memory with what is written, or the parameter with its state."""
+    slots, _ = merged([byte_bounds(slot) for slot in parameter.slots])
+    return touches(slots, parameter.p) or touches(merged([byte_bounds(parameter.p), *slots])[0], parameter.g)

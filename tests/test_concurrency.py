@@ -114,11 +114,11 @@ def test_another_optimizer_may_be_updated_within_an_update():
 @pytest.mark.parametrize("twin_of", [copy.copy, copy.deepcopy, lambda opt: pickle.loads(pickle.dumps(opt))])
 def test_a_copy_made_within_an_update_has_a_turn_of_its_own(twin_of):
     opt, params, grads = fo.SGD(lr=1.0), {"a": np.zeros(3)}, {"a": np.ones(3)}
-    turn = opt._turn.pop()  # As during an update.
+    turn = opt._guard.pop()  # As during an update.
     twin = twin_of(opt)
-    opt._turn.append(turn)
-    assert len(twin._turn) == 1
-    assert twin._turn is not opt._turn
+    opt._guard.append(turn)
+    assert len(twin._guard) == 1
+    assert twin._guard is not opt._guard
     for each in (opt, twin):
         each.update(params, grads)
     assert_array_equal(params["a"], -2)
@@ -137,14 +137,12 @@ class Crowded(Count):
         return ()
 
 
-def work_together(n_threads, n_updates, size=3, has_turn=True):
+def work_together(n_threads, n_updates, size=3):
     """Share an optimizer among threads; none of them must lose an update or meet another one in it."""
     opt, params, grads = Crowded(), {"a": np.zeros(size)}, {"a": np.ones(size)}
     threads = [
         threading.Thread(target=lambda: [opt.update(params, grads) for _ in range(n_updates)]) for _ in range(n_threads)
     ]
-    if not has_turn:
-        opt._turn.clear()
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -156,12 +154,6 @@ def work_together(n_threads, n_updates, size=3, has_turn=True):
 def test_a_hundred_threads_take_turns():
     """Many more than can have their turn while one of them looks who is there."""
     work_together(100, 3, 10_000)
-
-
-@pytest.mark.parametrize("n_threads", [1, 2, 4])
-def test_a_turn_that_nobody_has_is_taken_by_one(n_threads):
-    """As after an interruption between the taking of a turn and the beginning of what it is taken for."""
-    work_together(n_threads, 2, has_turn=False)
 
 
 def test_a_signal_handler_that_saves_while_its_thread_waits(monkeypatch):
@@ -204,7 +196,7 @@ def test_a_signal_handler_that_saves_while_its_thread_waits(monkeypatch):
 
 def test_an_interruption_of_one_that_waits_costs_nobody_a_turn(monkeypatch):
     opt, params, grads = Count(), {"a": np.zeros(3)}, {"a": np.ones(3)}
-    turn = opt._turn
+    turn = opt._guard
     turn.clear()
 
     def pause(_):
@@ -216,7 +208,7 @@ def test_an_interruption_of_one_that_waits_costs_nobody_a_turn(monkeypatch):
     turn.append(None)
     # Nobody has to look for long who is there.
     opt.update(params, grads)
-    assert opt._turn is turn
+    assert opt._guard is turn
     assert_steps(opt, params, 1)
 
 

@@ -11,7 +11,8 @@ from numpy.testing import assert_array_equal
 
 import fastoptim as fo
 import script
-from fastoptim.kernels import launch
+from fastoptim import threads
+from fastoptim.kernels import parallel
 from fastoptim.kernels.jit import DISABLED
 
 
@@ -20,7 +21,7 @@ from fastoptim.kernels.jit import DISABLED
 def test_parts_cover_the_range_once(total, parts, monkeypatch):
     if DISABLED and total > 1000:
         pytest.skip("plain Python is too slow for that many elements")
-    monkeypatch.setattr(launch, "_PARALLEL_FROM", 0)
+    monkeypatch.setattr(threads, "_PARALLEL_FROM", 0)
     rng = np.random.default_rng(0)
     params = {key: rng.standard_normal(total) for key in range(3)}
     ref = {key: a - np.ones(total) for key, a in params.items()}
@@ -44,12 +45,12 @@ def test_num_threads_belongs_to_a_thread_and_ends_with_its_block(launches):
         with fo.num_threads(2):
             assert is_parallel()
             other = []
-            thread = threading.Thread(target=lambda: other.append(launch._setting.parts))
+            thread = threading.Thread(target=lambda: other.append(threads._setting.parts))
             thread.start()
             thread.join()
             assert other == [None]
         assert not is_parallel()
-    assert launch._setting.parts is None
+    assert threads._setting.parts is None
 
 
 def test_numpys_integers_are_numbers_of_threads(launches):
@@ -71,7 +72,7 @@ def test_there_are_no_more_parts_than_blocks(n):
 def test_numbers_of_threads_that_cannot_be(n):
     with pytest.raises(ValueError, match="whole number from 1 on"), fo.num_threads(n):
         pass
-    assert launch._setting.parts is None
+    assert threads._setting.parts is None
 
 
 @pytest.fixture
@@ -87,12 +88,12 @@ def simulated(monkeypatch):
         world.since_serial = world.since_serial + 1 if parallel else 0
         world.parallel += parallel
 
-    monkeypatch.setattr(launch, "perf_counter", lambda: world.clock)
-    monkeypatch.setattr(launch, "_has_safe_threads", lambda: True)
-    monkeypatch.setattr(launch.numba, "get_num_threads", lambda: 2)
-    monkeypatch.setattr(launch, "_run", lambda *_: run(False))
-    monkeypatch.setattr(launch, "_run_parallel", lambda *_: run(True))
-    work = launch.Launch(0, 0, 10**6)
+    monkeypatch.setattr(threads, "perf_counter", lambda: world.clock)
+    monkeypatch.setattr(threads, "_has_safe_threads", lambda: True)
+    monkeypatch.setattr(threads.numba, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(threads, "run", lambda *_: run(False))
+    monkeypatch.setattr(threads, "run_parallel", lambda *_: run(True))
+    work = threads.Autotuner([(0, 0, 10**6)])
 
     def share_of_parallel_runs(of=200):
         world.parallel = 0
@@ -172,10 +173,12 @@ def test_few_of_long_runs_are_spent_on_trying(cost, simulated):
 @pytest.mark.parametrize("parts", [2, 7])
 def test_parts_of_more_than_two_to_the_31st(total, parts, monkeypatch):
     seen = []
-    monkeypatch.setattr(launch, "call", lambda _kernel, _rows, start, stop: seen.append((start, stop)))
-    monkeypatch.setattr(launch, "_finish", lambda *_: None)
-    monkeypatch.setattr(launch, "prange", range)
-    getattr(launch._run_parallel, "py_func", launch._run_parallel)(0, 0, total, parts)
+    monkeypatch.setattr(parallel, "call", lambda _kernel, _rows, start, stop: seen.append((start, stop)))
+    monkeypatch.setattr(parallel, "prange", range)
+    monkeypatch.setattr(parallel, "_segment", lambda *_: (0, 0, total))
+    monkeypatch.setattr(parallel, "word", lambda *_: 1)
+    monkeypatch.setattr(parallel, "set_word", lambda *_: None)
+    getattr(parallel.run_parallel, "py_func", parallel.run_parallel)(0, parts, 1)
     assert (seen[0][0], seen[-1][1], len(seen)) == (0, total, parts)
     assert all(a[1] == b[0] and a[0] < a[1] for a, b in itertools.pairwise(seen))
 

@@ -1,4 +1,4 @@
-"""Run a kernel over a range, cut into parts for as many threads as are worth their start."""
+"""On how many threads updates run: on one, on as many as the user says, or on what is measured to be faster."""
 
 from __future__ import annotations
 
@@ -16,29 +16,27 @@ from typing import Any
 
 import numba
 import numpy as np
-from numba import prange
 
-from fastoptim.kernels.jit import inner, jit, parallel_jit
-from fastoptim.kernels.memory import call, store
-from fastoptim.kernels.ndarray import DONE
+from fastoptim.kernels.parallel import run, run_parallel
+from fastoptim.kernels.table import COUNT, SEGMENTS
 
-__all__ = ["Launch", "num_threads"]
+__all__ = ["Autotuner", "num_threads"]
 
 _PARALLEL_FROM = 16_384
 """Elements below which no machine gains by a second thread: to start it costs as much as updating some ten thousand."""
 
-_TRIALS, _LONG_TRIALS, _LONG = 7, 3, 3e-4
-"""Runs by which one thread and several are compared, now and again; the middle one counts. Threads that wake slow the
-first two or three, so these must be the fewer ones, unless all take so long that waking hardly counts."""
-_FIRST_WAIT, _LAST_WAIT = 4, 128
-"""How many times as long as trying the other way took, updates go on until the next comparison; twice as long each time
-that nothing has changed. So one that cost little is soon followed by the next, as whether threads share a core, or wait
-for one, may change within milliseconds; and in the end they cost a hundredth of the time."""
-_LONGEST_WAIT = 5.0
-"""Seconds of updates until the next comparison at most, should the machine have stood still during the last one."""
+_PARALLEL_FROM = 16_384
+"""Elements below which no machine gains by a second thread: to start it costs as much as updating some ten thousand."""
 
-_ALIGNMENT = 64
-"""Parts begin at multiples of this many elements, so that no two threads write to one cache line."""
+_TRIALS, _LONG_TRIALS, _LONG_S = 7, 3, 3e-4
+"""Runs by which one thread and several are compared; the median counts. The first two or three parallel runs include
+the wake-up of threads; seven samples make the median robust to it. Three suffice for runs longer than 0.3 ms."""
+_FIRST_WAIT, _MAX_BACKOFF = 4, 128
+"""Time of updates until the next comparison, as a multiple of what trying the other way took. It doubles each time that
+nothing has changed, so that in the end comparisons cost a hundredth of the time; it starts small, because whether
+threads share a core or wait for one may change within milliseconds."""
+_LONGEST_WAIT_S = 5.0
+"""Longest time of updates until the next comparison, in case the machine stood still during the last one."""
 
 _SAFE_LAYERS = {"omp", "tbb"}
 """Numba's third threading layer, workqueue, aborts the process when two Python threads enter it at once."""
@@ -49,7 +47,7 @@ class _Setting(threading.local):
 
 
 def _may_be_forked() -> bool:
-    # Numba's threads were started before this import. In a child of multiprocessing it may have been in the parent.
+    # If Numba's threads were started before this import, a child of multiprocessing may have them from its parent.
     try:
         numba.threading_layer()
     except ValueError:
@@ -73,17 +71,17 @@ if hasattr(os, "register_at_fork"):
 
 @contextmanager
 def num_threads(n: int) -> Iterator[None]:
-    """Cut the updates of this Python thread into ``n`` parts, to run side by side.
+    """Cut the updates of this Python thread into ``n`` parts that run in parallel.
 
-    Only how long an update takes depends on it, never a result. Without it, an update tries now and again whether
-    several threads are faster than one. Numba's own setting is left as it is, and limits how many parts run at a time:
-    ``NUMBA_NUM_THREADS``, or what ``numba.set_num_threads`` said last.
+    It affects how long an update takes, never a result. Without it, updates measure from time to time whether several
+    threads are faster than one. Numba's own setting, ``NUMBA_NUM_THREADS`` or the last ``numba.set_num_threads``, stays
+    as it is and limits how many parts run at a time.
 
     Parameters
     ----------
     n : int
-        Number of parts; 1 keeps every update of this thread on the one core it runs on, as is best where several
-        Python threads each train a model of their own.
+        Number of parts; 1 keeps every update of this thread on the core it runs on, which is best where several Python
+        threads each train a model.
 
     Raises
     ------
@@ -111,7 +109,7 @@ def num_threads(n: int) -> Iterator[None]:
 
 @cache
 def _has_safe_threads() -> bool:
-    """Start Numba's threads, make the parallel loop ready, and tell whether they may be used."""
+    """Start Numba's threads, load the parallel loop, and tell whether they may be used."""
     with _openmp_left_alone():
         try:
             numba.get_num_threads()
@@ -120,7 +118,8 @@ def _has_safe_threads() -> bool:
             return False
     if numba.threading_layer() not in _SAFE_LAYERS:
         return False
-    _run_parallel(0, 0, 0, 1)
+    nothing = Autotuner([])
+    run_parallel(nothing.program.ctypes.data, 1, 1)
     return True
 
 
@@ -152,60 +151,40 @@ def _openmp_libraries() -> list[ctypes.CDLL]:
     return found
 
 
-@inner
-def _finish(rows):
-    # Whether a step has been taken is written here, where no signal comes between the kernel and this word.
-    if rows:
-        store(np.intp, (rows + 8 * DONE,), 0, 1)
-
-
-@jit
-def _run(kernel, rows, total):
-    call(kernel, rows, 0, total)
-    _finish(rows)
-
-
-@parallel_jit
-def _run_parallel(kernel, rows, total, parts):
-    blocks = (total + _ALIGNMENT - 1) // _ALIGNMENT
-    for k in prange(parts):
-        start = blocks * k // parts * _ALIGNMENT
-        stop = min(total, blocks * (k + 1) // parts * _ALIGNMENT)
-        if start < stop:
-            call(kernel, rows, start, stop)
-    _finish(rows)
-
-
-def _middle(times: list[float]) -> float:
+def _median(times: list[float]) -> float:
     return sorted(times)[len(times) // 2]
 
 
 def _is_enough(times: list[float]) -> bool:
-    return len(times) >= _TRIALS or (len(times) >= _LONG_TRIALS and min(times) >= _LONG)
+    return len(times) >= _TRIALS or (len(times) >= _LONG_TRIALS and min(times) >= _LONG_S)
 
 
-class Launch:
-    """A kernel over a table of rows, run by one thread or by several; which is faster is found by trying now and again.
+class Autotuner:
+    """Runs a program on one thread or on several; which is faster is found by trying both from time to time.
 
-    No rule of thumb will do. On the same machine and for the same million elements, two threads are twice as fast as
+    No rule of thumb works. On the same machine and for the same million elements, two threads are twice as fast as
     one in a loop of updates alone, and ten times slower right after a product by OpenBLAS: its idle threads keep their
     cores for some milliseconds more, and the threads of OpenMP wait for one. No result depends on the choice.
 
     Parameters
     ----------
-    kernel : int
-        Address of a native function ``(rows, start, stop)``.
-    rows : int
-        Address of the table of rows.
-    total : int
-        Number of elements in all rows.
+    segments : list of (int, int, int)
+        Address of a kernel, address of its first row, and number of elements, each; see `table`.
+
+    Attributes
+    ----------
+    program : ndarray of intp
+        The program of the segments. Its word COMMITTED is 1 once all of them have run in this step.
     """
 
-    __slots__ = ("_is_long", "_left", "_parallel", "_parts", "_times", "_usual", "_wait", "_work")
+    __slots__ = ("_address", "_is_long", "_left", "_parallel", "_parts", "_times", "_usual", "_wait", "program")
 
-    def __init__(self, kernel: Any, rows: int, total: int) -> None:
-        self._work = (kernel, rows, total)
-        self._is_long = total >= _PARALLEL_FROM
+    def __init__(self, segments: list[tuple[Any, int, int]]) -> None:
+        self.program = np.zeros(SEGMENTS + 3 * len(segments), np.intp)
+        self.program[COUNT] = len(segments)
+        self.program[SEGMENTS:] = [word for segment in segments for word in segment]
+        self._address = self.program.ctypes.data
+        self._is_long = max((total for *_, total in segments), default=0) >= _PARALLEL_FROM
         self._parallel = False
         self._parts = 1
         self._left = 0.0
@@ -214,47 +193,48 @@ class Launch:
         self._times: dict[bool, list[float]] = {False: [], True: []}
 
     def run(self) -> None:
-        """Run the kernel once over all elements."""
+        """Run the program once."""
         if not self._is_long or _forked:
-            _run(*self._work)
+            run(self._address)
         elif (parts := _setting.parts) is not None:
-            if parts > 1 and _has_safe_threads():
-                _run_parallel(*self._work, min(parts, -(-self._work[2] // _ALIGNMENT)))
-            else:
-                _run(*self._work)
+            self._run_on(parts if parts > 1 and _has_safe_threads() else 1)
         elif self._left <= 0:
             self._try()
         elif self._parallel:
             self._left -= self._timed(self._parts)
         else:
             self._left -= self._usual
-            _run(*self._work)
+            run(self._address)
 
     def _try(self) -> None:
         # The usual way is timed first, then the other.
         other = _is_enough(self._times[self._parallel])
-        parallel = self._parallel is not other
-        if parallel and not _has_safe_threads():
+        use_threads = self._parallel is not other
+        if use_threads and not _has_safe_threads():
             self._left = inf
-            _run(*self._work)
+            run(self._address)
             return
-        # To ask Numba takes nearly as long as to start the threads, so it is not asked at each run.
+        # Asking Numba takes nearly as long as starting the threads, so it is not asked at each run.
         self._parts = int(numba.get_num_threads())
-        times = self._times[parallel]
-        times.append(self._timed(self._parts if parallel else 1))
+        times = self._times[use_threads]
+        times.append(self._timed(self._parts if use_threads else 1))
         if not other:
-            self._usual = _middle(times)
+            self._usual = _median(times)
         elif _is_enough(times):
-            if _middle(times) < self._usual:
-                self._parallel, self._usual, self._wait = parallel, _middle(times), _FIRST_WAIT
-            self._left = min(self._wait * sum(times), _LONGEST_WAIT)
-            self._wait = min(2 * self._wait, _LAST_WAIT)
+            if _median(times) < self._usual:
+                self._parallel, self._usual, self._wait = use_threads, _median(times), _FIRST_WAIT
+            self._left = min(self._wait * sum(times), _LONGEST_WAIT_S)
+            self._wait = min(2 * self._wait, _MAX_BACKOFF)
             self._times = {False: [], True: []}
 
     def _timed(self, parts: int) -> float:
         start = perf_counter()
-        if parts > 1:
-            _run_parallel(*self._work, parts)
-        else:
-            _run(*self._work)
+        self._run_on(parts)
         return perf_counter() - start
+
+    def _run_on(self, parts: int) -> None:
+        if parts > 1:
+            # More parts than elements are none, and the number must fit into a word.
+            run_parallel(self._address, min(parts, 2**31), _PARALLEL_FROM)
+        else:
+            run(self._address)

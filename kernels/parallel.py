@@ -1,0 +1,48 @@
+"""Run the program of a table, on one thread or cut into parts for several."""
+
+from __future__ import annotations
+
+from numba import prange
+
+from fastoptim.kernels.jit import inline_jit, jit, parallel_jit
+from fastoptim.kernels.memory import call, set_word, word
+from fastoptim.kernels.table import COMMITTED, COUNT, SEGMENTS
+
+__all__ = ["run", "run_parallel"]
+
+_ALIGNMENT = 64
+"""Parts begin at multiples of this many elements, so that no two threads write to one cache line."""
+
+
+@inline_jit
+def _segment(program, k):
+    address = program + 8 * (SEGMENTS + 3 * k)
+    return word(address, 0), word(address, 1), word(address, 2)
+
+
+@jit
+def run(program):
+    """Run all segments on this thread."""
+    for k in range(word(program, COUNT)):
+        kernel, rows, total = _segment(program, k)
+        call(kernel, rows, 0, total)
+    # The word is written here, where no signal handler comes between the kernels and it.
+    set_word(program, COMMITTED, 1)
+
+
+@parallel_jit
+def run_parallel(program, parts, parallel_from):
+    """Run one segment after the other, each of at least ``parallel_from`` elements cut into ``parts`` parts."""
+    for k in range(word(program, COUNT)):
+        kernel, rows, total = _segment(program, k)
+        if total < parallel_from:
+            call(kernel, rows, 0, total)
+            continue
+        blocks = (total + _ALIGNMENT - 1) // _ALIGNMENT
+        n = min(parts, blocks)
+        for j in prange(n):
+            start = blocks * j // n * _ALIGNMENT
+            stop = min(total, blocks * (j + 1) // n * _ALIGNMENT)
+            if start < stop:
+                call(kernel, rows, start, stop)
+    set_word(program, COMMITTED, 1)

@@ -1,0 +1,144 @@
+"""The array table: the addresses that one update works on, and the check that they are still right.
+
+Asking an array for its address takes Python a microsecond, more than the update of a thousand elements. But an array is
+also a C structure whose fields NumPy promises to its extensions (``PyArrayObject_fields`` in ``ndarraytypes.h``,
+the same since 2006), and ``id(array)`` is its address.
+
+Rows
+----
+The table has a row of integers for each parameter:
+
+======== ======= =============================================================================
+column   name    meaning
+======== ======= =============================================================================
+0        START   number of elements in the rows before it, within its segment
+1        STOP    START plus its own number of elements
+2        NEXT    address of the next row
+3        VALUE   address of the float64 scalars of this step
+4        FOUND   1 if its gradient was found to be not finite
+5        WALK    address of the walk of parameter and gradient, if they are strided
+6        FORM    address of the form that the parameter must have
+7        G_FORM  address of the form that the gradient must have
+8        FIXED   1 if the gradient must stay at its address, because it overlaps what is written
+9        P       address of the parameter
+10       G       address of the gradient
+11 …     SLOTS   addresses of the state, one a slot
+======== ======= =============================================================================
+
+A *form* is what an array must look like: ``id`` of its type and of its dtype, the flags it must have, the lowest and
+the highest byte of its elements relative to the first, the number of its axes, their lengths, and their strides in
+bytes.
+
+A *walk* describes a strided parameter in the order in which its state lies in memory: the number of axes, then for each
+axis, the slowest first, its length and the strides of parameter and gradient in bytes.
+
+A *segment* is a run of rows that one kernel processes. A program is a list of segments, run in order: a word COMMITTED,
+which is 1 once all of them have run in this step, the number of segments, and for each of them the address of its
+kernel, of its first row, and the number of its elements.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from fastoptim.kernels.jit import inline_jit, jit
+from fastoptim.kernels.memory import int32_at, integers, set_word, word
+
+__all__ = ["ALIGNED", "BOUND", "COMMITTED", "COUNT", "FIXED", "FORM", "FOUND", "G_FORM", "HIGH", "LOW", "MOVED", "NEXT"]
+__all__ += ["SEGMENTS", "SLOTS", "START", "STOP", "VALUE", "WALK", "WRITEABLE", "G", "P", "bind"]
+
+START, STOP, NEXT, VALUE, FOUND, WALK, FORM, G_FORM, FIXED, P, G, SLOTS = range(12)
+COMMITTED, COUNT, SEGMENTS = range(3)
+REFUSED, BOUND, MOVED = range(3)
+
+_REQUIRED, LOW, HIGH, _N_AXES, _AXES = range(2, 7)
+ALIGNED, WRITEABLE = 0x0100, 0x0400
+
+# Every object begins with a header, 16 bytes or, without the GIL, 32, whose last word is its type.
+_HEADER = object.__basicsize__ // 8
+_TYPE = _HEADER - 1
+_ITEMS = tuple.__basicsize__ // 8
+_DATA, _DIMS, _STRIDES, _DTYPE = (_HEADER + k for k in (0, 2, 3, 5))
+_N_DIM, _FLAGS = (object.__basicsize__ + offset for offset in (8, 48))
+
+
+@inline_jit
+def _has_form(array, form):
+    n_axes = word(form, _N_AXES)
+    if word(array, _TYPE) != word(form, 0) or word(array, _DTYPE) != word(form, 1):
+        return False
+    required = word(form, _REQUIRED)
+    if int32_at(array + _N_DIM) != n_axes or int32_at(array + _FLAGS) & required != required:
+        return False
+    for k in range(n_axes):
+        extent = word(form, _AXES + k)
+        if extent != word(word(array, _DIMS), k):
+            return False
+        # NumPy gives the stride of an axis of one element any value, because it has no meaning.
+        if extent != 1 and word(form, _AXES + n_axes + k) != word(word(array, _STRIDES), k):
+            return False
+    return True
+
+
+@inline_jit
+def _overlaps(spans, n_spans, start, stop):
+    low, high = 0, n_spans
+    while low < high:
+        middle = (low + high) // 2
+        if word(spans, 2 * middle + 1) <= start:
+            low = middle + 1
+        else:
+            high = middle
+    return low < n_spans and word(spans, 2 * low) < stop
+
+
+# With the GIL, so that no other thread alters the arrays that are read; and to give it up costs more than they do.
+@partial(jit, nogil=False)
+def bind(check, arrays):
+    """Begin a step: enter the addresses of its parameters and gradients into a table, if they have the expected forms.
+
+    Parameters
+    ----------
+    check : int
+        Address of eight integers: address and number of the rows; address of the program; address and number of the
+        pairs (start, stop), sorted and disjoint, of all memory that the update writes to; address and number of the
+        ``id`` of arrays that must be writable as well, the views of a flat parameter; and 1 if parameters may be other
+        arrays than in the step before.
+    arrays : int
+        ``id`` of a tuple of two, all parameters and all gradients, each a tuple in the order of the rows.
+
+    Returns
+    -------
+    int
+        BOUND; MOVED if there are parameters at new addresses, which makes the pairs wrong: correct them and bind again;
+        or REFUSED if an array has another form, a parameter is read-only, or a gradient overlaps what is written. The
+        table may then hold some of the new addresses.
+    """
+    row, n_rows, program, spans, n_spans, views, n_views, may_move = integers(check, 8)
+    params, grads = word(arrays, _ITEMS), word(arrays, _ITEMS + 1)
+    moved = False
+    set_word(program, COMMITTED, 0)
+    for k in range(n_views):
+        if not int32_at(word(views, k) + _FLAGS) & WRITEABLE:
+            return REFUSED
+    for k in range(n_rows):
+        p, g = word(params, _ITEMS + k), word(grads, _ITEMS + k)
+        g_form = word(row, G_FORM)
+        if not (_has_form(p, word(row, FORM)) and _has_form(g, g_form)):
+            return REFUSED
+        if word(p, _DATA) != word(row, P):
+            if not may_move:
+                return REFUSED
+            moved = True
+            set_word(row, P, word(p, _DATA))
+        start = word(g, _DATA)
+        if word(row, FIXED):
+            if start != word(row, G):
+                return REFUSED
+        elif not moved and word(row, STOP) != word(row, START):
+            low, high = start + word(g_form, LOW), start + word(g_form, HIGH)
+            if _overlaps(spans, n_spans, low, high):
+                return REFUSED
+        set_word(row, G, start)
+        row = word(row, NEXT)
+    return MOVED if moved else BOUND

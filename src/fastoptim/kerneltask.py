@@ -1,0 +1,222 @@
+"""The array table of an update, seen from Python: filled once, bound to new arrays at each step, run by one call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from fastoptim.kernels import table
+from fastoptim.kernels.finite import finite
+from fastoptim.kernels.fuse import fuse
+from fastoptim.kernels.jit import DISABLED
+from fastoptim.layout import Ranges, address, form, is_packed, merged, walk
+from fastoptim.parameters import packed_strides
+from fastoptim.threads import Autotuner
+from fastoptim.validate import Array, Parameter
+
+__all__ = ["Arrays", "KernelTask", "Row"]
+
+Arrays = tuple[Sequence[Any], Sequence[Any]]
+"""Parameters and gradients, each in the order of the rows."""
+
+_FLOATS = {np.dtype(T): T for T in (np.float32, np.float64)}
+_INTEGERS = {np.dtype(T): T for T in (np.int8, np.int16, np.int32, np.int64, np.uint8, np.uint16, np.uint32, np.uint64)}
+
+
+@dataclass(slots=True, eq=False)
+class Row:
+    """A parameter whose value and gradient are arrays; ``kernel`` is None where the fallback updates it."""
+
+    parameter: Parameter
+    kinds: tuple[type, ...] = ()
+    strided: bool = False
+    kernel: Any = None
+    fixed: bool = False
+    """Whether the gradient overlaps what is written, so that it must stay where it is."""
+
+    @classmethod
+    def of(cls, parameter: Parameter, rule: Callable[..., Any]) -> Row:
+        """Return the row of a parameter, with a kernel if one does what NumPy does.
+
+        Raises
+        ------
+        TypeError
+            If the rule cannot be compiled. If only NumPy's promotion cannot be, there is no kernel instead.
+        """
+        p, g, slots = parameter.p, parameter.g, parameter.slots
+        kinds = _FLOATS.get(p.dtype), (_FLOATS | _INTEGERS).get(g.dtype), *(_FLOATS.get(slot.dtype) for slot in slots)
+        row, mixed = cls(parameter), len(set(kinds)) > 1
+        if None in kinds or (mixed and DISABLED) or not row.has_arrays or parameter.before:
+            return row
+        order = _order(parameter)
+        strided = not all(is_packed(array, tuple(step * array.itemsize for step in order)) for array in (p, g))
+        try:
+            return cls(parameter, kinds, strided, fuse(rule, kinds, strided))
+        except TypeError:
+            if not mixed:
+                raise
+            return row
+
+    @property
+    def has_arrays(self) -> bool:
+        """Whether neither parameter nor gradient is a plain number."""
+        return isinstance(self.parameter.value, np.ndarray) and isinstance(self.parameter.gradient, np.ndarray)
+
+    @property
+    def is_searchable(self) -> bool:
+        """Whether a kernel can look for gradients that are not finite."""
+        return not self.strided and self.kinds[1] in _FLOATS.values()
+
+
+def _order(parameter: Parameter) -> tuple[int, ...]:
+    """Return the strides in elements of the parameter's state, or of what it would be."""
+    like = parameter.slots[0] if parameter.slots else parameter.p
+    strides = like.strides if parameter.slots else packed_strides(like)
+    return tuple(step // like.itemsize for step in strides)
+
+
+class KernelTask:
+    """Updates the parameters of segments of rows by kernels, all in one call.
+
+    Parameters
+    ----------
+    segments : list of list of Row
+        The rows of each kernel, to be run in this order.
+    others : list of Row
+        Arrays that the fallback updates; they are bound here too.
+    scalars : ndarray of float64
+        Where the kernels read the scalars of a step.
+    ranges : list of (int, int)
+        Memory of the state.
+    views : list of ndarray
+        Arrays that must be writable as well as the parameters.
+    may_move : bool
+        Whether parameters may be other arrays at each step. They may not if any overlap.
+
+    Attributes
+    ----------
+    keys : list
+        Keys of the rows.
+    check : int
+        What `fastoptim.kernels.table.bind` needs beside the arrays.
+    committed : ndarray
+        Of one word, which is 1 once `run` has run all kernels.
+    """
+
+    def __init__(
+        self,
+        segments: list[list[Row]],
+        others: list[Row],
+        *,
+        scalars: Array,
+        ranges: Ranges,
+        views: Sequence[Array],
+        may_move: bool,
+    ) -> None:
+        self._segments = segments
+        rows = [row for segment in segments for row in segment] + others
+        self.keys = [row.parameter.key for row in rows]
+        n_slots = len(rows[0].parameter.slots) if rows else 0
+        words = np.zeros((len(rows), table.SLOTS + n_slots), np.intp)
+        starts = address(words) + words.strides[0] * np.arange(len(rows) + 1)
+        words[:, table.NEXT] = starts[1:]
+        words[:, table.VALUE] = address(scalars)
+        words[:, table.FIXED] = [row.fixed for row in rows]
+        for line, row in zip(words, rows, strict=True):
+            parameter = row.parameter
+            line[table.P :] = [address(array) for array in (parameter.p, parameter.g, *parameter.slots)]
+        aligned = [table.ALIGNED if row.kernel and not row.strided else 0 for row in rows]
+        forms = [form(row.parameter.value, table.WRITEABLE | flag) for row, flag in zip(rows, aligned, strict=True)]
+        g_forms = [form(row.parameter.gradient, flag) for row, flag in zip(rows, aligned, strict=True)]
+        self._kept = [self._describe(words, table.FORM, forms), self._describe(words, table.G_FORM, g_forms)]
+        strided = [walk(row.parameter.p, row.parameter.g, _order(row.parameter)) if row.strided else [] for row in rows]
+        self._kept.append(self._describe(words, table.WALK, strided))
+        # The forms name types and dtypes by their addresses.
+        self._kept += [(type(a), a.dtype) for row in rows for a in (row.parameter.value, row.parameter.gradient)]
+        first = 0
+        program = []
+        for segment in [*segments, *([row] for row in others)]:
+            stops = np.cumsum([row.parameter.p.size for row in segment])
+            last = first + len(segment)
+            words[first:last, table.STOP] = stops
+            words[first + 1 : last, table.START] = stops[:-1]
+            program.append((segment[0].kernel, int(starts[first]), int(stops[-1])))
+            first = last
+        program = program[: len(segments)]
+        self._autotuner = Autotuner([(kernel.address, start, total) for kernel, start, total in program])
+        self._kept += [kernel for kernel, *_ in program]
+        self.run = self._autotuner.run
+        self.committed = self._autotuner.program[:1]
+        self._words = words
+        # Of each parameter that is not empty, its row and the bytes around its address.
+        self._rows_written = np.array(
+            [k for k, each in enumerate(forms) if each[table.LOW] < each[table.HIGH]], np.intp
+        )
+        self._extents = np.array([forms[k][table.LOW : table.HIGH + 1] for k in self._rows_written], np.intp).reshape(
+            -1, 2
+        )
+        self._state_ranges = ranges
+        self._slots = [slot for row in rows for slot in row.parameter.slots]
+        spans, _ = merged(ranges + self._parameter_ranges())
+        self._spans = np.array(spans, np.intp).reshape(-1, 2)
+        view_ids = np.array([id(view) for view in views], np.intp)
+        self._check = np.array(
+            [
+                *(starts[0], len(rows), address(self._autotuner.program), address(self._spans), len(spans)),
+                *(address(view_ids), len(views), may_move),
+            ],
+            np.intp,
+        )
+        self._kept += [scalars, view_ids]
+        self.check = address(self._check)
+
+    @staticmethod
+    def _describe(words: Array, column: int, descriptions: list[list[int]]) -> Array:
+        """Enter the addresses of descriptions into a column, and return the memory that they are in."""
+        numbers = np.array([number for each in descriptions for number in each], np.intp)
+        lengths = [len(each) for each in descriptions]
+        words[:, column] = address(numbers) + numbers.itemsize * (np.cumsum(lengths, dtype=np.intp) - lengths)
+        return numbers
+
+    def _parameter_ranges(self) -> Ranges:
+        bounds = self._words[self._rows_written, table.P, np.newaxis] + self._extents
+        return [(start, stop) for start, stop in bounds.tolist()]
+
+    def rebind(self, arrays: Arrays) -> bool:
+        """Bind arrays whose parameters are at new addresses; return whether they overlap as little as the ones before.
+
+        `fastoptim.kernels.table.bind`, called with `check`, must have returned MOVED.
+        """
+        spans, overlap = merged(self._state_ranges + self._parameter_ranges())
+        if overlap or not all(slot.flags.writeable for slot in self._slots):
+            # No array has this address, so the next one that is bound counts as moved too.
+            self._words[:, table.P] = 0
+            return False
+        self._spans[...] = spans
+        return bool(table.bind(self.check, id(arrays)) == table.BOUND)
+
+    @cached_property
+    def _search(self) -> Autotuner:
+        places = self._autotuner.program[table.SEGMENTS :].reshape(-1, 3)[:, 1:].tolist()
+        return Autotuner(
+            [
+                (finite(segment[0].kinds[1]).address, *place)
+                for segment, place in zip(self._segments, places, strict=True)
+                if segment[0].is_searchable
+            ]
+        )
+
+    def nonfinite_keys(self, arrays: Arrays) -> list[Hashable]:
+        """Return the keys of bound gradients that are NaN or infinite."""
+        self._words[:, table.FOUND] = 0
+        self._search.run()
+        found = self._words[:, table.FOUND].astype(bool)
+        rows = [row for segment in self._segments for row in segment]
+        for k, row in enumerate(rows):
+            if not row.is_searchable:
+                found[k] = not np.isfinite(arrays[1][k]).all()
+        return [key for key, bad in zip(self.keys, found, strict=True) if bad]

@@ -1,0 +1,103 @@
+"""The state of an optimizer: for each slot a flat dict of arrays like the parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from fastoptim.fallback import RuleArray
+from fastoptim.parameters import FlatDict, Layout
+from fastoptim.validate import Array, Parameter
+
+__all__ = ["State", "attach_state"]
+
+State = dict[str, FlatDict]
+"""An array for each parameter, by slot and key."""
+
+
+def attach_state(
+    rule: Callable[..., Any], names: tuple[str, ...], n_scalars: int, parameters: list[Parameter], state: State | None
+) -> State:
+    """Give each parameter its arrays of the state.
+
+    A slot has the dtype that the text of the rule gives it when it runs on arrays: a rule that assigns ``v = momentum *
+    v - lr * g`` makes ``v`` float64 beside a float64 gradient, one that writes ``h += g * g`` leaves ``h`` as it was,
+    of the parameter's dtype.
+
+    Returns
+    -------
+    State
+        The state that was given, or another one if there was none or if a dtype changes.
+
+    Raises
+    ------
+    KeyError, ValueError
+        If a parameter has no state, or none of its shape, or if the state is read-only.
+    """
+    if state is None:
+        layout = Layout.of((parameter.key, parameter.p) for parameter in parameters)
+        state = {name: FlatDict.zeros(layout) for name in names}
+    for parameter in parameters:
+        parameter.slots = [_slot(parameter, name, arrays) for name, arrays in state.items()]
+    changes: dict[str, dict[Hashable, np.dtype[Any]]] = {}
+    for parameter in parameters:
+        if len(set(parameter.dtypes)) > 1:
+            gradient = parameter.gradient if isinstance(parameter.gradient, int | float) else parameter.g
+            dtypes = (parameter.p.dtype, getattr(gradient, "dtype", None), *(slot.dtype for slot in parameter.slots))
+            for name, slot, dtype in zip(names, parameter.slots, _slot_dtypes(rule, dtypes, n_scalars), strict=True):
+                if dtype != slot.dtype:
+                    changes.setdefault(name, {})[parameter.key] = dtype
+    if changes:
+        state = state | {name: _converted(state[name], dtypes) for name, dtypes in changes.items()}
+        for parameter in parameters:
+            if any(parameter.key in keys for keys in changes.values()):
+                parameter.before = parameter.slots
+            parameter.slots = [arrays[parameter.key] for arrays in state.values()]
+    return state
+
+
+def _slot(parameter: Parameter, name: str, arrays: FlatDict) -> Array:
+    slot: Array | None = arrays.get(parameter.key)
+    if slot is None:
+        known = ", ".join(map(repr, arrays))
+        raise KeyError(
+            f"parameter {parameter.key!r} was not there at the first update, so it has no state {name!r}; "
+            f"expected keys among {known}. Use another optimizer object for other parameters"
+        )
+    if slot.shape != parameter.p.shape:
+        raise ValueError(
+            f"parameter {parameter.key!r} has shape {parameter.p.shape}, expected {slot.shape} as in its state {name!r}"
+        )
+    if not slot.flags.writeable:
+        raise ValueError(f"state {name!r} of {parameter.key!r} is read-only, so it cannot be updated in place")
+    return slot
+
+
+@lru_cache
+def _slot_dtypes(
+    rule: Callable[..., Any], dtypes: tuple[np.dtype[Any] | None, ...], n_scalars: int
+) -> list[np.dtype[Any]]:
+    """Return the dtypes of the slots after a step; a dtype that is None stands for a Python number."""
+    arrays = [1.0 if dtype is None else np.ones(1, dtype).view(RuleArray) for dtype in dtypes]
+    slots = dtypes[2:]
+    try:
+        with np.errstate(all="ignore"):
+            results = rule(*arrays, *[0.5] * n_scalars)
+    except Exception:
+        # A rule that fails on arrays fails, or is run element by element, when it is needed.
+        return list(slots)
+    given = [np.asarray(result).dtype for result in results[1:]] if isinstance(results, tuple) else []
+    if len(given) != len(slots):
+        return list(slots)
+    return [new if new.kind == "f" else old for new, old in zip(given, slots, strict=True)]
+
+
+def _converted(arrays: FlatDict, dtypes: dict[Hashable, np.dtype[Any]]) -> FlatDict:
+    """Return a copy of a slot in which some arrays have another dtype."""
+    converted = {key: array.astype(dtypes.get(key, array.dtype)) for key, array in arrays.items()}
+    result = FlatDict.zeros(Layout.of(converted.items()))
+    result.update(converted)
+    return result

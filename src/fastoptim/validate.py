@@ -1,0 +1,127 @@
+"""The parameters of one update: every error in them is found here, before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Array", "NonFiniteGradients", "Parameter", "Parameters", "validate"]
+
+Array = NDArray[Any]
+
+Parameters = Mapping[Any, Any] | Sequence[Any]
+"""What `Optimizer.update` takes: arrays or floating-point numbers, by key or by position."""
+
+_CONVERSIONS = {
+    "torch": "t.detach().numpy() is an array in the memory of a CPU tensor t",
+    "jax": "np.array(x) is a writable copy of a JAX array x",
+    "jaxlib": "np.array(x) is a writable copy of a JAX array x",
+    "pandas": "x.to_numpy() is the array of a Series or DataFrame x",
+    "cupy": "cupy.asnumpy(x) is a copy of a CuPy array x",
+    "tensorflow": "x.numpy() is a copy of a tensor x",
+}
+"""How to get an array from values of other libraries, by the library's name."""
+
+
+class NonFiniteGradients(FloatingPointError):
+    """Some gradients are NaN or infinite."""
+
+    def __init__(self, keys: list[Hashable]) -> None:
+        super().__init__(f"there are NaN or infinite numbers in the gradients of {', '.join(map(repr, keys))}")
+
+
+@dataclass(slots=True, eq=False)
+class Parameter:
+    """One parameter that was validated: as the user holds it, and as arrays."""
+
+    key: Hashable
+    value: Any
+    gradient: Any
+    p: Array
+    g: Array
+    slots: list[Array] = field(default_factory=list)
+    before: list[Array] = field(default_factory=list)
+    """The slots as they were, if this step gives one of them another dtype."""
+
+    @property
+    def is_array(self) -> bool:
+        """Whether the parameter is updated in place; a number is replaced by a new one."""
+        return isinstance(self.value, np.ndarray)
+
+    @property
+    def dtypes(self) -> tuple[np.dtype[Any], ...]:
+        """The dtypes of parameter, gradient and slots."""
+        return self.p.dtype, self.g.dtype, *(slot.dtype for slot in self.slots)
+
+
+def validate(params: Any, grads: Any) -> list[Parameter]:
+    """Return the parameters of an update; raise `KeyError`, `TypeError` or `ValueError` for the first that is wrong."""
+    parameters = [_parameter(*triple) for triple in _triples(params, grads)]
+    if isinstance(params, tuple) and not all(parameter.is_array for parameter in parameters):
+        raise TypeError("a tuple cannot take the new values of plain numbers; pass a list")
+    return parameters
+
+
+def _triples(params: Any, grads: Any) -> Iterator[tuple[Hashable, Any, Any]]:
+    if isinstance(params, Mapping) and isinstance(grads, Mapping):
+        for key, value in params.items():
+            try:
+                gradient = grads[key]
+            except KeyError:
+                raise KeyError(f"grads has no gradient of {key!r}; every key of params needs one") from None
+            yield key, value, gradient
+    elif isinstance(params, list | tuple) and isinstance(grads, list | tuple):
+        if len(grads) < len(params):
+            raise KeyError(
+                f"grads has no gradient of number {len(grads)}; the {len(params)} arrays of params need one each"
+            )
+        yield from zip(range(len(params)), params, grads, strict=False)
+    else:
+        hint = "; for a single array w with gradient g: update([w], [g])" if isinstance(params, np.ndarray) else ""
+        raise TypeError(
+            "update takes two dicts or two lists of arrays, "
+            f"not params of type {type(params).__name__} with grads of type {type(grads).__name__}{hint}"
+        )
+
+
+def _conversion(value: Any) -> str:
+    """Return what to type in place of a value that is no array, if that is known."""
+    if isinstance(value, Mapping):
+        return '; nested dicts are not taken: give each array a key of its own, such as "layer1/W"'
+    if isinstance(value, list | tuple):
+        return "; np.array(x) is the array of a list of numbers x"
+    hint = _CONVERSIONS.get(type(value).__module__.partition(".")[0])
+    return f"; {hint}" if hint else ""
+
+
+def _parameter(key: Hashable, value: Any, gradient: Any) -> Parameter:
+    if not isinstance(value, np.ndarray | np.floating | float) or isinstance(value, np.ma.MaskedArray):
+        raise TypeError(
+            f"parameter {key!r} is of type {type(value).__name__}, expected a NumPy array or a floating-point number"
+            f"{_conversion(value)}"
+        )
+    p = np.asarray(value)
+    if p.dtype.kind != "f":
+        raise TypeError(
+            f"parameter {key!r} is of dtype {p.dtype}, expected a floating one such as float32 or float64; "
+            "convert it with .astype"
+        )
+    if isinstance(value, np.ndarray) and not p.flags.writeable:
+        raise ValueError(f"parameter {key!r} is read-only, so it cannot be updated in place; pass a writable copy")
+    if not isinstance(gradient, np.ndarray | np.number | float | int) or isinstance(gradient, np.ma.MaskedArray | bool):
+        raise TypeError(
+            f"the gradient of {key!r} is of type {type(gradient).__name__}, expected one like its parameter"
+            f"{_conversion(gradient)}"
+        )
+    g = np.asarray(gradient)
+    if g.dtype.kind not in "fiu":
+        raise TypeError(
+            f"the gradient of {key!r} is of dtype {g.dtype}, expected a real one like {p.dtype}, its parameter's"
+        )
+    if g.shape != p.shape:
+        raise ValueError(f"the gradient of {key!r} has shape {g.shape}, expected {p.shape}, the shape of its parameter")
+    return Parameter(key, value, gradient, p, g)
