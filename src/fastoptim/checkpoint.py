@@ -12,13 +12,13 @@ import numpy as np
 
 from fastoptim.entries import Entry, State, checked
 from fastoptim.parameters import FlatDict, Layout
-from fastoptim.records import FORMAT, Record, StrPath, read
+from fastoptim.serialize import FORMAT, StateDict, StrPath, read
 
 if TYPE_CHECKING:
     from fastoptim.network import MultiLayerNet
     from fastoptim.optimizer import Optimizer
 
-__all__ = ["load", "network_record", "optimizer_record", "restore_network", "restore_optimizer"]
+__all__ = ["load", "network_state", "optimizer_state", "restore_network", "restore_optimizer"]
 
 _PLAIN = (Number, np.bool_, str, type(None))
 """What a hyperparameter may be; attributes of any other kind are not saved."""
@@ -69,20 +69,20 @@ def load(path: StrPath, params: Any = None) -> Any:
     """
     from fastoptim import network, optimizers  # They import this module.
 
-    record = read(path)
-    package, _, name = str(record.get("class")).rpartition(".")
+    state_dict = read(path)
+    package, _, name = str(state_dict.get("class")).rpartition(".")
     if package == "fastoptim" and name in network.__all__:
         if params is not None:
             raise ValueError(f"{path} holds a network, which has parameters of its own: load it without params")
-        return _network(record)
+        return _network(state_dict)
     if package != "fastoptim" or name not in optimizers.__all__:
         raise ValueError(f"{path} holds a {name}, which is no class of fastoptim: make one and call its method load")
     optimizer: Optimizer = getattr(optimizers, name)()
-    restore_optimizer(optimizer, record, params)
+    restore_optimizer(optimizer, state_dict, params)
     return optimizer
 
 
-def optimizer_record(optimizer: Optimizer, params: Any) -> Record:
+def optimizer_state(optimizer: Optimizer, params: Any) -> StateDict:
     """Return what an optimizer holds, and the parameters if any are given; the arrays are no copies."""
     return {
         "format": FORMAT,
@@ -94,14 +94,14 @@ def optimizer_record(optimizer: Optimizer, params: Any) -> Record:
     }
 
 
-def restore_optimizer(optimizer: Optimizer, record: Record, params: Any) -> None:
-    """Put a record into an optimizer, and its parameters into those given; or raise `ValueError` and change nothing."""
-    _check_class(record, optimizer, "iter", "hyperparameters", "state", "params")
-    steps, hyperparameters, saved = record["iter"], record["hyperparameters"], record["params"]
+def restore_optimizer(optimizer: Optimizer, state_dict: StateDict, params: Any) -> None:
+    """Put a state dict into an optimizer and into the parameters given; or raise `ValueError` and change nothing."""
+    _check_class(state_dict, optimizer, "iter", "hyperparameters", "state", "params")
+    steps, hyperparameters, saved = state_dict["iter"], state_dict["hyperparameters"], state_dict["params"]
     if type(steps) is not int or steps < 0:
         raise ValueError(f"`iter` of a checkpoint is the number of updates, not {steps!r}")
     hyperparameters = _checked_hyperparameters(hyperparameters, optimizer)
-    state = _state(record["state"], optimizer.slots, optimizer._state)
+    state = _state(state_dict["state"], optimizer.slots, optimizer._state)
     if saved is None and params is not None:
         raise ValueError("the checkpoint was saved without parameters: load it without params")
     if saved is not None and params is None:
@@ -138,7 +138,7 @@ def _entries(params: Any) -> list[Entry]:
     return checked(params, params)
 
 
-def network_record(net: MultiLayerNet) -> Record:
+def network_state(net: MultiLayerNet) -> StateDict:
     """Return what a network holds; the arrays are no copies."""
     return {
         "format": FORMAT,
@@ -155,34 +155,34 @@ def network_record(net: MultiLayerNet) -> Record:
     }
 
 
-def restore_network(net: MultiLayerNet, record: Record) -> None:
-    """Put a record into a network of the same architecture; or raise `ValueError` and change nothing."""
-    _check_class(record, net, "hyperparameters", "params")
-    saved, own = record["hyperparameters"], network_record(net)["hyperparameters"]
+def restore_network(net: MultiLayerNet, state_dict: StateDict) -> None:
+    """Put a state dict into a network of the same architecture; or raise `ValueError` and change nothing."""
+    _check_class(state_dict, net, "hyperparameters", "params")
+    saved, own = state_dict["hyperparameters"], network_state(net)["hyperparameters"]
     anything = {"weight_decay_lambda": None}
     if not isinstance(saved, dict) or saved | anything != own | anything:
         raise ValueError(f"the checkpoint is of a network with {saved}, not with {own}")
     if not isinstance(saved.get("weight_decay_lambda"), Number):
         raise ValueError(f"the checkpoint lacks a number as weight_decay_lambda: {saved}")
-    _check_fit("params", record["params"], net.params)
+    _check_fit("params", state_dict["params"], net.params)
     net.weight_decay_lambda = saved["weight_decay_lambda"]
-    net.params.update(record["params"])
+    net.params.update(state_dict["params"])
 
 
-def _network(record: Record) -> MultiLayerNet:
+def _network(state_dict: StateDict) -> MultiLayerNet:
     from fastoptim.network import MultiLayerNet
 
     try:
-        arguments = record["hyperparameters"]
+        arguments = state_dict["hyperparameters"]
         sizes = [arguments["input_size"], *arguments["hidden_size_list"], arguments["output_size"]]
         # A file cannot ask for the memory of more numbers than it holds.
         n_params = sum((inputs + 1) * outputs for inputs, outputs in pairwise(sizes))
-        if n_params != sum(array.size for array in record["params"].values()):
+        if n_params != sum(array.size for array in state_dict["params"].values()):
             raise ValueError(f"the parameters are not those of a network with the sizes {sizes}")
         net = MultiLayerNet(**arguments, weight_init_std=0.0, seed=0)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"the checkpoint holds no network: {error}") from error
-    restore_network(net, record)
+    restore_network(net, state_dict)
     return net
 
 
@@ -199,15 +199,15 @@ def _hyperparameters(optimizer: Optimizer) -> dict[str, Any]:
     return {name: value for name, value in (public | numbers).items() if isinstance(value, _PLAIN)}
 
 
-def _check_class(record: Record, obj: object, *items: str) -> None:
-    if not isinstance(record, Mapping) or not {"format", "class"} <= record.keys():
+def _check_class(state_dict: StateDict, obj: object, *items: str) -> None:
+    if not isinstance(state_dict, Mapping) or not {"format", "class"} <= state_dict.keys():
         raise ValueError("this is no state_dict of fastoptim")
-    if record["format"] != FORMAT:
-        raise ValueError(f"the state_dict is of format {record['format']!r}, this version of fastoptim takes {FORMAT}")
-    if record["class"] != _class_name(obj):
-        raise ValueError(f"the checkpoint is of a {record['class']}, not of a {_class_name(obj)}")
-    if record.keys() != {"format", "class", *items}:
-        raise ValueError(f"the checkpoint has the items {[*record]}, expected {['format', 'class', *items]}")
+    if state_dict["format"] != FORMAT:
+        raise ValueError(f"the state_dict is of format {state_dict['format']!r}, expected {FORMAT}")
+    if state_dict["class"] != _class_name(obj):
+        raise ValueError(f"the checkpoint is of a {state_dict['class']}, not of a {_class_name(obj)}")
+    if state_dict.keys() != {"format", "class", *items}:
+        raise ValueError(f"the checkpoint has the items {[*state_dict]}, expected {['format', 'class', *items]}")
 
 
 def _checked_hyperparameters(saved: Any, optimizer: Optimizer) -> dict[str, Any]:

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fastoptim.blas import products
-from fastoptim.checkpoint import network_record, restore_network
+from fastoptim.checkpoint import network_state, restore_network
 from fastoptim.hyperparameters import Hyperparameter
 from fastoptim.kernels import dense
 from fastoptim.parameters import FlatDict, flatten
-from fastoptim.records import Record, StrPath, copied, read, write
+from fastoptim.serialize import StateDict, StrPath, copied, read, write
 
 __all__ = ["MultiLayerNet"]
 
@@ -230,7 +230,7 @@ class MultiLayerNet:
             dense.numerical_gradient(x.astype(np.float64), t, *model, float(self.weight_decay_lambda), work, 1e-4, flat)
         return FlatDict(self._params.layout, {self.dtype: flat.astype(self.dtype)})
 
-    def state_dict(self) -> Record:
+    def state_dict(self) -> StateDict:
         """Return the arguments that make such a network and copies of its parameters.
 
         Returns
@@ -238,9 +238,9 @@ class MultiLayerNet:
         dict
             ``"format"``, the version of what follows; ``"class"``; ``"hyperparameters"``, the arguments; ``"params"``.
         """
-        return copied(network_record(self))
+        return copied(network_state(self))
 
-    def load_state_dict(self, state_dict: Record) -> None:
+    def load_state_dict(self, state_dict: StateDict) -> None:
         """Take over the parameters and the weight decay from what `state_dict` returned.
 
         Raises
@@ -256,7 +256,7 @@ class MultiLayerNet:
         To save a network in training together with its optimizer, use ``opt.save(path, net.params)``: see
         `Optimizer.save`, also for the errors.
         """
-        write(path, network_record(self))
+        write(path, network_state(self))
 
     def load(self, path: StrPath) -> None:
         """Take over the parameters and the weight decay that `save` wrote.

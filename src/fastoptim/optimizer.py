@@ -9,11 +9,11 @@ from typing import Any, ClassVar, Self, cast, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from fastoptim.checkpoint import optimizer_record, restore_optimizer
+from fastoptim.checkpoint import optimizer_state, restore_optimizer
 from fastoptim.entries import NonFiniteGradients, State, checked
 from fastoptim.parameters import FlatDict, Layout
 from fastoptim.plan import Plan
-from fastoptim.records import Record, StrPath, copied, read, write
+from fastoptim.serialize import StateDict, StrPath, copied, read, write
 from fastoptim.turns import alone, takes_turn, wait
 
 __all__ = ["Optimizer"]
@@ -271,7 +271,7 @@ class Optimizer:
         self._state = state
 
     @alone
-    def state_dict(self, params: Any = None) -> Record:
+    def state_dict(self, params: Any = None) -> StateDict:
         """Return all that the next updates depend on, apart from the gradients.
 
         Parameters
@@ -293,10 +293,10 @@ class Optimizer:
             If this is called from within an update, as by a signal handler: let that set a flag, to be looked at
             between updates.
         """
-        return copied(optimizer_record(self, params))
+        return copied(optimizer_state(self, params))
 
     @alone
-    def load_state_dict(self, state_dict: Record, params: Any = None) -> None:
+    def load_state_dict(self, state_dict: StateDict, params: Any = None) -> None:
         """Go on from what `state_dict` returned.
 
         Parameters
@@ -346,7 +346,7 @@ class Optimizer:
         --------
         fastoptim.load : Make the optimizer that a file holds; with an example.
         """
-        write(path, optimizer_record(self, params))
+        write(path, optimizer_state(self, params))
 
     @alone
     def load(self, path: StrPath, params: Any = None) -> None:

@@ -1,4 +1,4 @@
-"""Records: a few plain values and dicts of arrays, in a file that is whole or refused, and that executes nothing.
+"""Files of state dicts: plain values and dicts of arrays, whole or refused; reading one executes nothing.
 
 The format is that of safetensors, which any of its readers opens: the length of a header, the header in JSON, the
 numbers. The last array, ``sha256``, is the digest of all bytes before it. What safetensors has no place for, such as
@@ -23,13 +23,13 @@ from numpy.typing import NDArray
 from fastoptim._files import replacing
 from fastoptim._version import __version__
 
-__all__ = ["FORMAT", "Record", "StrPath", "copied", "read", "write"]
+__all__ = ["FORMAT", "StateDict", "StrPath", "copied", "read", "write"]
 
 Array = NDArray[Any]
 
 StrPath = str | os.PathLike[str]
 
-Record = dict[str, Any]
+StateDict = dict[str, Any]
 """What is saved: plain values, and dicts of arrays: one, or None, as ``"params"``, and one a slot as ``"state"``."""
 
 FORMAT = 1
@@ -49,13 +49,13 @@ _DIGEST = hashlib.sha256().digest_size
 _BEGIN = b'{"__metadata__": {"fastoptim"'
 
 
-def copied(record: Record) -> Record:
-    """Return a record with arrays of its own, which lie in memory as the others do."""
-    return _with_arrays(record, lambda _, arrays: {key: array.copy("K") for key, array in arrays.items()})
+def copied(state_dict: StateDict) -> StateDict:
+    """Return a state dict with copies of the arrays, in the same memory order."""
+    return _with_arrays(state_dict, lambda _, arrays: {key: array.copy("K") for key, array in arrays.items()})
 
 
-def write(path: StrPath, record: Record) -> None:
-    """Replace a file by one that holds a record.
+def write(path: StrPath, state_dict: StateDict) -> None:
+    """Replace a file by one that holds a state dict.
 
     Raises
     ------
@@ -78,7 +78,7 @@ def write(path: StrPath, record: Record) -> None:
             tensors[_name(group, key)] = array
         return [[key, _axes(array)] for key, array in arrays.items()]
 
-    about = _with_arrays(record, listed)
+    about = _with_arrays(state_dict, listed)
     header: dict[str, Any] = {"__metadata__": {"fastoptim": _dumps(about)}}
     offset = 0
     for name, array in tensors.items():
@@ -99,8 +99,8 @@ def write(path: StrPath, record: Record) -> None:
         stream.write(digest.digest())
 
 
-def read(path: StrPath) -> Record:
-    """Return the record that a file holds; its arrays cannot be written to.
+def read(path: StrPath) -> StateDict:
+    """Return the state dict that a file holds; its arrays are read-only.
 
     Raises
     ------
@@ -124,7 +124,7 @@ def read(path: StrPath) -> Record:
         raise ValueError(f"{path} is no checkpoint that fastoptim {__version__} can read: {error}") from error
 
 
-def _parsed(data: memoryview) -> Record:
+def _parsed(data: memoryview) -> StateDict:
     start = 8 + int.from_bytes(data[:8], "little")
     header = json.loads(bytes(data[8:start]))
     about = _loads(header.pop("__metadata__")["fastoptim"])
@@ -148,13 +148,13 @@ def _parsed(data: memoryview) -> Record:
     return _with_arrays(about, arrays)
 
 
-def _with_arrays(record: Record, convert: Callable[[str, Any], Any]) -> Record:
-    """Return a record with its dicts of arrays converted, each by its name."""
-    result = dict(record)
-    if record.get("params") is not None:
-        result["params"] = convert("params", record["params"])
-    if record.get("state") is not None:
-        result["state"] = {slot: convert(f"state.{slot}", arrays) for slot, arrays in record["state"].items()}
+def _with_arrays(state_dict: StateDict, convert: Callable[[str, Any], Any]) -> StateDict:
+    """Return a state dict with each of its dicts of arrays converted, by its name."""
+    result = dict(state_dict)
+    if state_dict.get("params") is not None:
+        result["params"] = convert("params", state_dict["params"])
+    if state_dict.get("state") is not None:
+        result["state"] = {slot: convert(f"state.{slot}", arrays) for slot, arrays in state_dict["state"].items()}
     return result
 
 
