@@ -376,6 +376,27 @@ def test_slots_that_differ_among_each_other_are_refused():
         fo.Adam().load_state_dict(saved)
 
 
+@pytest.mark.parametrize("steps", [0, 2])
+def test_each_slot_is_restored_in_the_dtype_it_was_saved_in(steps, tmp_path):
+    params = {"W": np.asfortranarray(np.ones((2, 3), np.float32)), "x": 1.0}
+    ref = trained(fo.Adam, params, 2, params)
+    saved = ref.state_dict()
+    # A slot may have its keys in another order, and its numbers in another order in memory.
+    saved["state"]["v"] = {key: np.array(ref.v[key], np.float64, order="C") for key in ("x", "W")}
+    comp = trained(fo.Adam, params, steps, params)
+    comp.load_state_dict(saved)
+    comp.save(tmp_path / "checkpoint")
+    for opt in comp, fo.load(tmp_path / "checkpoint"):
+        for key in params:
+            assert_bits(ref.m[key], opt.m[key])
+            assert_bits(ref.v[key].astype(np.float64), opt.v[key])
+        assert list(opt.v) == list(opt.m) == list(params)
+        assert opt.m["W"].flags.f_contiguous
+        assert opt.v["W"].flags.f_contiguous
+        opt.update(params, params)
+        assert opt.v["W"].dtype == np.float64
+
+
 class Scheduled(fo.SGD):
     """With what is true of all objects until one says otherwise."""
 
@@ -431,3 +452,11 @@ def test_an_attribute_that_a_user_added_comes_back(tmp_path):
     record["hyperparameters"]["update"] = 1
     with pytest.raises(ValueError, match="update"):
         fo.Adam().load_state_dict(record)
+
+
+def test_a_class_without_a_rule_takes_none_from_a_state_dict():
+    opt = fo.Optimizer()
+    saved = opt.state_dict()
+    saved["hyperparameters"]["rule"] = 1
+    with pytest.raises(ValueError, match="rule=1"):
+        opt.load_state_dict(saved)

@@ -12,11 +12,10 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fastoptim.blas import products
-from fastoptim.checkpoint import network_state, restore_network
 from fastoptim.hyperparameters import Hyperparameter
 from fastoptim.kernels import dense
 from fastoptim.parameters import FlatDict, flatten
-from fastoptim.serialize import StateDict, StrPath, copied, read, write
+from fastoptim.serialize import StateDict, StrPath, check_arrays, check_items, copied, header, read, write
 
 __all__ = ["MultiLayerNet"]
 
@@ -120,9 +119,7 @@ class MultiLayerNet:
             raise ValueError(f"activation is one of {', '.join(map(repr, _ACTIVATIONS))}, not {activation!r}")
         if np.dtype(dtype) not in (np.float32, np.float64):
             raise ValueError(f"dtype is float32 or float64, not {np.dtype(dtype)}")
-        self.input_size = input_size
-        self.hidden_size_list = list(hidden_size_list)
-        self.output_size = output_size
+        self.input_size, *self.hidden_size_list, self.output_size = map(int, sizes)
         self.activation = activation.lower()
         self.weight_decay_lambda = weight_decay_lambda
         self.dtype = np.dtype(dtype)
@@ -238,7 +235,7 @@ class MultiLayerNet:
         dict
             ``"format"``, the version of what follows; ``"class"``; ``"hyperparameters"``, the arguments; ``"params"``.
         """
-        return copied(network_state(self))
+        return copied(self._state_dict())
 
     def load_state_dict(self, state_dict: StateDict) -> None:
         """Take over the parameters and the weight decay from what `state_dict` returned.
@@ -248,7 +245,16 @@ class MultiLayerNet:
         ValueError
             If it is of a network of other sizes, activation or dtype. Nothing is changed then.
         """
-        restore_network(self, state_dict)
+        check_items(state_dict, self, "hyperparameters", "params")
+        saved, own = state_dict["hyperparameters"], self._state_dict()["hyperparameters"]
+        anything = {"weight_decay_lambda": None}
+        if not isinstance(saved, Mapping) or {**saved, **anything} != {**own, **anything}:
+            raise ValueError(f"the checkpoint is of a network with {saved}, not with {own}")
+        if not isinstance(saved.get("weight_decay_lambda"), Real):
+            raise ValueError(f"the checkpoint lacks a number as weight_decay_lambda: {saved}")
+        check_arrays("params", state_dict["params"], self.params)
+        self.weight_decay_lambda = saved["weight_decay_lambda"]
+        self.params.update(state_dict["params"])
 
     def save(self, path: StrPath) -> None:
         """Write the `state_dict` to a file, from which `fastoptim.load` makes the network again.
@@ -256,7 +262,7 @@ class MultiLayerNet:
         To save a network in training together with its optimizer, use ``opt.save(path, net.params)``: see
         `Optimizer.save`, also for the errors.
         """
-        write(path, network_state(self))
+        write(path, self._state_dict())
 
     def load(self, path: StrPath) -> None:
         """Take over the parameters and the weight decay that `save` wrote.
@@ -268,7 +274,7 @@ class MultiLayerNet:
         ValueError
             If it is damaged, or of a network of other sizes, activation or dtype. Nothing is changed then.
         """
-        restore_network(self, read(path))
+        self.load_state_dict(read(path))
 
     def __repr__(self) -> str:
         return (
@@ -278,6 +284,18 @@ class MultiLayerNet:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_spare": []}
+
+    def _state_dict(self) -> StateDict:
+        """Return the state dict; the arrays are not copied."""
+        arguments = {
+            "input_size": self.input_size,
+            "hidden_size_list": list(self.hidden_size_list),
+            "output_size": self.output_size,
+            "activation": self.activation,
+            "weight_decay_lambda": self.weight_decay_lambda,
+            "dtype": self.dtype.name,
+        }
+        return header(self) | {"hyperparameters": arguments, "params": self.params}
 
     @property
     def _model(self) -> tuple[NDArray[Any], NDArray[np.intp], int]:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from fastoptim._files import replacing
 from fastoptim._version import __version__
 
-__all__ = ["FORMAT", "StateDict", "StrPath", "copied", "read", "write"]
+__all__ = ["StateDict", "StrPath", "check_arrays", "check_items", "copied", "header", "read", "write"]
 
 Array = NDArray[Any]
 
@@ -47,6 +47,49 @@ _SCALARS: dict[str, type[np.generic]] = {
 }
 _DIGEST = hashlib.sha256().digest_size
 _BEGIN = b'{"__metadata__": {"fastoptim"'
+
+
+def header(obj: object) -> StateDict:
+    """Return the first items of the state dict of an object.
+
+    The name of the class has the package before it, so that a user's ``Adam`` is not taken for this package's.
+    """
+    cls = type(obj)
+    is_own = cls.__module__.startswith("fastoptim.")
+    return {"format": FORMAT, "class": f"fastoptim.{cls.__name__}" if is_own else cls.__name__}
+
+
+def check_items(state_dict: Any, obj: object, *items: str) -> None:
+    """Raise `ValueError` unless a state dict has the format, the class and the items of that of an object."""
+    expected = header(obj)
+    if not isinstance(state_dict, Mapping) or not expected.keys() <= state_dict.keys():
+        raise ValueError("this is no state_dict of fastoptim")
+    if state_dict["format"] != FORMAT:
+        raise ValueError(
+            f"the state_dict is of format {state_dict['format']!r}, this version of fastoptim takes {FORMAT}"
+        )
+    if state_dict["class"] != expected["class"]:
+        raise ValueError(f"the checkpoint is of a {state_dict['class']}, not of a {expected['class']}")
+    if state_dict.keys() != {*expected, *items}:
+        raise ValueError(f"the checkpoint has the items {[*state_dict]}, expected {[*expected, *items]}")
+
+
+def check_arrays(what: str, saved: Any, own: Mapping[Any, Array], *, any_dtype: bool = False) -> None:
+    """Raise `ValueError` for the first key, shape or dtype in which two dicts of arrays differ."""
+    if not isinstance(saved, Mapping):
+        raise ValueError(f"{what} of a checkpoint is a dict of arrays, not {type(saved).__name__}")
+    missing, further = [key for key in own if key not in saved], [key for key in saved if key not in own]
+    if missing or further:
+        raise ValueError(f"{what} of the checkpoint lacks the keys {missing} and has {further} that are not expected")
+    for key, array in saved.items():
+        if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
+            raise ValueError(f"{what} {key!r} of the checkpoint is no array of floating-point numbers")
+        dtype = array.dtype if any_dtype else own[key].dtype
+        if (array.shape, array.dtype) != (own[key].shape, dtype):
+            raise ValueError(
+                f"{what} {key!r} of the checkpoint has shape {array.shape} and dtype {array.dtype}, expected "
+                f"{own[key].shape} and {dtype}"
+            )
 
 
 def copied(state_dict: StateDict) -> StateDict:
@@ -203,8 +246,5 @@ def _encoded(value: Any) -> dict[str, Any]:
 
 
 def _decoded(value: dict[str, Any]) -> Any:
-    if len(value) == 1:
-        ((name, number),) = value.items()
-        if name in _SCALARS:
-            return _SCALARS[name](number)
-    return value
+    name = next(iter(value), "")
+    return _SCALARS[name](value[name]) if len(value) == 1 and name in _SCALARS else value

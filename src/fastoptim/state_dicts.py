@@ -1,0 +1,228 @@
+"""State dicts of optimizers: made, saved and restored; everything is checked before anything is changed."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from numbers import Number
+from typing import Any, ClassVar
+
+import numpy as np
+
+from fastoptim.entries import Entry, State, checked
+from fastoptim.parameters import FlatDict, Layout
+from fastoptim.serialize import StateDict, StrPath, check_arrays, check_items, copied, header, read, write
+from fastoptim.turns import alone
+
+__all__ = ["Checkpointed"]
+
+_PLAIN = (Number, np.bool_, str, type(None))
+"""The types of hyperparameters. Attributes of other types are not saved."""
+
+_NOT_COPIED = {"_plan", "_turn", "_queues"}
+"""Attributes that a copy does without: the plan, which holds addresses, and the guard, of which each object has one."""
+
+
+class Checkpointed:
+    """The methods of an optimizer that save and restore it."""
+
+    slots: ClassVar[tuple[str, ...]]
+    iter: int
+    _state: State | None
+
+    @alone
+    def state_dict(self, params: Any = None) -> StateDict:
+        """Return all that the next updates depend on, apart from the gradients.
+
+        Parameters
+        ----------
+        params : dict or list, optional
+            The parameters, to be kept with the rest.
+
+        Returns
+        -------
+        dict
+            ``"format"``, the version of what follows; ``"class"``, its name; ``"iter"``; ``"hyperparameters"``, all
+            public attributes of the object that are numbers, strings or None; ``"state"``, None or ``{slot: {key:
+            array}}``; ``"params"``, None or ``{key: array}``. The arrays are copies. Attributes of any other kind are
+            left out: they are up to the constructor.
+
+        Raises
+        ------
+        RuntimeError
+            If this is called from within an update, as by a signal handler: let that set a flag, to be looked at
+            between updates.
+        """
+        return copied(_state_dict(self, params))
+
+    @alone
+    def load_state_dict(self, state_dict: StateDict, params: Any = None) -> None:
+        """Go on from what `state_dict` returned.
+
+        Parameters
+        ----------
+        state_dict : dict
+            As returned by `state_dict`; its arrays are copied.
+        params : dict or list, optional
+            The parameters, if they were saved too: written to in place, a plain number replaced, as by `update`.
+
+        Raises
+        ------
+        ValueError
+            If it is of another class, or if hyperparameters differ from those of this object, if keys, shapes or dtypes
+            of the parameters differ from those of ``params``, or if keys or shapes of the state differ from those of
+            this object's, if it has one. Nothing is changed then.
+        TypeError
+            If ``params`` are none that `update` takes.
+        """
+        _restore(self, state_dict, params)
+
+    @alone
+    def save(self, path: StrPath, params: Any = None) -> None:
+        """Write the `state_dict` to a file, to go on from it in another process with the same bits.
+
+        Parameters
+        ----------
+        path : path
+            Replaced at once: whatever happens, there is either the old file or the new one, whole.
+        params : dict or list, optional
+            The parameters. Save them here and not in a file of their own, and the two will always be of one step.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be written, as where the disk is full.
+        TypeError
+            If an array is of another dtype than float16, float32 and float64, or a key is not made of strings, numbers
+            and None.
+        RuntimeError
+            If this is called from within an update; see `state_dict`.
+
+        Notes
+        -----
+        The file is a safetensors file with a checksum. A process that is killed while it writes leaves a hidden file
+        ``.NAME.xxxxxxxx`` beside it, which may be deleted.
+
+        See Also
+        --------
+        fastoptim.load : Make the optimizer that a file holds; with an example.
+        """
+        write(path, _state_dict(self, params))
+
+    @alone
+    def load(self, path: StrPath, params: Any = None) -> None:
+        """Go on from what `save` wrote; as `load_state_dict`, but from a file.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be read.
+        ValueError
+            If it is damaged, or does not fit. Nothing is changed then.
+        """
+        _restore(self, read(path), params)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name not in _NOT_COPIED}
+
+
+def _state_dict(optimizer: Checkpointed, params: Any) -> StateDict:
+    """Return the state dict of an optimizer, and its parameters if any are given; the arrays are not copied."""
+    return header(optimizer) | {
+        "iter": int(optimizer.iter),
+        "hyperparameters": _hyperparameters(optimizer),
+        "state": optimizer._state,
+        "params": None if params is None else {entry.key: entry.p for entry in _entries(params)},
+    }
+
+
+def _restore(optimizer: Checkpointed, state_dict: StateDict, params: Any) -> None:
+    """Put a state dict into an optimizer and into the parameters given; or raise `ValueError` and change nothing."""
+    check_items(state_dict, optimizer, "iter", "hyperparameters", "state", "params")
+    steps, saved = state_dict["iter"], state_dict["params"]
+    if type(steps) is not int or steps < 0:
+        raise ValueError(f"`iter` of a checkpoint is the number of updates, not {steps!r}")
+    hyperparameters = _checked_hyperparameters(state_dict["hyperparameters"], optimizer)
+    state = _checked_state(state_dict["state"], optimizer.slots, optimizer._state)
+    if saved is None and params is not None:
+        raise ValueError("the checkpoint was saved without parameters: load it without params")
+    if saved is not None and params is None:
+        raise ValueError("the checkpoint was saved with parameters: pass those that they are to be written to")
+    entries = _entries(params)
+    if params is not None:
+        check_arrays("params", saved, {entry.key: entry.p for entry in entries})
+    # The setters of a class may refuse a hyperparameter, so a copy tries them all first.
+    restored = copy.copy(optimizer)
+    for name, value in hyperparameters.items():
+        try:
+            setattr(restored, name, value)
+        except TypeError as error:
+            raise ValueError(f"the checkpoint has the hyperparameter {name}={value!r}: {error}") from error
+    restored._state = state
+    restored.iter = steps
+    # Plain numbers come first: assigning them fails where params cannot be written to, but a checked array cannot fail.
+    for entry in sorted(entries, key=lambda entry: entry.is_array):
+        if entry.is_array:
+            np.copyto(entry.p, saved[entry.key])
+        else:
+            params[entry.key] = type(entry.value)(saved[entry.key])
+    vars(optimizer).update(Checkpointed.__getstate__(restored))
+
+
+def _entries(params: Any) -> list[Entry]:
+    """Return the checked entries of parameters, none for None."""
+    if params is None:
+        return []
+    if not isinstance(params, Mapping | list | tuple):
+        hint = ": pass its params" if hasattr(params, "params") else ""
+        raise TypeError(f"params must be a dict or a list of arrays, not a {type(params).__name__}{hint}")
+    return checked(params, params)
+
+
+def _hyperparameters(optimizer: Checkpointed) -> dict[str, Any]:
+    public = {name: value for name, value in vars(optimizer).items() if not name.startswith("_") and name != "iter"}
+    # An array without dimensions stands for its number.
+    numbers = {name: value[()] for name, value in public.items() if isinstance(value, np.ndarray)}
+    return {name: value for name, value in (public | numbers).items() if isinstance(value, _PLAIN)}
+
+
+def _checked_hyperparameters(saved: Any, optimizer: Checkpointed) -> dict[str, Any]:
+    """Return the hyperparameters to be set, or raise `ValueError` for the first that does not fit."""
+    if not isinstance(saved, Mapping):
+        raise ValueError(f"the hyperparameters of a checkpoint are a dict, not {saved!r}")
+    cls, own = type(optimizer), _hyperparameters(optimizer)
+    # An object may lack what its class defines for all objects. A class without a rule has None in its place.
+    names = [name for name in saved.keys() | own.keys() if not name.startswith("_") and name != "rule"]
+    defaults = {name: getattr(cls, name) for name in names if isinstance(getattr(cls, name, cls), _PLAIN)}
+    if not own.keys() <= saved.keys() | defaults.keys():
+        raise ValueError(f"the checkpoint has the hyperparameters {saved}, expected {', '.join(own) or 'none'}")
+    known = defaults | own
+    for name, value in saved.items():
+        # An attribute that a user added to the saved object is added again, unless it would hide one of the class.
+        is_free = not (name.startswith("_") or hasattr(cls, name))
+        # None may stand for anything, but text is never a number.
+        here = known.get(name)
+        fits = None in (value, here) or isinstance(value, str) == isinstance(here, str)
+        if not (isinstance(value, _PLAIN) and fits and (name in known or is_free)):
+            raise ValueError(f"the checkpoint has the hyperparameter {name}={value!r}, here it is {here!r}")
+    if type(saved.get("skipped")) is not int or saved["skipped"] < 0:
+        raise ValueError(f"`skipped` of a checkpoint is a number of updates, not {saved.get('skipped')!r}")
+    return defaults | dict(saved)
+
+
+def _checked_state(saved: Any, slots: tuple[str, ...], own: State | None) -> State | None:
+    """Return a new state with the numbers and dtypes of a saved one, or raise `ValueError` if it does not fit."""
+    if saved is None:
+        return None
+    if not isinstance(saved, Mapping) or saved.keys() != set(slots):
+        found = ", ".join(map(str, saved)) if isinstance(saved, Mapping) else repr(saved)
+        raise ValueError(f"the checkpoint has the state {found}, expected {', '.join(slots) or 'none'}")
+    for slot in slots:
+        check_arrays(f"state {slot!r}", saved[slot], saved[slots[0]] if own is None else own[slot], any_dtype=True)
+    state = {}
+    for slot in slots:
+        # All slots lie in memory as the first one does, each in its own dtype.
+        like = ((key, np.empty_like(array, saved[slot][key].dtype)) for key, array in saved[slots[0]].items())
+        state[slot] = FlatDict.zeros(Layout.of(like))
+        state[slot].update(saved[slot])
+    return state
