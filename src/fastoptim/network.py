@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from fastoptim.batches import Workspace, batch, samples
 from fastoptim.blas import products
 from fastoptim.hyperparameters import Hyperparameter
 from fastoptim.kernels import dense
@@ -22,10 +23,6 @@ __all__ = ["MultiLayerNet"]
 _ACTIVATIONS = {"relu": dense.RELU, "sigmoid": dense.SIGMOID}
 _VARIANCES = {"relu": 2.0, "he": 2.0, "sigmoid": 1.0, "xavier": 1.0}
 """What the variance of the weights is, times the number of inputs of their layer."""
-
-
-_LARGEST_KEPT = 16 << 20
-"""Bytes of workspace above which it is not kept."""
 
 
 class MultiLayerNet:
@@ -155,8 +152,8 @@ class MultiLayerNet:
         -------
         ndarray of shape (N, output_size) or (output_size,)
         """
-        rows = self._samples(x)
-        with _Workspace(self, len(rows)) as work:
+        rows = samples(x, self.input_size, self.dtype)
+        with self._workspace(rows) as work:
             scores: NDArray[Any] = dense.predict(rows, *self._model, work).copy()
         return scores if np.ndim(x) == 2 else scores[0]
 
@@ -175,7 +172,7 @@ class MultiLayerNet:
         float
         """
         x, t = self._batch(x, t)
-        with _Workspace(self, len(x)) as work:
+        with self._workspace(x) as work:
             return float(dense.loss(x, t, *self._model, float(self.weight_decay_lambda), work))
 
     def accuracy(self, x: ArrayLike, t: ArrayLike) -> float:
@@ -198,7 +195,7 @@ class MultiLayerNet:
         """
         x, t = self._batch(x, t)
         flat = np.empty_like(self._params.flat)
-        with _Workspace(self, len(x)) as work:
+        with self._workspace(x) as work:
             dense.gradient(x, t, *self._model, float(self.weight_decay_lambda), work, flat)
         return FlatDict(self._params.layout, {self.dtype: flat})
 
@@ -297,68 +294,15 @@ class MultiLayerNet:
         }
         return header(self) | {"hyperparameters": arguments, "params": self.params}
 
+    def _batch(self, x: ArrayLike, t: ArrayLike) -> tuple[NDArray[Any], NDArray[np.intp]]:
+        return batch(x, t, self.input_size, self.output_size, self.dtype)
+
+    def _workspace(self, x: NDArray[Any]) -> Workspace:
+        return Workspace(self._spare, self._work_per_row * len(x), self.dtype)
+
     @property
     def _model(self) -> tuple[NDArray[Any], NDArray[np.intp], int]:
         return self._params.flat, self._layers, _ACTIVATIONS[self.activation]
-
-    def _samples(self, x: ArrayLike) -> NDArray[Any]:
-        samples = np.asarray(x)
-        if samples.dtype.kind not in "fiub":
-            raise TypeError(f"x is of dtype {samples.dtype}, expected real numbers")
-        if samples.ndim not in (1, 2) or samples.shape[-1] != self.input_size:
-            hint = "; x.reshape(len(x), -1) makes rows of images" if samples.ndim > 2 else ""
-            raise ValueError(f"x has shape {samples.shape}, expected (N, {self.input_size}){hint}")
-        # Compiled code is typed by these properties too, and would be compiled anew for an array without them.
-        return np.require(np.atleast_2d(samples), self.dtype, ("C", "A", "W", "E"))
-
-    def _batch(self, x: ArrayLike, t: ArrayLike) -> tuple[NDArray[Any], NDArray[np.intp]]:
-        samples = self._samples(x)
-        labels = np.asarray(t)
-        n = len(samples)
-        if n == 0:
-            raise ValueError("x has no samples, so there is no mean loss of them")
-        if labels.shape == (n, self.output_size) or (np.ndim(x) == 1 and labels.shape == (self.output_size,)):
-            rows = labels.reshape(n, -1)
-            classes = rows.argmax(axis=1)
-            if np.count_nonzero(rows) != n or not (rows[np.arange(n), classes] == 1).all():
-                raise ValueError("t has rows that are not one-hot: expected a single 1 in each, and zeros")
-            return samples, classes
-        if labels.dtype.kind not in "iu":
-            raise TypeError(
-                f"t is of dtype {labels.dtype} and shape {labels.shape}, expected {n} integers or one-hot rows, "
-                f"({n}, {self.output_size})"
-            )
-        labels = np.require(np.atleast_1d(labels), np.intp, ("C", "A", "W", "E"))
-        if labels.shape != (n,):
-            raise ValueError(f"t has shape {labels.shape}, expected ({n},) or ({n}, {self.output_size}), to match x")
-        if labels.min() < 0 or labels.max() >= self.output_size:
-            raise ValueError(
-                f"t has class numbers from {labels.min()} to {labels.max()}, expected 0 to {self.output_size - 1}"
-            )
-        return samples, labels
-
-
-class _Workspace:
-    """Memory for one call on a batch, kept for the next one unless it is large; a second thread gets its own."""
-
-    def __init__(self, net: MultiLayerNet, rows: int) -> None:
-        self.net = net
-        self.size = net._work_per_row * rows
-
-    def __enter__(self) -> NDArray[Any]:
-        try:
-            self.work = self.net._spare.pop()
-        except IndexError:
-            self.work = np.empty(self.size, self.net.dtype)
-        if self.work.size < self.size:
-            self.work = np.empty(self.size, self.net.dtype)
-        products.__enter__()
-        return self.work
-
-    def __exit__(self, *_: object) -> None:
-        products.__exit__()
-        if not self.net._spare and self.work.nbytes <= _LARGEST_KEPT:
-            self.net._spare.append(self.work)
 
 
 def _table(sizes: Sequence[int]) -> tuple[NDArray[np.intp], int]:
