@@ -16,7 +16,7 @@ from fastoptim.blas import products
 from fastoptim.hyperparameters import Hyperparameter
 from fastoptim.kernels import dense
 from fastoptim.parameters import FlatDict, flatten
-from fastoptim.serialize import StateDict, StrPath, check_arrays, check_items, copied, header, read, write
+from fastoptim.serialize import StateDict, StrPath, check_arrays, check_items, copied, format_and_class, read, write
 
 __all__ = ["MultiLayerNet"]
 
@@ -292,7 +292,7 @@ class MultiLayerNet:
             "weight_decay_lambda": self.weight_decay_lambda,
             "dtype": self.dtype.name,
         }
-        return header(self) | {"hyperparameters": arguments, "params": self.params}
+        return format_and_class(self) | {"hyperparameters": arguments, "params": self.params}
 
     def _batch(self, x: ArrayLike, t: ArrayLike) -> tuple[NDArray[Any], NDArray[np.intp]]:
         return batch(x, t, self.input_size, self.output_size, self.dtype)

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from fastoptim._files import replacing
 from fastoptim._version import __version__
 
-__all__ = ["StateDict", "StrPath", "check_arrays", "check_items", "copied", "header", "read", "write"]
+__all__ = ["StateDict", "StrPath", "check_arrays", "check_items", "copied", "format_and_class", "read", "write"]
 
 Array = NDArray[Any]
 
@@ -49,7 +49,7 @@ _DIGEST = hashlib.sha256().digest_size
 _BEGIN = b'{"__metadata__": {"fastoptim"'
 
 
-def header(obj: object) -> StateDict:
+def format_and_class(obj: object) -> StateDict:
     """Return the first items of the state dict of an object.
 
     The name of the class has the package before it, so that a user's ``Adam`` is not taken for this package's.
@@ -61,7 +61,7 @@ def header(obj: object) -> StateDict:
 
 def check_items(state_dict: Any, obj: object, *items: str) -> None:
     """Raise `ValueError` unless a state dict has the format, the class and the items of that of an object."""
-    expected = header(obj)
+    expected = format_and_class(obj)
     if not isinstance(state_dict, Mapping) or not expected.keys() <= state_dict.keys():
         raise ValueError("this is no state_dict of fastoptim")
     if state_dict["format"] != FORMAT:

@@ -11,7 +11,7 @@ import numpy as np
 
 from fastoptim.entries import Entry, State, checked
 from fastoptim.parameters import FlatDict, Layout
-from fastoptim.serialize import StateDict, StrPath, check_arrays, check_items, copied, header, read, write
+from fastoptim.serialize import StateDict, StrPath, check_arrays, check_items, copied, format_and_class, read, write
 from fastoptim.turns import alone
 
 __all__ = ["Checkpointed"]
@@ -128,7 +128,7 @@ class Checkpointed:
 
 def _state_dict(optimizer: Checkpointed, params: Any) -> StateDict:
     """Return the state dict of an optimizer, and its parameters if any are given; the arrays are not copied."""
-    return header(optimizer) | {
+    return format_and_class(optimizer) | {
         "iter": int(optimizer.iter),
         "hyperparameters": _hyperparameters(optimizer),
         "state": optimizer._state,
