@@ -275,10 +275,10 @@ def test_another_class_is_refused(other, tmp_path):
 @pytest.mark.parametrize("cls", [SignMomentum, Adam])
 def test_a_class_of_ones_own_is_not_made(cls, tmp_path):
     cls().save(tmp_path / "checkpoint")
-    with pytest.raises(ValueError, match=f"holds a {cls.__name__}, which is no class of fastoptim"):
+    with pytest.raises(ValueError, match=f"holds a {cls.__name__}, which is not a class of fastoptim"):
         fo.load(tmp_path / "checkpoint")
     if cls is Adam:
-        with pytest.raises(ValueError, match=r"is of a Adam, not of a fastoptim\.Adam"):
+        with pytest.raises(ValueError, match=r"checkpoint of a Adam, not of a fastoptim\.Adam"):
             fo.Adam().load(tmp_path / "checkpoint")
 
 
@@ -331,7 +331,7 @@ def test_parameters_are_neither_forgotten_nor_invented(saved, tmp_path):
 # What is done to a state dict, and what the error says.
 WRONG_DICTS = {
     "another format": (lambda d: d.update(format=2), "format 2"),
-    "no format": (lambda d: d.pop("format"), "no state_dict"),
+    "no format": (lambda d: d.pop("format"), "not a state dict"),
     "one item more": (lambda d: d.update(more=1), "more"),
     "one item less": (lambda d: d.pop("state"), "state"),
     "negative iter": (lambda d: d.update(iter=-1), "iter"),

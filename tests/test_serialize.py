@@ -30,7 +30,7 @@ def saved(tmp_path):
     opt.update(params, params)
     before = snapshot(opt, params)
 
-    def refused(data, message="damaged, or no checkpoint"):
+    def refused(data, message="damaged, or not a checkpoint"):
         path.write_bytes(data)
         with pytest.raises(ValueError, match=message):
             opt.load(path, params)
@@ -65,7 +65,7 @@ def test_what_was_never_a_checkpoint(saved, data):
 def test_a_large_file_that_is_none_is_not_read(tmp_path):
     with (tmp_path / "film").open("wb") as stream:
         stream.truncate(1 << 40)
-    with pytest.raises(ValueError, match="no checkpoint"):
+    with pytest.raises(ValueError, match="not a checkpoint"):
         fo.load(tmp_path / "film")
 
 
@@ -95,29 +95,29 @@ NESTED = '{"__metadata__": {"fastoptim": ' + "[" * 100_000
 FORGED = {
     "a later version": (lambda _, a: a.update(format=2), "format 2"),
     "a later version with another form": (lambda _, a: a.update(format=2, params="W"), "format 2"),
-    "terabytes": (lambda h, _: h[FIRST].update(shape=[1 << 40]), "no checkpoint"),
-    "more than any memory": (lambda h, _: h[FIRST].update(shape=[1 << 62, 1 << 62]), "no checkpoint"),
-    "terabytes of nothing": (lambda h, _: h[FIRST].update(shape=[1 << 62, 0, 1 << 62]), "no checkpoint"),
-    "negative sizes": (lambda h, _: h[FIRST].update(shape=[-2]), "no checkpoint"),
-    "fractional sizes": (lambda h, _: h[FIRST].update(shape=[1.0, 2.0]), "no checkpoint"),
-    "a shape that is text": (lambda h, _: h[FIRST].update(shape="12"), "no checkpoint"),
-    "an unknown dtype": (lambda h, _: h[FIRST].update(dtype="O"), "no checkpoint"),
-    "an array missing": (lambda h, _: h.pop(FIRST), "no checkpoint"),
-    "a key that is a dict": (lambda _, a: a["params"].append([{}, []]), "no checkpoint"),
-    "wrong axes": (lambda _, a: a["params"][0].__setitem__(1, [0, 0, -1]), "no checkpoint"),
-    "axes too far": (lambda _, a: a["params"][0].__setitem__(1, [7, 0]), "no checkpoint"),
-    "no metadata": (lambda *_: '{"__metadata__": {"fastoptim": 3}}', "no checkpoint"),
-    "no JSON": (lambda *_: '{"__metadata__": {"fastoptim"', "no checkpoint"),
-    "depth": (lambda *_: NESTED, "no checkpoint"),
+    "terabytes": (lambda h, _: h[FIRST].update(shape=[1 << 40]), "not a checkpoint"),
+    "more than any memory": (lambda h, _: h[FIRST].update(shape=[1 << 62, 1 << 62]), "not a checkpoint"),
+    "terabytes of nothing": (lambda h, _: h[FIRST].update(shape=[1 << 62, 0, 1 << 62]), "not a checkpoint"),
+    "negative sizes": (lambda h, _: h[FIRST].update(shape=[-2]), "not a checkpoint"),
+    "fractional sizes": (lambda h, _: h[FIRST].update(shape=[1.0, 2.0]), "not a checkpoint"),
+    "a shape that is text": (lambda h, _: h[FIRST].update(shape="12"), "not a checkpoint"),
+    "an unknown dtype": (lambda h, _: h[FIRST].update(dtype="O"), "not a checkpoint"),
+    "an array missing": (lambda h, _: h.pop(FIRST), "not a checkpoint"),
+    "a key that is a dict": (lambda _, a: a["params"].append([{}, []]), "not a checkpoint"),
+    "wrong axes": (lambda _, a: a["params"][0].__setitem__(1, [0, 0, -1]), "not a checkpoint"),
+    "axes too far": (lambda _, a: a["params"][0].__setitem__(1, [7, 0]), "not a checkpoint"),
+    "no metadata": (lambda *_: '{"__metadata__": {"fastoptim": 3}}', "not a checkpoint"),
+    "no JSON": (lambda *_: '{"__metadata__": {"fastoptim"', "not a checkpoint"),
+    "depth": (lambda *_: NESTED, "not a checkpoint"),
     "a hyperparameter that is an object": (lambda _, a: a["hyperparameters"].update(lr={"x": 1}), "lr"),
-    "a number that is none": (lambda _, a: a["hyperparameters"].update(lr={"numpy.int8": 300}), "no checkpoint"),
-    "no class": (lambda _, a: a.pop("class"), "no class|no state_dict"),
-    "a function as class": (lambda _, a: a.update({"class": "os.system"}), "system, which is no class|not of a"),
+    "a number that is none": (lambda _, a: a["hyperparameters"].update(lr={"numpy.int8": 300}), "not a checkpoint"),
+    "no class": (lambda _, a: a.pop("class"), "not a class|not a state dict"),
+    "a function as class": (lambda _, a: a.update({"class": "os.system"}), "system, which is not a class|not of a"),
     "a function of the package as class": (
         lambda _, a: a.update({"class": "fastoptim.load_mnist"}),
-        "no class|not of a",
+        "not a class|not of a",
     ),
-    "a base class": (lambda _, a: a.update({"class": "fastoptim.Optimizer"}), "no class|not of a"),
+    "a base class": (lambda _, a: a.update({"class": "fastoptim.Optimizer"}), "not a class|not of a"),
     "no network": (lambda _, a: a.update({"class": "fastoptim.MultiLayerNet"}), "network|items|not of a"),
 }
 

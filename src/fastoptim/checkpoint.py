@@ -61,7 +61,7 @@ def load(path: StrPath, params: Any = None) -> Any:
             raise ValueError(f"{path} holds a network, which has parameters of its own: load it without params")
         return _network(state_dict)
     if package != "fastoptim" or name not in optimizers.__all__:
-        raise ValueError(f"{path} holds a {name}, which is no class of fastoptim: make one and call its method load")
+        raise ValueError(f"{path} holds a {name}, which is not a class of fastoptim: create one and call its `load`")
     optimizer = getattr(optimizers, name)()
     optimizer.load_state_dict(state_dict, params)
     return optimizer
@@ -78,6 +78,6 @@ def _network(state_dict: StateDict) -> network.MultiLayerNet:
             raise ValueError(f"the parameters are not those of a network with the sizes {sizes}")
         net = network.MultiLayerNet(**arguments, weight_init_std=0.0, seed=0)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"the checkpoint holds no network: {error}") from error
+        raise ValueError(f"the checkpoint does not hold a network: {error}") from error
     net.load_state_dict(state_dict)
     return net

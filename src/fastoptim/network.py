@@ -246,9 +246,9 @@ class MultiLayerNet:
         saved, own = state_dict["hyperparameters"], self._state_dict()["hyperparameters"]
         anything = {"weight_decay_lambda": None}
         if not isinstance(saved, Mapping) or {**saved, **anything} != {**own, **anything}:
-            raise ValueError(f"the checkpoint is of a network with {saved}, not with {own}")
+            raise ValueError(f"this is a checkpoint of a network with {saved}, not with {own}")
         if not isinstance(saved.get("weight_decay_lambda"), Real):
-            raise ValueError(f"the checkpoint lacks a number as weight_decay_lambda: {saved}")
+            raise ValueError(f"the checkpoint has no number as weight_decay_lambda: {saved}")
         check_arrays("params", state_dict["params"], self.params)
         self.weight_decay_lambda = saved["weight_decay_lambda"]
         self.params.update(state_dict["params"])

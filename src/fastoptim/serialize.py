@@ -63,13 +63,11 @@ def check_items(state_dict: Any, obj: object, *items: str) -> None:
     """Raise `ValueError` unless a state dict has the format, the class and the items of that of an object."""
     expected = format_and_class(obj)
     if not isinstance(state_dict, Mapping) or not expected.keys() <= state_dict.keys():
-        raise ValueError("this is no state_dict of fastoptim")
+        raise ValueError("this is not a state dict of fastoptim, which has a 'format' and a 'class'")
     if state_dict["format"] != FORMAT:
-        raise ValueError(
-            f"the state_dict is of format {state_dict['format']!r}, this version of fastoptim takes {FORMAT}"
-        )
+        raise ValueError(f"the state dict has format {state_dict['format']!r}, expected {FORMAT}")
     if state_dict["class"] != expected["class"]:
-        raise ValueError(f"the checkpoint is of a {state_dict['class']}, not of a {expected['class']}")
+        raise ValueError(f"this is a checkpoint of a {state_dict['class']}, not of a {expected['class']}")
     if state_dict.keys() != {*expected, *items}:
         raise ValueError(f"the checkpoint has the items {[*state_dict]}, expected {[*expected, *items]}")
 
@@ -77,13 +75,13 @@ def check_items(state_dict: Any, obj: object, *items: str) -> None:
 def check_arrays(what: str, saved: Any, own: Mapping[Any, Array], *, any_dtype: bool = False) -> None:
     """Raise `ValueError` for the first key, shape or dtype in which two dicts of arrays differ."""
     if not isinstance(saved, Mapping):
-        raise ValueError(f"{what} of a checkpoint is a dict of arrays, not {type(saved).__name__}")
+        raise ValueError(f"{what} of a checkpoint must be a dict of arrays, not {type(saved).__name__}")
     missing, further = [key for key in own if key not in saved], [key for key in saved if key not in own]
     if missing or further:
         raise ValueError(f"{what} of the checkpoint lacks the keys {missing} and has {further} that are not expected")
     for key, array in saved.items():
         if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
-            raise ValueError(f"{what} {key!r} of the checkpoint is no array of floating-point numbers")
+            raise ValueError(f"{what} {key!r} of the checkpoint is not a floating-point array")
         dtype = array.dtype if any_dtype else own[key].dtype
         if (array.shape, array.dtype) != (own[key].shape, dtype):
             raise ValueError(
@@ -117,7 +115,7 @@ def write(path: StrPath, state_dict: StateDict) -> None:
                     "bits mean the same on every machine"
                 )
             if not _is_kept(key):
-                raise TypeError(f"{group} {key!r}: a file takes as keys strings, numbers, None and tuples of these")
+                raise TypeError(f"{group} {key!r}: keys in a file must be strings, numbers, None or tuples of these")
             tensors[_name(group, key)] = array
         return [[key, _axes(array)] for key, array in arrays.items()]
 
@@ -159,12 +157,12 @@ def read(path: StrPath) -> StateDict:
         # A film that somebody took for a checkpoint is not read to its end.
         data = stream.read(size) if head.endswith(_BEGIN) else b""
     if hashlib.sha256(memoryview(data)[:-_DIGEST]).digest() != data[-_DIGEST:]:
-        raise ValueError(f"{path} is damaged, or no checkpoint of fastoptim: its checksum is wrong")
+        raise ValueError(f"{path} is damaged, or not a checkpoint of fastoptim: its checksum is wrong")
     try:
         return _parsed(memoryview(data)[:-_DIGEST])
     except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
         # Only a file that was made up, or a later version's, comes this far.
-        raise ValueError(f"{path} is no checkpoint that fastoptim {__version__} can read: {error}") from error
+        raise ValueError(f"{path} is not a checkpoint that fastoptim {__version__} can read: {error}") from error
 
 
 def _parsed(data: memoryview) -> StateDict:
@@ -172,7 +170,7 @@ def _parsed(data: memoryview) -> StateDict:
     header = json.loads(bytes(data[8:start]))
     about = _loads(header.pop("__metadata__")["fastoptim"])
     if about["format"] != FORMAT:
-        raise ValueError(f"it is of format {about['format']}, which is not {FORMAT}")
+        raise ValueError(f"it has format {about['format']}, expected {FORMAT}")
     del header["sha256"]
     tensors = {}
     for name, entry in header.items():

@@ -141,13 +141,13 @@ def _restore(optimizer: Checkpointed, state_dict: StateDict, params: Any) -> Non
     check_items(state_dict, optimizer, "iter", "hyperparameters", "state", "params")
     steps, saved = state_dict["iter"], state_dict["params"]
     if type(steps) is not int or steps < 0:
-        raise ValueError(f"`iter` of a checkpoint is the number of updates, not {steps!r}")
+        raise ValueError(f"`iter` of a checkpoint must be the number of updates, not {steps!r}")
     hyperparameters = _checked_hyperparameters(state_dict["hyperparameters"], optimizer)
     state = _checked_state(state_dict["state"], optimizer.slots, optimizer._state)
     if saved is None and params is not None:
         raise ValueError("the checkpoint was saved without parameters: load it without params")
     if saved is not None and params is None:
-        raise ValueError("the checkpoint was saved with parameters: pass those that they are to be written to")
+        raise ValueError("the checkpoint was saved with parameters: pass the params to write them to")
     entries = _entries(params)
     if params is not None:
         check_arrays("params", saved, {entry.key: entry.p for entry in entries})
@@ -189,7 +189,7 @@ def _hyperparameters(optimizer: Checkpointed) -> dict[str, Any]:
 def _checked_hyperparameters(saved: Any, optimizer: Checkpointed) -> dict[str, Any]:
     """Return the hyperparameters to be set, or raise `ValueError` for the first that does not fit."""
     if not isinstance(saved, Mapping):
-        raise ValueError(f"the hyperparameters of a checkpoint are a dict, not {saved!r}")
+        raise ValueError(f"the hyperparameters of a checkpoint must be a dict, not {saved!r}")
     cls, own = type(optimizer), _hyperparameters(optimizer)
     # An object may lack what its class defines for all objects. A class without a rule has None in its place.
     names = [name for name in saved.keys() | own.keys() if not name.startswith("_") and name != "rule"]
@@ -206,7 +206,7 @@ def _checked_hyperparameters(saved: Any, optimizer: Checkpointed) -> dict[str, A
         if not (isinstance(value, _PLAIN) and fits and (name in known or is_free)):
             raise ValueError(f"the checkpoint has the hyperparameter {name}={value!r}, here it is {here!r}")
     if type(saved.get("skipped")) is not int or saved["skipped"] < 0:
-        raise ValueError(f"`skipped` of a checkpoint is a number of updates, not {saved.get('skipped')!r}")
+        raise ValueError(f"`skipped` of a checkpoint must be a number of updates, not {saved.get('skipped')!r}")
     return defaults | dict(saved)
 
 
