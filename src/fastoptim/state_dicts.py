@@ -1,4 +1,4 @@
-"""State dicts of optimizers: made, saved and restored; everything is checked before anything is changed."""
+"""Make, save and restore the state dict of an optimizer; all of it is checked before anything is changed."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _PLAIN = (Number, np.bool_, str, type(None))
 """The types of hyperparameters. Attributes of other types are not saved."""
 
 _NOT_COPIED = {"_plan", "_turn", "_queues"}
-"""Attributes that a copy does without: the plan, which holds addresses, and the guard, of which each object has one."""
+"""Attributes that copies do not share: the plan holds the addresses of arrays, and each object has its own guard."""
 
 
 class Checkpointed:
-    """The methods of an optimizer that save and restore it."""
+    """Base class of `Optimizer`: the methods that save and restore one."""
 
     slots: ClassVar[tuple[str, ...]]
     iter: int
@@ -32,93 +32,94 @@ class Checkpointed:
 
     @alone
     def state_dict(self, params: Any = None) -> StateDict:
-        """Return all that the next updates depend on, apart from the gradients.
+        """Return everything that later updates depend on, except the gradients.
 
         Parameters
         ----------
         params : dict or list, optional
-            The parameters, to be kept with the rest.
+            The parameters, to be saved with the rest.
 
         Returns
         -------
         dict
-            ``"format"``, the version of what follows; ``"class"``, its name; ``"iter"``; ``"hyperparameters"``, all
-            public attributes of the object that are numbers, strings or None; ``"state"``, None or ``{slot: {key:
-            array}}``; ``"params"``, None or ``{key: array}``. The arrays are copies. Attributes of any other kind are
-            left out: they are up to the constructor.
+            ``"format"``, the version of the format; ``"class"``, the name of the class; ``"iter"``;
+            ``"hyperparameters"``, all public attributes that are numbers, strings or None; ``"state"``, None or
+            ``{slot: {key: array}}``; ``"params"``, None or ``{key: array}``. The arrays are copies. Attributes of
+            other types are not included; the constructor sets them.
 
         Raises
         ------
         RuntimeError
-            If this is called from within an update, as by a signal handler: let that set a flag, to be looked at
-            between updates.
+            If this is called during an update, for example by a signal handler. A handler should set a flag that
+            is checked between updates.
         """
         return copied(_state_dict(self, params))
 
     @alone
     def load_state_dict(self, state_dict: StateDict, params: Any = None) -> None:
-        """Go on from what `state_dict` returned.
+        """Restore what `state_dict` returned.
 
         Parameters
         ----------
         state_dict : dict
             As returned by `state_dict`; its arrays are copied.
         params : dict or list, optional
-            The parameters, if they were saved too: written to in place, a plain number replaced, as by `update`.
+            The parameters, if they were saved too. As in `update`, arrays are written in place and plain numbers are
+            replaced.
 
         Raises
         ------
         ValueError
-            If it is of another class, or if hyperparameters differ from those of this object, if keys, shapes or dtypes
-            of the parameters differ from those of ``params``, or if keys or shapes of the state differ from those of
-            this object's, if it has one. Nothing is changed then.
+            If the class or the hyperparameters differ from this object's, if keys, shapes or dtypes of the parameters
+            differ from those of ``params``, or if this object has state and keys or shapes differ from those of its
+            arrays. Nothing is changed then.
         TypeError
-            If ``params`` are none that `update` takes.
+            If `update` does not accept ``params``.
         """
         _restore(self, state_dict, params)
 
     @alone
     def save(self, path: StrPath, params: Any = None) -> None:
-        """Write the `state_dict` to a file, to go on from it in another process with the same bits.
+        """Write the `state_dict` to a file; a process that loads it continues with the same bits.
 
         Parameters
         ----------
         path : path
-            Replaced at once: whatever happens, there is either the old file or the new one, whole.
+            An existing file is replaced in one step: after a crash there is either the old file or the new one.
         params : dict or list, optional
-            The parameters. Save them here and not in a file of their own, and the two will always be of one step.
+            The parameters. In the same file as the optimizer, they always belong to the same step.
 
         Raises
         ------
         OSError
-            If the file cannot be written, as where the disk is full.
+            If the file cannot be written, for example because the disk is full.
         TypeError
-            If an array is of another dtype than float16, float32 and float64, or a key is not made of strings, numbers
-            and None.
+            If the dtype of an array is not float16, float32 or float64, or if a key is not a string, number, None or
+            tuple of these.
         RuntimeError
-            If this is called from within an update; see `state_dict`.
+            If this is called during an update; see `state_dict`.
 
         Notes
         -----
         The file is a safetensors file with a checksum. A process that is killed while it writes leaves a hidden file
-        ``.NAME.xxxxxxxx`` beside it, which may be deleted.
+        ``.NAME.xxxxxxxx`` in the same folder, which may be deleted.
 
         See Also
         --------
-        fastoptim.load : Make the optimizer that a file holds; with an example.
+        fastoptim.load : Create the optimizer that a file holds; with an example.
         """
         write(path, _state_dict(self, params))
 
     @alone
     def load(self, path: StrPath, params: Any = None) -> None:
-        """Go on from what `save` wrote; as `load_state_dict`, but from a file.
+        """Restore what `save` wrote; like `load_state_dict`, but from a file.
 
         Raises
         ------
         OSError
             If the file cannot be read.
         ValueError
-            If it is damaged, or does not fit. Nothing is changed then.
+            If the file is damaged or does not fit. Nothing is changed then.
         """
         _restore(self, read(path), params)
 
@@ -127,7 +128,7 @@ class Checkpointed:
 
 
 def _state_dict(optimizer: Checkpointed, params: Any) -> StateDict:
-    """Return the state dict of an optimizer, and its parameters if any are given; the arrays are not copied."""
+    """Return the state dict of an optimizer, with the parameters if they are given; the arrays are not copied."""
     return format_and_class(optimizer) | {
         "iter": int(optimizer.iter),
         "hyperparameters": _hyperparameters(optimizer),
@@ -137,7 +138,7 @@ def _state_dict(optimizer: Checkpointed, params: Any) -> StateDict:
 
 
 def _restore(optimizer: Checkpointed, state_dict: StateDict, params: Any) -> None:
-    """Put a state dict into an optimizer and into the parameters given; or raise `ValueError` and change nothing."""
+    """Restore an optimizer and the parameters given, or raise an error and change nothing."""
     check_items(state_dict, optimizer, "iter", "hyperparameters", "state", "params")
     steps, saved = state_dict["iter"], state_dict["params"]
     if type(steps) is not int or steps < 0:
@@ -151,7 +152,7 @@ def _restore(optimizer: Checkpointed, state_dict: StateDict, params: Any) -> Non
     entries = _entries(params)
     if params is not None:
         check_arrays("params", saved, {entry.key: entry.p for entry in entries})
-    # The setters of a class may refuse a hyperparameter, so a copy tries them all first.
+    # A setter may refuse its hyperparameter, so all are set on a copy first.
     restored = copy.copy(optimizer)
     for name, value in hyperparameters.items():
         try:
@@ -160,7 +161,7 @@ def _restore(optimizer: Checkpointed, state_dict: StateDict, params: Any) -> Non
             raise ValueError(f"the checkpoint has the hyperparameter {name}={value!r}: {error}") from error
     restored._state = state
     restored.iter = steps
-    # Plain numbers come first: assigning them fails where params cannot be written to, but a checked array cannot fail.
+    # Plain numbers come first, because assigning them fails if params is immutable; a checked array cannot fail.
     for entry in sorted(entries, key=lambda entry: entry.is_array):
         if entry.is_array:
             np.copyto(entry.p, saved[entry.key])
@@ -170,7 +171,7 @@ def _restore(optimizer: Checkpointed, state_dict: StateDict, params: Any) -> Non
 
 
 def _entries(params: Any) -> list[Entry]:
-    """Return the checked entries of parameters, none for None."""
+    """Return the checked parameters, or an empty list for None."""
     if params is None:
         return []
     if not isinstance(params, Mapping | list | tuple):
@@ -191,16 +192,16 @@ def _checked_hyperparameters(saved: Any, optimizer: Checkpointed) -> dict[str, A
     if not isinstance(saved, Mapping):
         raise ValueError(f"the hyperparameters of a checkpoint must be a dict, not {saved!r}")
     cls, own = type(optimizer), _hyperparameters(optimizer)
-    # An object may lack what its class defines for all objects. A class without a rule has None in its place.
+    # A class may define hyperparameters that an object does not have. Only `rule` is not one where it is None.
     names = [name for name in saved.keys() | own.keys() if not name.startswith("_") and name != "rule"]
     defaults = {name: getattr(cls, name) for name in names if isinstance(getattr(cls, name, cls), _PLAIN)}
     if not own.keys() <= saved.keys() | defaults.keys():
         raise ValueError(f"the checkpoint has the hyperparameters {saved}, expected {', '.join(own) or 'none'}")
     known = defaults | own
     for name, value in saved.items():
-        # An attribute that a user added to the saved object is added again, unless it would hide one of the class.
+        # An attribute that the user added to the saved object is added here, unless it would hide one of the class.
         is_free = not (name.startswith("_") or hasattr(cls, name))
-        # None may stand for anything, but text is never a number.
+        # None fits every hyperparameter, but a string never replaces a number.
         here = known.get(name)
         fits = None in (value, here) or isinstance(value, str) == isinstance(here, str)
         if not (isinstance(value, _PLAIN) and fits and (name in known or is_free)):
@@ -211,7 +212,7 @@ def _checked_hyperparameters(saved: Any, optimizer: Checkpointed) -> dict[str, A
 
 
 def _checked_state(saved: Any, slots: tuple[str, ...], own: State | None) -> State | None:
-    """Return a new state with the numbers and dtypes of a saved one, or raise `ValueError` if it does not fit."""
+    """Return a copy of saved state, or raise `ValueError` if it does not fit."""
     if saved is None:
         return None
     if not isinstance(saved, Mapping) or saved.keys() != set(slots):
@@ -221,7 +222,7 @@ def _checked_state(saved: Any, slots: tuple[str, ...], own: State | None) -> Sta
         check_arrays(f"state {slot!r}", saved[slot], saved[slots[0]] if own is None else own[slot], any_dtype=True)
     state = {}
     for slot in slots:
-        # All slots lie in memory as the first one does, each in its own dtype.
+        # All slots have the memory order of the first one, each in its own dtype.
         like = ((key, np.empty_like(array, saved[slot][key].dtype)) for key, array in saved[slots[0]].items())
         state[slot] = FlatDict.zeros(Layout.of(like))
         state[slot].update(saved[slot])
