@@ -1,4 +1,4 @@
-"""`load`: make the object that a file holds. This module alone knows all classes that can be saved."""
+"""`load` creates the object that a file holds; it alone knows all classes that can be saved."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ __all__ = ["load"]
 
 
 def load(path: StrPath, params: Any = None) -> Any:
-    """Make the optimizer, or the network, that a file holds.
+    """Create the optimizer or the network that a file holds.
 
     Parameters
     ----------
     path : path
         A file written by `Optimizer.save` or `MultiLayerNet.save`.
     params : dict or list, optional
-        Where the parameters that were saved with an optimizer are written to, as by `Optimizer.load`.
+        The parameters, if they were saved with the optimizer: they are written in place, as by `Optimizer.load`.
 
     Returns
     -------
     Optimizer or MultiLayerNet
-        Of the class of this package that the file names. For a class of one's own, make an object and call its method
-        ``load``.
+        An object of the class that the file names, which must be one of this package. For a class of your own, create
+        an object and call its method ``load``.
 
     Raises
     ------
     OSError
         If the file cannot be read.
     ValueError
-        If it is damaged, or holds anything else, or if ``params`` do not fit. Nothing is changed then.
+        If the file is damaged or holds anything else, or if ``params`` do not fit. Nothing is changed then.
 
     Notes
     -----
-    Nothing that a file says is imported or executed, and it is given no more memory than a few times its size. The
-    checksum finds damage, not malice.
+    Nothing in a file is imported or executed, and reading one takes at most a few times its size in memory. The
+    checksum detects damage, not forgery.
 
     Examples
     --------
@@ -47,11 +47,11 @@ def load(path: StrPath, params: Any = None) -> Any:
     >>> params, grads = {"w": np.ones(2)}, {"w": np.array([1.0, -1.0])}
     >>> opt = fo.Adam(lr=0.5)
     >>> opt.update(params, grads)
-    >>> params_of_tomorrow = {"w": np.zeros(2)}
+    >>> restored = {"w": np.zeros(2)}
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     opt.save(f"{folder}/night.safetensors", params)
-    ...     opt = fo.load(f"{folder}/night.safetensors", params_of_tomorrow)
-    >>> opt.iter, opt.lr, opt.m["w"], params_of_tomorrow["w"].round(4)
+    ...     opt.save(f"{folder}/adam.safetensors", params)
+    ...     opt = fo.load(f"{folder}/adam.safetensors", restored)
+    >>> opt.iter, opt.lr, opt.m["w"], restored["w"].round(4)
     (1, 0.5, array([ 0.1, -0.1]), array([0.5, 1.5]))
     """
     state_dict = read(path)
@@ -68,11 +68,11 @@ def load(path: StrPath, params: Any = None) -> Any:
 
 
 def _network(state_dict: StateDict) -> network.MultiLayerNet:
-    """Return a network with the sizes and parameters of a state dict, or raise `ValueError`."""
+    """Create a network from its state dict, or raise `ValueError`."""
     try:
         arguments = state_dict["hyperparameters"]
         sizes = [arguments["input_size"], *arguments["hidden_size_list"], arguments["output_size"]]
-        # A file cannot ask for the memory of more numbers than it holds.
+        # Compare the sizes with the arrays first, so that a forged file cannot allocate more memory than its own size.
         n_params = sum((inputs + 1) * outputs for inputs, outputs in pairwise(sizes))
         if n_params != sum(array.size for array in state_dict["params"].values()):
             raise ValueError(f"the parameters are not those of a network with the sizes {sizes}")
