@@ -1,4 +1,4 @@
-"""A batch for a network: its samples and labels, checked, and the memory for one call on it."""
+"""A batch for a network: check its samples and labels, and provide the memory that a call needs."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from fastoptim.blas import products
 __all__ = ["Workspace", "batch", "samples"]
 
 _LARGEST_KEPT = 16 << 20
-"""Bytes of workspace above which it is not kept."""
+"""The largest workspace that is kept for the next call, in bytes."""
 
 
 def samples(x: ArrayLike, n_features: int, dtype: DTypeLike) -> NDArray[Any]:
-    """Return one row for each sample, in C order, or raise `TypeError` or `ValueError`."""
+    """Return the samples as rows in C order, or raise `TypeError` or `ValueError`."""
     array = np.asarray(x)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"x is of dtype {array.dtype}, expected real numbers")
     if array.ndim not in (1, 2) or array.shape[-1] != n_features:
         hint = "; x.reshape(len(x), -1) makes rows of images" if array.ndim > 2 else ""
         raise ValueError(f"x has shape {array.shape}, expected (N, {n_features}){hint}")
-    # Compiled code is typed by these properties too, and would be compiled anew for an array without them.
+    # These properties are part of the type that Numba compiles for: an array without one would compile again.
     return np.require(np.atleast_2d(array), dtype, ("C", "A", "W", "E"))
 
 
 def batch(
     x: ArrayLike, t: ArrayLike, n_features: int, n_classes: int, dtype: DTypeLike
 ) -> tuple[NDArray[Any], NDArray[np.intp]]:
-    """Return one row and one class number for each sample, or raise `TypeError` or `ValueError`."""
+    """Return the samples as rows and their class numbers, or raise `TypeError` or `ValueError`."""
     rows = samples(x, n_features, dtype)
     labels = np.asarray(t)
     n = len(rows)
@@ -56,7 +56,7 @@ def batch(
 
 
 class Workspace:
-    """Memory for one call on a batch, kept for the next one unless it is large; a second thread gets its own."""
+    """The memory of one call, kept for the next one unless it is large. Concurrent calls each get their own."""
 
     def __init__(self, spare: list[NDArray[Any]], size: int, dtype: DTypeLike) -> None:
         self.spare, self.size, self.dtype = spare, size, dtype
