@@ -60,8 +60,7 @@ class MultiLayerNet:
     Attributes
     ----------
     params : FlatDict
-        ``W1, b1, W2, b2, …``; each ``W`` has shape (inputs, outputs). Assigning an array copies it. Optimizers update
-        them in place.
+        ``W1, b1, W2, b2, …``, with ``W`` of shape (inputs, outputs). Assigning copies; optimizers update in place.
 
     Raises
     ------
@@ -242,11 +241,10 @@ class MultiLayerNet:
         """
         check_items(state_dict, self, "hyperparameters", "params")
         saved, own = state_dict["hyperparameters"], self._state_dict()["hyperparameters"]
-        anything = {"weight_decay_lambda": None}
-        if not isinstance(saved, Mapping) or {**saved, **anything} != {**own, **anything}:
+        decay = saved.get("weight_decay_lambda") if isinstance(saved, Mapping) else None
+        # The weight decay need not be this network's, but must be a number.
+        if not isinstance(decay, Real) or {**saved} != {**own, "weight_decay_lambda": decay}:
             raise ValueError(f"this is a checkpoint of a network with {saved}, not with {own}")
-        if not isinstance(saved.get("weight_decay_lambda"), Real):
-            raise ValueError(f"the checkpoint has no number as weight_decay_lambda: {saved}")
         check_arrays("params", state_dict["params"], self.params)
         self.weight_decay_lambda = saved["weight_decay_lambda"]
         self.params.update(state_dict["params"])
@@ -254,8 +252,7 @@ class MultiLayerNet:
     def save(self, path: StrPath) -> None:
         """Write the `state_dict` to a file, from which `fastoptim.load` creates the network.
 
-        To save a network during training together with its optimizer, use ``opt.save(path, net.params)``; see
-        `Optimizer.save`, also for the errors raised.
+        During training, ``opt.save(path, net.params)`` saves both in one file. Errors are as in `Optimizer.save`.
         """
         write(path, self._state_dict())
 
@@ -318,8 +315,5 @@ def _scale(weight_init_std: Any, inputs: int) -> float:
     if name in _VARIANCES:
         return float(np.sqrt(_VARIANCES[name] / inputs))
     if not isinstance(weight_init_std, Real) or not math.isfinite(weight_init_std):
-        raise ValueError(
-            f"weight_init_std must be a finite number or one of {', '.join(map(repr, _VARIANCES))}, "
-            f"not {weight_init_std!r}"
-        )
+        raise ValueError(f"weight_init_std must be finite or one of {', '.join(_VARIANCES)}, not {weight_init_std!r}")
     return float(weight_init_std)
