@@ -35,11 +35,7 @@ StateDict = dict[str, Any]
 FORMAT = 1
 """The version of the format, raised by each change that makes files unreadable for older versions of this package."""
 
-_DTYPES: dict[str, np.dtype[Any]] = {
-    "F16": np.dtype(np.float16),
-    "F32": np.dtype(np.float32),
-    "F64": np.dtype(np.float64),
-}
+_DTYPES: dict[str, np.dtype[Any]] = {"F16": np.dtype("f2"), "F32": np.dtype("f4"), "F64": np.dtype("f8")}
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 _INTEGERS = (f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
 _SCALARS: dict[str, type[np.generic]] = {
