@@ -1,4 +1,4 @@
-"""Kill a process that saves in a loop, at random moments: the file is the last one saved or the next, and whole.
+"""Kill a process at random moments while it saves in a loop; each time the file must be whole and of the last save.
 
 ``python tests/soak_checkpoints.py 200`` kills 200 times.
 """
@@ -17,7 +17,7 @@ import fastoptim as fo
 
 
 def optimizer_of(step):
-    """An optimizer of which each number tells how often it was saved before."""
+    """Return an optimizer in which every number is the number of the save."""
     opt = fo.Adam(lr=float(step))
     opt.iter = step
     for slot in opt.slots:
@@ -32,7 +32,7 @@ def save_until_killed(path, first, report):
 
 
 def step_of(path):
-    """Which save a file is of, after a look at every number in it."""
+    """Return the number of the save that a file is from, after checking every number in it."""
     params = {"W": np.zeros((300, 300))}
     opt = fo.load(path, params)
     arrays = [params["W"], *(array for slot in opt.slots for array in getattr(opt, slot).values())]
@@ -42,7 +42,7 @@ def step_of(path):
 
 
 def kill_once(path, step):
-    """Start a process that saves from a step on, kill it, and return the step of the file that it left."""
+    """Start a process that saves from the next step on, kill it, and return the step of the file that it left."""
     ours, theirs = os.pipe()
     child = os.fork()
     if not child:
@@ -68,7 +68,7 @@ def main(kills):
     random.seed(0)
     unfinished, step = 0, 0
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "night.safetensors"
+        path = Path(folder) / "adam.safetensors"
         optimizer_of(step).save(path, {"W": np.zeros((300, 300))})
         for _ in range(kills):
             step = kill_once(path, step)

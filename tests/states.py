@@ -1,4 +1,4 @@
-"""Optimizers in the middle of a training, to be saved, and a look at all that they hold."""
+"""Trained optimizers for the tests of checkpoints, and comparisons of everything that they hold."""
 
 import pickle
 
@@ -15,7 +15,7 @@ def values(seed, dtype=np.float64):
 
 
 def mixed(seed):
-    """All that an optimizer takes: orders in memory, dtypes and numbers."""
+    """Return parameters of every kind: C and Fortran order, three dtypes, plain numbers."""
     arrays = values(seed)
     arrays["W1"] = np.asfortranarray(arrays["W1"], np.float32)
     arrays["conv", 2] = np.ascontiguousarray(arrays["conv", 2].transpose(2, 0, 1)).transpose(1, 2, 0)
@@ -48,7 +48,7 @@ def assert_same(ref_opt, comp_opt, ref, comp):
         assert list(ours) == list(theirs)
         for key in ours:
             assert_bits(ours[key], theirs[key], (slot, key))
-            # An update is in place only where the state lies in memory as its parameter does.
+            # An update runs in place only if the state has the memory order of its parameter.
             assert ours[key].strides == theirs[key].strides
 
 
@@ -60,7 +60,7 @@ def trained(cls, params, steps, grads=None):
 
 
 def params_like(params, seed):
-    """Gradients like some parameters."""
+    """Return gradients for these parameters."""
     return fo.flatten(values(seed, params.flat.dtype)) if hasattr(params, "flat") else kind_of(params)(seed)
 
 

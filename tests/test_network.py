@@ -1,4 +1,4 @@
-"""`MultiLayerNet` beside a NumPy network that is written layer by layer."""
+"""Compare `MultiLayerNet` with an oracle: a NumPy network that is written layer by layer."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def batch(seed, n=9, one_hot=False, dtype=np.float64):
 
 
 def nets(hidden=(6, 5), dtype=np.float64, seed=0, **options):
-    """The oracle's and the library's network with the same weights."""
+    """Return the oracle's and the library's network with the same weights."""
     arguments = SIZES | {"hidden_size_list": list(hidden)} | options
     np.random.seed(seed)
     ref = naive.MultiLayerNet(**arguments)
@@ -36,8 +36,8 @@ def assert_close(ref, comp, rtol=0, atol=1e-10):
 
 @pytest.mark.parametrize("init", ["relu", "he", "xavier", "sigmoid", 0.01, 1])
 @pytest.mark.parametrize("hidden", DEPTHS)
-def test_initial_weights_are_the_notes(hidden, init):
-    """From the global generator and from `seed` alike, in either dtype; `seed` leaves the global generator alone."""
+def test_initial_weights_match_the_oracle(hidden, init):
+    """The global generator and `seed` give the same weights; `seed` does not use the global generator."""
     ref, comp = nets(hidden, weight_init_std=init, seed=3)
     arguments = SIZES | {"hidden_size_list": hidden, "weight_init_std": init}
     np.random.seed(3)
@@ -96,10 +96,10 @@ def test_fifty_steps(hidden, activation, decay, one_hot):
 @pytest.mark.parametrize("decay", [0, 0.1, 1])
 @pytest.mark.parametrize("activation", ["relu", "sigmoid"])
 @pytest.mark.parametrize("hidden", [[], [6, 5]])
-def test_gradient_is_the_numerical_gradient(hidden, activation, decay, one_hot):
+def test_gradient_matches_numerical_gradient(hidden, activation, decay, one_hot):
     ref, comp = nets(hidden, activation=activation, weight_decay_lambda=decay)
     for key in ref.params:
-        # With biases of zero, a unit over a layer that is all dead would stand exactly at the kink of relu.
+        # With zero biases, a unit whose inputs are all zero would lie exactly at the kink of relu.
         if key.startswith("b"):
             ref.params[key] += 0.3
             comp.params[key] += 0.3
@@ -107,10 +107,10 @@ def test_gradient_is_the_numerical_gradient(hidden, activation, decay, one_hot):
     before = {key: a.copy() for key, a in comp.params.items()}
     numerical = comp.numerical_gradient(x, t)
     for key, a in before.items():
-        # Each parameter was moved to and fro; what is left of that is nothing.
+        # numerical_gradient moves a copy of the parameters.
         assert_bits(a, comp.params[key], key)
     assert_close(ref.numerical_gradient(x, t), numerical, atol=1e-9)
-    # Back-propagation leaves out the 1e-7 in the logarithm, which is about 1e-7 over the probability of the label.
+    # Back-propagation ignores the 1e-7 in the logarithm, an error of about 1e-7 over the probability of the label.
     assert_close(numerical, comp.gradient(x, t), atol=1e-5)
     assert max(abs(g).max() for g in numerical.values()) > 0.01
 
@@ -119,7 +119,7 @@ def test_gradient_is_the_numerical_gradient(hidden, activation, decay, one_hot):
 @pytest.mark.parametrize("x_dtype", [np.float32, np.float64, np.uint8])
 @pytest.mark.parametrize("t_dtype", [np.uint8, np.int32, np.int64, "one-hot int", "one-hot float32"])
 def test_dtypes_of_data(dtype, x_dtype, t_dtype):
-    """Whatever comes in, the network works in its own dtype, and the data stay as they are."""
+    """The network computes in its own dtype for data of any dtype, and does not change the data."""
     ref, comp = nets(dtype=dtype, weight_init_std=0.1)
     x, t = batch(2, dtype=x_dtype)
     t = np.eye(4, dtype=t_dtype.split()[1])[t] if isinstance(t_dtype, str) else t.astype(t_dtype)
@@ -146,7 +146,7 @@ LAYOUTS = {
 
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
-def test_layouts_of_data(layout):
+def test_memory_layouts_of_data(layout):
     ref, comp = nets()
     x, t = batch(3, one_hot=True)
     for laid in (layout(x), t), (x, layout(t)), (layout(x), layout(t)):
@@ -157,7 +157,7 @@ def test_layouts_of_data(layout):
 
 
 def test_loss_with_weight_decay_by_hand():
-    """Equal scores give log(classes); what is more is the weights' own."""
+    """Equal scores give a cross-entropy of log(number of classes); the rest is weight decay."""
     net = fo.MultiLayerNet(8, [], 4, weight_decay_lambda=0.3, dtype=np.float64, seed=0)
     x, t = batch(4)
     expected = 0.15 * np.sum(net.params["W1"] ** 2) - np.log(0.25 + 1e-7)
@@ -165,8 +165,8 @@ def test_loss_with_weight_decay_by_hand():
 
 
 @pytest.mark.parametrize("best", range(4))
-def test_confident_and_wrong(best):
-    """Large scores neither overflow nor reach log(0): that is what the shift and the 1e-7 are for."""
+def test_large_scores_of_wrong_classes(best):
+    """The shift by the maximum prevents overflow, and the 1e-7 prevents log(0)."""
     net = fo.MultiLayerNet(8, [], 4, dtype=np.float64, seed=0)
     net.params["b1"][:] = np.roll([1e4, 0, 0, -1e4], best)
     x, _ = batch(5, n=2)
@@ -184,8 +184,8 @@ def test_accuracy_of_two_out_of_three():
 
 
 @pytest.mark.parametrize("order", ["C", "F"])
-def test_assigned_weights_have_effect(order):
-    """On prediction, on the gradient, and on every update after it."""
+def test_assigned_weights_are_used(order):
+    """Predictions, gradients and later updates use weights that were assigned."""
     ref, comp = nets()
     ref_opt, comp_opt = naive.Adam(0.01), fo.Adam(0.01)
     for step in range(6):
@@ -202,7 +202,7 @@ def test_assigned_weights_have_effect(order):
     assert_close(ref.params, comp.params)
 
 
-def test_weights_written_in_place_have_effect():
+def test_weights_written_in_place_are_used():
     ref, comp = nets()
     x, _ = batch(6)
     for net in ref, comp:
@@ -211,8 +211,8 @@ def test_weights_written_in_place_have_effect():
     assert_allclose(comp.predict(x), ref.predict(x), rtol=0, atol=1e-10)
 
 
-def test_results_belong_to_the_caller():
-    """A later call changes nothing that an earlier one returned, and a caller's change nothing in later results."""
+def test_results_share_no_memory_with_later_calls():
+    """Later calls do not change earlier results, and changes to a result do not affect later calls."""
     _, net = nets()
     x, t = batch(7)
     grads, scores = net.gradient(x, t), net.predict(x)
@@ -229,8 +229,8 @@ def test_results_belong_to_the_caller():
         assert_bits(copies[0][key], g, key)
 
 
-def test_gradients_may_be_kept_and_added():
-    """As one who sums gradients over several batches does."""
+def test_gradients_of_several_batches_can_be_summed():
+    """Accumulate gradients over batches, which requires that each call returns new arrays."""
     ref, comp = nets()
     kept = [(ref.gradient(*batch(seed)), comp.gradient(*batch(seed))) for seed in range(4)]
     total = tuple({key: sum(grads[side][key] for grads in kept) for key in ref.params} for side in (0, 1))
@@ -244,7 +244,7 @@ def test_one_sample():
     assert_close(ref.gradient(x, t), comp.gradient(x, t))
 
 
-# What the batch is changed to, and what the message says.
+# The change to the batch, and the expected error message.
 BAD = {
     "too many inputs": (lambda x, t: (np.repeat(x, 2, axis=1), t), "8"),
     "too few inputs": (lambda x, t: (x[:, :7], t), "8"),
@@ -276,7 +276,7 @@ BAD = {
         "dtype": [np.float16, int],
     }.items(),
 )
-def test_arguments_that_make_no_network(argument, values):
+def test_invalid_arguments(argument, values):
     good = {"input_size": 8, "hidden_size_list": [3], "output_size": 4}
     for value in values:
         with pytest.raises((ValueError, TypeError), match=f"{argument}|sizes"):
@@ -303,7 +303,7 @@ def test_bad_inputs_of_predict(bad):
         nets()[1].predict(change(*batch(9))[0])
 
 
-def test_other_networks_compile_nothing(compiled):
+def test_other_sizes_compile_nothing(compiled):
     for sizes, n in [((8, [6, 5], 4), 9), ((3, [], 2), 1), ((5, [4] * 6, 3), 20), ((7, [1], 2), 2)]:
         for activation in "relu", "sigmoid":
             net = fo.MultiLayerNet(*sizes, activation=activation, weight_decay_lambda=0.1 * n)

@@ -1,4 +1,4 @@
-"""A network that was saved goes on with the same bits, and one of another kind takes nothing of it."""
+"""A restored network continues with the same bits; a checkpoint of another architecture changes nothing."""
 
 import copy
 import pickle
@@ -64,7 +64,7 @@ WAYS = {
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", NETWORKS)
-def test_a_network_goes_on_with_the_same_bits(name, way, tmp_path):
+def test_restored_network_continues_with_the_same_bits(name, way, tmp_path):
     ref = NETWORKS[name]()
     ref_opt = fo.Adam()
     step(ref, ref_opt, range(2))
@@ -72,7 +72,7 @@ def test_a_network_goes_on_with_the_same_bits(name, way, tmp_path):
     drawn = np.random.rand()
     np.random.seed(0)
     comp, comp_opt = WAYS[way](ref, tmp_path / "checkpoint"), copy.deepcopy(ref_opt)
-    assert np.random.rand() == drawn, "the user's random numbers were drawn from"
+    assert np.random.rand() == drawn, "loading drew from the global random generator"
     assert repr(comp) == repr(ref)
     assert type(comp.weight_decay_lambda) is type(ref.weight_decay_lambda)
     step(ref, ref_opt, range(2, 5))
@@ -81,13 +81,13 @@ def test_a_network_goes_on_with_the_same_bits(name, way, tmp_path):
     assert ref.loss(*batch(9, ref)) == comp.loss(*batch(9, comp))
 
 
-def test_the_name_of_an_activation_may_be_written_as_one_likes(tmp_path):
+def test_activation_name_in_any_case(tmp_path):
     fo.MultiLayerNet(2, [3], 2, "ReLU", seed=0).save(tmp_path / "checkpoint")
     fo.MultiLayerNet(2, [3], 2, "relu").load(tmp_path / "checkpoint")
     assert fo.load(tmp_path / "checkpoint").activation == "relu"
 
 
-def test_a_network_and_its_optimizer_in_one_file(tmp_path):
+def test_network_and_optimizer_in_one_file(tmp_path):
     ref, ref_opt = NETWORKS["deep float32"](), fo.RMSprop()
     step(ref, ref_opt, range(3))
     ref_opt.save(tmp_path / "checkpoint", ref.params)
@@ -110,7 +110,7 @@ def test_a_network_and_its_optimizer_in_one_file(tmp_path):
     ],
     ids=repr,
 )
-def test_a_network_of_another_kind_is_refused(other, tmp_path):
+def test_another_architecture_changes_nothing(other, tmp_path):
     net = NETWORKS["deep float32"]()
     net.save(tmp_path / "checkpoint")
     before = pickle.dumps(other)

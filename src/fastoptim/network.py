@@ -1,4 +1,4 @@
-"""The network of the notes, its parameters and gradients in one buffer each."""
+"""A fully connected network with its parameters in one buffer and its gradients in another."""
 
 from __future__ import annotations
 
@@ -11,26 +11,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from fastoptim.checkpoint import network_record, restore_network
+from fastoptim.batches import Workspace, batch, samples
 from fastoptim.concurrency import blas_calls
 from fastoptim.hyperparameters import Hyperparameter
 from fastoptim.kernels import dense
 from fastoptim.parameters import FlatDict, flatten
-from fastoptim.records import Record, StrPath, copied, read, write
+from fastoptim.serialize import StateDict, StrPath, check_arrays, check_items, copied, format_and_class, read, write
 
 __all__ = ["MultiLayerNet"]
 
 _ACTIVATIONS = {"relu": dense.RELU, "sigmoid": dense.SIGMOID}
 _VARIANCES = {"relu": 2.0, "he": 2.0, "sigmoid": 1.0, "xavier": 1.0}
-"""What the variance of the weights is, times the number of inputs of their layer."""
-
-
-_LARGEST_KEPT = 16 << 20
-"""Bytes of workspace above which it is not kept."""
+"""The variance of the initial weights, times the number of inputs of their layer."""
 
 
 class MultiLayerNet:
-    r"""Fully connected network with softmax and cross-entropy on top.
+    r"""Fully connected network with a softmax and cross-entropy loss.
 
     With :math:`a_0 = x`, activation :math:`\sigma` and :math:`n` layers,
 
@@ -50,38 +46,35 @@ class MultiLayerNet:
     activation : {'relu', 'sigmoid'}
         The function :math:`\sigma`.
     weight_init_std : {'relu', 'he', 'sigmoid', 'xavier'} or float
-        Standard deviation of the initial weights: :math:`\sqrt{2/n}` for ``'relu'`` and ``'he'`` (He et al. 2015,
-        eq. 10), :math:`\sqrt{1/n}` for ``'sigmoid'`` and ``'xavier'`` (Glorot and Bengio 2010, eq. 15 for equal
-        widths), with :math:`n` the inputs of the layer; or the number given. Biases begin at zero.
+        Standard deviation of the initial weights: a number; or for a layer of :math:`n` inputs, :math:`\sqrt{2/n}` by
+        ``'relu'`` or ``'he'`` (He et al. 2015, eq. 10), :math:`\sqrt{1/n}` by ``'sigmoid'`` or ``'xavier'`` (Glorot and
+        Bengio 2010, eq. 15 for equal widths). Biases start at zero.
     weight_decay_lambda : float
         The weight decay :math:`\lambda`, not negative.
     dtype : dtype, keyword only
-        float32 or float64: of the parameters and of all arithmetic. Weights are drawn in float64.
+        float32 or float64, for the parameters and all arithmetic. Weights are drawn in float64.
     seed : int, optional, keyword only
-        Seed of the initial weights. Without one they are drawn from the global ``numpy.random``, so that
-        ``np.random.seed`` decides them; the same number gives the same weights in both ways.
+        Seed of the initial weights. Without it they are drawn from the global ``numpy.random``; ``np.random.seed``
+        with the same number gives the same weights.
 
     Attributes
     ----------
     params : FlatDict
-        ``W1, b1, W2, b2, …``; ``W`` of shape (inputs, outputs). To assign an array copies it. An optimizer writes to
-        them in place.
+        ``W1, b1, W2, b2, …``, with ``W`` of shape (inputs, outputs). Assigning copies; optimizers update in place.
 
     Raises
     ------
     TypeError, ValueError
-        If an argument is not one of those above.
+        If an argument is not as described above.
 
     Notes
     -----
-    Methods may be called from several threads. They run without the GIL, on as many cores as the BLAS of SciPy is
-    allowed. Layers of a few hundred units gain little by a second one, and lose much where other work wants it too:
-    ``threadpoolctl.threadpool_limits(1)`` keeps them on one, if this class was loaded before: no limit holds for a
-    BLAS that is loaded later.
+    Methods may be called from several threads. They release the GIL and run on as many cores as SciPy's BLAS may use.
+    Layers of a few hundred units gain little from a second core and lose much if other work needs it. To limit them to
+    one, use ``threadpoolctl.threadpool_limits(1)`` after importing this class: a BLAS that is loaded later ignores it.
 
-    On one machine, the same numbers give the same bits in every thread and process, for the same number of threads of
-    the BLAS. OpenBLAS uses a second one for a product of more than :math:`2^{18}` multiplications, and may then round
-    its sums in another order.
+    On one machine, the same input gives the same bits in every thread and process for the same number of BLAS threads.
+    With a second one, OpenBLAS may add in another order in products of more than :math:`2^{18}` multiplications.
 
     Examples
     --------
@@ -112,17 +105,15 @@ class MultiLayerNet:
         seed: int | None = None,
     ) -> None:
         if not isinstance(hidden_size_list, Iterable):
-            raise ValueError(f"hidden_size_list is a list of widths, such as [{hidden_size_list}]")
+            raise ValueError(f"hidden_size_list must be a list of widths, such as [{hidden_size_list}]")
         sizes = [input_size, *hidden_size_list, output_size]
         if not all(isinstance(size, int | np.integer) and size > 0 for size in sizes):
-            raise ValueError(f"the sizes of a network are whole numbers from 1 on, not {sizes}")
+            raise ValueError(f"the sizes of a network must be integers from 1 on, not {sizes}")
         if not isinstance(activation, str) or activation.lower() not in _ACTIVATIONS:
-            raise ValueError(f"activation is one of {', '.join(map(repr, _ACTIVATIONS))}, not {activation!r}")
+            raise ValueError(f"activation must be one of {', '.join(map(repr, _ACTIVATIONS))}, not {activation!r}")
         if np.dtype(dtype) not in (np.float32, np.float64):
-            raise ValueError(f"dtype is float32 or float64, not {np.dtype(dtype)}")
-        self.input_size = input_size
-        self.hidden_size_list = list(hidden_size_list)
-        self.output_size = output_size
+            raise ValueError(f"dtype must be float32 or float64, not {np.dtype(dtype)}")
+        self.input_size, *self.hidden_size_list, self.output_size = map(int, sizes)
         self.activation = activation.lower()
         self.weight_decay_lambda = weight_decay_lambda
         self.dtype = np.dtype(dtype)
@@ -137,7 +128,7 @@ class MultiLayerNet:
 
     @property
     def params(self) -> FlatDict:
-        """The parameters, views of one buffer; to assign a dict copies its arrays."""
+        """The parameters, views of one buffer. Assigning a dict copies its arrays."""
         return self._params
 
     @params.setter
@@ -158,8 +149,8 @@ class MultiLayerNet:
         -------
         ndarray of shape (N, output_size) or (output_size,)
         """
-        rows = self._samples(x)
-        with _Workspace(self, len(rows)) as work:
+        rows = samples(x, self.input_size, self.dtype)
+        with self._workspace(rows) as work:
             scores: NDArray[Any] = dense.predict(rows, *self._model, work).copy()
         return scores if np.ndim(x) == 2 else scores[0]
 
@@ -178,16 +169,16 @@ class MultiLayerNet:
         float
         """
         x, t = self._batch(x, t)
-        with _Workspace(self, len(x)) as work:
+        with self._workspace(x) as work:
             return float(dense.loss(x, t, *self._model, float(self.weight_decay_lambda), work))
 
     def accuracy(self, x: ArrayLike, t: ArrayLike) -> float:
-        """Return the part of the samples whose highest score is that of their class; arguments as in `loss`."""
+        """Return the fraction of samples whose highest score is that of their class; arguments as in `loss`."""
         x, t = self._batch(x, t)
         return float(np.mean(self.predict(x).argmax(axis=1) == t))
 
     def gradient(self, x: ArrayLike, t: ArrayLike) -> FlatDict:
-        """Return the gradient of the loss by all parameters, by back-propagation.
+        """Return the gradient of the loss with respect to all parameters, by back-propagation.
 
         Parameters
         ----------
@@ -197,19 +188,19 @@ class MultiLayerNet:
         Returns
         -------
         FlatDict
-            With the keys and shapes of `params`, in a buffer of its own that no later call changes.
+            A new array for each of `params`, which no later call changes.
         """
         x, t = self._batch(x, t)
         flat = np.empty_like(self._params.flat)
-        with _Workspace(self, len(x)) as work:
+        with self._workspace(x) as work:
             dense.gradient(x, t, *self._model, float(self.weight_decay_lambda), work, flat)
         return FlatDict(self._params.layout, {self.dtype: flat})
 
     def numerical_gradient(self, x: ArrayLike, t: ArrayLike) -> FlatDict:
         """Return the gradient by central differences with a step of 1e-4, to check `gradient`.
 
-        It takes two losses for each parameter, computed in float64 whatever the dtype of the network is: in float32
-        the difference of two losses is mostly rounding.
+        It computes two losses for each parameter, always in float64, because the difference of two float32 losses is
+        mostly rounding error.
 
         Parameters
         ----------
@@ -219,7 +210,7 @@ class MultiLayerNet:
         Returns
         -------
         FlatDict
-            Like that of `gradient`.
+            As from `gradient`.
         """
         x, t = self._batch(x, t)
         params = self._params.flat.astype(np.float64)
@@ -230,45 +221,52 @@ class MultiLayerNet:
             dense.numerical_gradient(x.astype(np.float64), t, *model, float(self.weight_decay_lambda), work, 1e-4, flat)
         return FlatDict(self._params.layout, {self.dtype: flat.astype(self.dtype)})
 
-    def state_dict(self) -> Record:
-        """Return the arguments that make such a network and copies of its parameters.
+    def state_dict(self) -> StateDict:
+        """Return the arguments that create such a network, and copies of its parameters.
 
         Returns
         -------
         dict
-            ``"format"``, the version of what follows; ``"class"``; ``"hyperparameters"``, the arguments; ``"params"``.
+            ``"format"``, the version of the format; ``"class"``; ``"hyperparameters"``, the arguments; ``"params"``.
         """
-        return copied(network_record(self))
+        return copied(self._state_dict())
 
-    def load_state_dict(self, state_dict: Record) -> None:
-        """Take over the parameters and the weight decay from what `state_dict` returned.
+    def load_state_dict(self, state_dict: StateDict) -> None:
+        """Restore the parameters and the weight decay from what `state_dict` returned.
 
         Raises
         ------
         ValueError
-            If it is of a network of other sizes, activation or dtype. Nothing is changed then.
+            If the sizes, activation or dtype of the network differ. Nothing is changed then.
         """
-        restore_network(self, state_dict)
+        check_items(state_dict, self, "hyperparameters", "params")
+        saved, own = state_dict["hyperparameters"], self._state_dict()["hyperparameters"]
+        decay = saved.get("weight_decay_lambda") if isinstance(saved, Mapping) else None
+        # The weight decay need not be this network's, but must be a number.
+        if not isinstance(decay, Real) or {**saved} != {**own, "weight_decay_lambda": decay}:
+            raise ValueError(f"this is a checkpoint of a network with {saved}, not with {own}")
+        check_arrays("params", state_dict["params"], self.params)
+        self.weight_decay_lambda = saved["weight_decay_lambda"]
+        self.params.update(state_dict["params"])
 
     def save(self, path: StrPath) -> None:
-        """Write the `state_dict` to a file, from which `fastoptim.load` makes the network again.
+        """Write the `state_dict` to a file, from which `fastoptim.load` creates the network.
 
-        To save a network in training together with its optimizer, use ``opt.save(path, net.params)``: see
-        `Optimizer.save`, also for the errors.
+        During training, ``opt.save(path, net.params)`` saves both in one file. Errors are as in `Optimizer.save`.
         """
-        write(path, network_record(self))
+        write(path, self._state_dict())
 
     def load(self, path: StrPath) -> None:
-        """Take over the parameters and the weight decay that `save` wrote.
+        """Restore the parameters and the weight decay that `save` wrote.
 
         Raises
         ------
         OSError
             If the file cannot be read.
         ValueError
-            If it is damaged, or of a network of other sizes, activation or dtype. Nothing is changed then.
+            If the file is damaged, or if the sizes, activation or dtype differ. Nothing is changed then.
         """
-        restore_network(self, read(path))
+        self.load_state_dict(read(path))
 
     def __repr__(self) -> str:
         return (
@@ -279,74 +277,33 @@ class MultiLayerNet:
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_spare": []}
 
+    def _state_dict(self) -> StateDict:
+        """Return the state dict; the arrays are not copied."""
+        arguments = {
+            "input_size": self.input_size,
+            "hidden_size_list": list(self.hidden_size_list),
+            "output_size": self.output_size,
+            "activation": self.activation,
+            "weight_decay_lambda": self.weight_decay_lambda,
+            "dtype": self.dtype.name,
+        }
+        return format_and_class(self) | {"hyperparameters": arguments, "params": self.params}
+
+    def _batch(self, x: ArrayLike, t: ArrayLike) -> tuple[NDArray[Any], NDArray[np.intp]]:
+        return batch(x, t, self.input_size, self.output_size, self.dtype)
+
+    def _workspace(self, x: NDArray[Any]) -> Workspace:
+        return Workspace(self._spare, self._work_per_row * len(x), self.dtype)
+
     @property
     def _model(self) -> tuple[NDArray[Any], NDArray[np.intp], int]:
         return self._params.flat, self._layers, _ACTIVATIONS[self.activation]
 
-    def _samples(self, x: ArrayLike) -> NDArray[Any]:
-        samples = np.asarray(x)
-        if samples.dtype.kind not in "fiub":
-            raise TypeError(f"x is of dtype {samples.dtype}, expected real numbers")
-        if samples.ndim not in (1, 2) or samples.shape[-1] != self.input_size:
-            hint = "; x.reshape(len(x), -1) makes rows of images" if samples.ndim > 2 else ""
-            raise ValueError(f"x has shape {samples.shape}, expected (N, {self.input_size}){hint}")
-        # Compiled code is typed by these properties too, and would be compiled anew for an array without them.
-        return np.require(np.atleast_2d(samples), self.dtype, ("C", "A", "W", "E"))
-
-    def _batch(self, x: ArrayLike, t: ArrayLike) -> tuple[NDArray[Any], NDArray[np.intp]]:
-        samples = self._samples(x)
-        labels = np.asarray(t)
-        n = len(samples)
-        if n == 0:
-            raise ValueError("x has no samples, so there is no mean loss of them")
-        if labels.shape == (n, self.output_size) or (np.ndim(x) == 1 and labels.shape == (self.output_size,)):
-            rows = labels.reshape(n, -1)
-            classes = rows.argmax(axis=1)
-            if np.count_nonzero(rows) != n or not (rows[np.arange(n), classes] == 1).all():
-                raise ValueError("t has rows that are not one-hot: expected a single 1 in each, and zeros")
-            return samples, classes
-        if labels.dtype.kind not in "iu":
-            raise TypeError(
-                f"t is of dtype {labels.dtype} and shape {labels.shape}, expected {n} integers or one-hot rows, "
-                f"({n}, {self.output_size})"
-            )
-        labels = np.require(np.atleast_1d(labels), np.intp, ("C", "A", "W", "E"))
-        if labels.shape != (n,):
-            raise ValueError(f"t has shape {labels.shape}, expected ({n},) or ({n}, {self.output_size}), to match x")
-        if labels.min() < 0 or labels.max() >= self.output_size:
-            raise ValueError(
-                f"t has class numbers from {labels.min()} to {labels.max()}, expected 0 to {self.output_size - 1}"
-            )
-        return samples, labels
-
-
-class _Workspace:
-    """Memory for one call on a batch, kept for the next one unless it is large; a second thread gets its own."""
-
-    def __init__(self, net: MultiLayerNet, rows: int) -> None:
-        self.net = net
-        self.size = net._work_per_row * rows
-
-    def __enter__(self) -> NDArray[Any]:
-        try:
-            self.work = self.net._spare.pop()
-        except IndexError:
-            self.work = np.empty(self.size, self.net.dtype)
-        if self.work.size < self.size:
-            self.work = np.empty(self.size, self.net.dtype)
-        blas_calls.__enter__()
-        return self.work
-
-    def __exit__(self, *_: object) -> None:
-        blas_calls.__exit__()
-        if not self.net._spare and self.work.nbytes <= _LARGEST_KEPT:
-            self.net._spare.append(self.work)
-
 
 def _table(sizes: Sequence[int]) -> tuple[NDArray[np.intp], int]:
-    """Return the table of layers that the kernels read, and the elements of workspace that a row of a batch takes."""
+    """Return the table of layers that the kernels read, and the workspace in elements per sample."""
     outputs = np.cumsum([0, *sizes[1:]])
-    # What flows back lies in two places in turn, each as wide as the widest layer.
+    # Gradients by outputs alternate between two places, each as wide as the widest layer.
     deltas = [outputs[-1] + k % 2 * max(sizes[1:]) for k in range(len(sizes) - 1)]
     weights = np.cumsum([0, *((n + 1) * m for n, m in pairwise(sizes))])
     table = np.array([sizes[:-1], sizes[1:], weights[:-1], outputs[:-1], deltas], np.intp)
@@ -358,7 +315,5 @@ def _scale(weight_init_std: Any, inputs: int) -> float:
     if name in _VARIANCES:
         return float(np.sqrt(_VARIANCES[name] / inputs))
     if not isinstance(weight_init_std, Real) or not math.isfinite(weight_init_std):
-        raise ValueError(
-            f"weight_init_std is a finite number or one of {', '.join(map(repr, _VARIANCES))}, not {weight_init_std!r}"
-        )
+        raise ValueError(f"weight_init_std must be finite or one of {', '.join(_VARIANCES)}, not {weight_init_std!r}")
     return float(weight_init_std)

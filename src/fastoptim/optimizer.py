@@ -9,12 +9,11 @@ from typing import Any, ClassVar, Self, cast, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from fastoptim.checkpoint import optimizer_record, restore_optimizer
 from fastoptim.concurrency import Guard, acquire, exclusive, guarded
 from fastoptim.parameters import FlatDict, Layout
 from fastoptim.plan import Plan
-from fastoptim.records import Record, StrPath, copied, read, write
 from fastoptim.state import State
+from fastoptim.state_dicts import Checkpointed
 from fastoptim.validate import NonFiniteGradients, Parameters, validate
 
 __all__ = ["Optimizer"]
@@ -50,7 +49,7 @@ class _Slot:
         optimizer._set_state(self.name, value)
 
 
-class Optimizer:
+class Optimizer(Checkpointed):
     """Base class of optimizers: one scalar rule, run as one kernel over all parameters.
 
     To write an optimizer, name its state in `slots`, give the numbers of a step in `scalars`, and the formula for one
@@ -300,101 +299,6 @@ class Optimizer:
             raise KeyError(f"state {name!r} has the keys {known}, not {list(value)}; set it to None first")
         state[name].update(value)
         self._state = state
-
-    @exclusive
-    def state_dict(self, params: Any = None) -> Record:
-        """Return all that the next updates depend on, apart from the gradients.
-
-        Parameters
-        ----------
-        params : dict or list, optional
-            The parameters, to be kept with the rest.
-
-        Returns
-        -------
-        dict
-            ``"format"``, the version of what follows; ``"class"``, its name; ``"iter"``; ``"hyperparameters"``, all
-            public attributes of the object that are numbers, strings or None; ``"state"``, None or ``{slot: {key:
-            array}}``; ``"params"``, None or ``{key: array}``. The arrays are copies. Attributes of any other kind are
-            left out: they are up to the constructor.
-
-        Raises
-        ------
-        RuntimeError
-            If this is called from within an update, as by a signal handler: let that set a flag, to be looked at
-            between updates.
-        """
-        return copied(optimizer_record(self, params))
-
-    @exclusive
-    def load_state_dict(self, state_dict: Record, params: Any = None) -> None:
-        """Go on from what `state_dict` returned.
-
-        Parameters
-        ----------
-        state_dict : dict
-            As returned by `state_dict`; its arrays are copied.
-        params : dict or list, optional
-            The parameters, if they were saved too: written to in place, a plain number replaced, as by `update`.
-
-        Raises
-        ------
-        ValueError
-            If it is of another class, or if keys, shapes, dtypes or hyperparameters differ from those of ``params``, of
-            this object, or of its state, if it has one. Nothing is changed then.
-        TypeError
-            If ``params`` are none that `update` takes.
-        """
-        restore_optimizer(self, state_dict, params)
-
-    @exclusive
-    def save(self, path: StrPath, params: Any = None) -> None:
-        """Write the `state_dict` to a file, to go on from it in another process with the same bits.
-
-        Parameters
-        ----------
-        path : path
-            Replaced at once: whatever happens, there is either the old file or the new one, whole.
-        params : dict or list, optional
-            The parameters. Save them here and not in a file of their own, and the two will always be of one step.
-
-        Raises
-        ------
-        OSError
-            If the file cannot be written, as where the disk is full.
-        TypeError
-            If an array is of another dtype than float16, float32 and float64, or a key is not made of strings, numbers
-            and None.
-        RuntimeError
-            If this is called from within an update; see `state_dict`.
-
-        Notes
-        -----
-        The file is a safetensors file with a checksum. A process that is killed while it writes leaves a hidden file
-        ``.NAME.xxxxxxxx`` beside it, which may be deleted.
-
-        See Also
-        --------
-        fastoptim.load : Make the optimizer that a file holds; with an example.
-        """
-        write(path, optimizer_record(self, params))
-
-    @exclusive
-    def load(self, path: StrPath, params: Any = None) -> None:
-        """Go on from what `save` wrote; as `load_state_dict`, but from a file.
-
-        Raises
-        ------
-        OSError
-            If the file cannot be read.
-        ValueError
-            If it is damaged, or does not fit. Nothing is changed then.
-        """
-        restore_optimizer(self, read(path), params)
-
-    def __getstate__(self) -> dict[str, Any]:
-        # A plan is full of addresses, which mean nothing to a copy, and a copy has its own guard.
-        return {name: value for name, value in vars(self).items() if name not in {"_plan", "_plans", "_guard"}}
 
     def __repr__(self) -> str:
         counted: dict[str, Any] = {"iter": self.iter}

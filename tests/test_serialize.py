@@ -1,4 +1,4 @@
-"""The file of a checkpoint is whole or refused, is replaced at once, and gets no more than it needs."""
+"""A checkpoint file is read whole or refused, is replaced in one step, and cannot allocate more than its own size."""
 
 import hashlib
 import json
@@ -18,19 +18,19 @@ import fastoptim as fo
 from naive import assert_bits
 from states import mixed, small, snapshot, trained
 
-# What is damaged
+# Damaged and forged files
 
 
 @pytest.fixture
 def saved(tmp_path):
-    """A small optimizer, its parameters, its file, and a check that a file is refused and nothing changed."""
+    """The bytes of a saved optimizer, and a function that checks that other bytes are refused and change nothing."""
     opt, params = small()
     path = tmp_path / "checkpoint"
     opt.save(path, params)
     opt.update(params, params)
     before = snapshot(opt, params)
 
-    def refused(data, message="damaged, or no checkpoint"):
+    def refused(data, message="damaged, or not a checkpoint"):
         path.write_bytes(data)
         with pytest.raises(ValueError, match=message):
             opt.load(path, params)
@@ -39,7 +39,7 @@ def saved(tmp_path):
     assert snapshot(opt, params) == before
 
 
-def test_a_file_cut_at_any_byte(saved):
+def test_file_cut_at_any_byte(saved):
     data, refused = saved
     for size in range(len(data)):
         refused(data[:size])
@@ -47,7 +47,7 @@ def test_a_file_cut_at_any_byte(saved):
     refused(data + data)
 
 
-def test_a_file_with_any_bit_flipped(saved):
+def test_file_with_any_bit_flipped(saved):
     data, refused = saved
     for k in range(8 * len(data)):
         flipped = bytearray(data)
@@ -58,18 +58,18 @@ def test_a_file_with_any_bit_flipped(saved):
 @pytest.mark.parametrize(
     "data", [b"", b"\0" * 1000, b"\xff" * 1000, b"PK\x03\x04", pickle.dumps({"a": 1}), b"{}" * 100]
 )
-def test_what_was_never_a_checkpoint(saved, data):
+def test_other_files(saved, data):
     saved[1](data)
 
 
-def test_a_large_file_that_is_none_is_not_read(tmp_path):
-    with (tmp_path / "film").open("wb") as stream:
+def test_large_file_of_another_kind_is_not_read(tmp_path):
+    with (tmp_path / "large").open("wb") as stream:
         stream.truncate(1 << 40)
-    with pytest.raises(ValueError, match="no checkpoint"):
-        fo.load(tmp_path / "film")
+    with pytest.raises(ValueError, match="not a checkpoint"):
+        fo.load(tmp_path / "large")
 
 
-def test_what_cannot_be_opened_is_an_error_of_the_system(tmp_path):
+def test_file_that_cannot_be_opened(tmp_path):
     for path in tmp_path / "missing", tmp_path, tmp_path / "missing" / "checkpoint":
         with pytest.raises(OSError, match=re.escape(str(path))):
             fo.load(path)
@@ -78,7 +78,7 @@ def test_what_cannot_be_opened_is_an_error_of_the_system(tmp_path):
 
 
 def forged(data, change):
-    """A file whose checksum is right, but whose header somebody has changed."""
+    """Return the file with a changed header and the correct checksum."""
     length = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + length])
     about = json.loads(header["__metadata__"]["fastoptim"])
@@ -95,35 +95,35 @@ NESTED = '{"__metadata__": {"fastoptim": ' + "[" * 100_000
 FORGED = {
     "a later version": (lambda _, a: a.update(format=2), "format 2"),
     "a later version with another form": (lambda _, a: a.update(format=2, params="W"), "format 2"),
-    "terabytes": (lambda h, _: h[FIRST].update(shape=[1 << 40]), "no checkpoint"),
-    "more than any memory": (lambda h, _: h[FIRST].update(shape=[1 << 62, 1 << 62]), "no checkpoint"),
-    "terabytes of nothing": (lambda h, _: h[FIRST].update(shape=[1 << 62, 0, 1 << 62]), "no checkpoint"),
-    "negative sizes": (lambda h, _: h[FIRST].update(shape=[-2]), "no checkpoint"),
-    "fractional sizes": (lambda h, _: h[FIRST].update(shape=[1.0, 2.0]), "no checkpoint"),
-    "a shape that is text": (lambda h, _: h[FIRST].update(shape="12"), "no checkpoint"),
-    "an unknown dtype": (lambda h, _: h[FIRST].update(dtype="O"), "no checkpoint"),
-    "an array missing": (lambda h, _: h.pop(FIRST), "no checkpoint"),
-    "a key that is a dict": (lambda _, a: a["params"].append([{}, []]), "no checkpoint"),
-    "wrong axes": (lambda _, a: a["params"][0].__setitem__(1, [0, 0, -1]), "no checkpoint"),
-    "axes too far": (lambda _, a: a["params"][0].__setitem__(1, [7, 0]), "no checkpoint"),
-    "no metadata": (lambda *_: '{"__metadata__": {"fastoptim": 3}}', "no checkpoint"),
-    "no JSON": (lambda *_: '{"__metadata__": {"fastoptim"', "no checkpoint"),
-    "depth": (lambda *_: NESTED, "no checkpoint"),
+    "terabytes": (lambda h, _: h[FIRST].update(shape=[1 << 40]), "not a checkpoint"),
+    "more than any memory": (lambda h, _: h[FIRST].update(shape=[1 << 62, 1 << 62]), "not a checkpoint"),
+    "terabytes of nothing": (lambda h, _: h[FIRST].update(shape=[1 << 62, 0, 1 << 62]), "not a checkpoint"),
+    "negative sizes": (lambda h, _: h[FIRST].update(shape=[-2]), "not a checkpoint"),
+    "fractional sizes": (lambda h, _: h[FIRST].update(shape=[1.0, 2.0]), "not a checkpoint"),
+    "a shape that is text": (lambda h, _: h[FIRST].update(shape="12"), "not a checkpoint"),
+    "an unknown dtype": (lambda h, _: h[FIRST].update(dtype="O"), "not a checkpoint"),
+    "an array missing": (lambda h, _: h.pop(FIRST), "not a checkpoint"),
+    "a key that is a dict": (lambda _, a: a["params"].append([{}, []]), "not a checkpoint"),
+    "wrong axes": (lambda _, a: a["params"][0].__setitem__(1, [0, 0, -1]), "not a checkpoint"),
+    "axes too far": (lambda _, a: a["params"][0].__setitem__(1, [7, 0]), "not a checkpoint"),
+    "no metadata": (lambda *_: '{"__metadata__": {"fastoptim": 3}}', "not a checkpoint"),
+    "no JSON": (lambda *_: '{"__metadata__": {"fastoptim"', "not a checkpoint"),
+    "depth": (lambda *_: NESTED, "not a checkpoint"),
     "a hyperparameter that is an object": (lambda _, a: a["hyperparameters"].update(lr={"x": 1}), "lr"),
-    "a number that is none": (lambda _, a: a["hyperparameters"].update(lr={"numpy.int8": 300}), "no checkpoint"),
-    "no class": (lambda _, a: a.pop("class"), "no class|no state_dict"),
-    "a function as class": (lambda _, a: a.update({"class": "os.system"}), "system, which is no class|not of a"),
+    "a number that is none": (lambda _, a: a["hyperparameters"].update(lr={"numpy.int8": 300}), "not a checkpoint"),
+    "no class": (lambda _, a: a.pop("class"), "not a class|not a state dict"),
+    "a function as class": (lambda _, a: a.update({"class": "os.system"}), "system, which is not a class|not of a"),
     "a function of the package as class": (
         lambda _, a: a.update({"class": "fastoptim.load_mnist"}),
-        "no class|not of a",
+        "not a class|not of a",
     ),
-    "a base class": (lambda _, a: a.update({"class": "fastoptim.Optimizer"}), "no class|not of a"),
+    "a base class": (lambda _, a: a.update({"class": "fastoptim.Optimizer"}), "not a class|not of a"),
     "no network": (lambda _, a: a.update({"class": "fastoptim.MultiLayerNet"}), "network|items|not of a"),
 }
 
 
 @pytest.mark.parametrize("kind", FORGED)
-def test_a_forged_file_gets_no_memory_and_changes_nothing(saved, kind, tmp_path):
+def test_forged_file_allocates_little_and_changes_nothing(saved, kind, tmp_path):
     data, refused = saved
     change, message = FORGED[kind]
     data = forged(data, change)
@@ -156,7 +156,7 @@ def test_a_forged_file_gets_no_memory_and_changes_nothing(saved, kind, tmp_path)
         lambda a: a["params"].pop(),
     ],
 )
-def test_a_forged_network(change, tmp_path):
+def test_forged_network(change, tmp_path):
     path, net = tmp_path / "checkpoint", fo.MultiLayerNet(4, [5, 3], 2, weight_decay_lambda=0.1, seed=0)
     net.save(path)
     path.write_bytes(forged(path.read_bytes(), lambda _, about: change(about) and None))
@@ -191,7 +191,7 @@ def assert_only(path, content):
         (("a", b"w"), np.ones(2), "keys"),
     ],
 )
-def test_what_cannot_be_written_leaves_no_file(key, value, message, tmp_path):
+def test_value_that_cannot_be_written_leaves_the_old_file(key, value, message, tmp_path):
     if value.dtype == np.float64 != value.dtype.newbyteorder("="):
         pytest.skip("longdouble is float64 here")
     path = tmp_path / "checkpoint"
@@ -203,8 +203,8 @@ def test_what_cannot_be_written_leaves_no_file(key, value, message, tmp_path):
         assert_only(path, content)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="no limits there")
-def test_a_full_disk_leaves_the_old_file(tmp_path):
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limits")
+def test_full_disk_leaves_the_old_file(tmp_path):
     import resource
 
     path = tmp_path / "checkpoint"
@@ -222,7 +222,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path):
     fo.Adam().save(path, {"w": np.ones(20_000)})
 
 
-def test_a_name_as_long_as_names_may_be(tmp_path):
+def test_longest_file_name(tmp_path):
     path = tmp_path / ("é" * 120)
     for lr in 0.5, 0.25:
         fo.SGD(lr=lr).save(path)
@@ -230,7 +230,7 @@ def test_a_name_as_long_as_names_may_be(tmp_path):
     assert [*tmp_path.iterdir()] == [path]
 
 
-def test_a_folder_that_is_missing_or_a_file(tmp_path):
+def test_missing_folder(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     for path in tmp_path / "missing" / "checkpoint", tmp_path / "file" / "checkpoint", tmp_path:
         with pytest.raises(OSError, match=r"directory|denied|regular file"):
@@ -238,8 +238,8 @@ def test_a_folder_that_is_missing_or_a_file(tmp_path):
     assert_only(tmp_path / "file", b"")
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="folders cannot be synced there")
-def test_numbers_are_on_the_disk_before_the_name_and_the_name_before_save_returns(tmp_path, monkeypatch):
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot sync folders")
+def test_file_and_folder_are_synced_in_order(tmp_path, monkeypatch):
     events = []
     fsync, replace = os.fsync, Path.replace
     monkeypatch.setattr(os, "fsync", lambda file: (fsync(file), events.append(stat.S_IFMT(os.fstat(file).st_mode))))
@@ -248,8 +248,8 @@ def test_numbers_are_on_the_disk_before_the_name_and_the_name_before_save_return
     assert events == [stat.S_IFREG, "replace", stat.S_IFDIR]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="no such permissions there")
-def test_permissions_are_those_of_the_old_file_or_of_any_new_one(tmp_path):
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such permissions")
+def test_permissions_of_the_old_file_are_kept(tmp_path):
     path = tmp_path / "checkpoint"
     old = os.umask(0o027)
     try:
@@ -263,8 +263,8 @@ def test_permissions_are_those_of_the_old_file_or_of_any_new_one(tmp_path):
         assert stat.S_IMODE(path.stat().st_mode) == mode
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege there")
-def test_a_link_stays_a_link(tmp_path):
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege on Windows")
+def test_symbolic_link_is_followed(tmp_path):
     path, link = tmp_path / "folder" / "checkpoint", tmp_path / "link"
     path.parent.mkdir()
     link.symlink_to(path)
@@ -275,7 +275,7 @@ def test_a_link_stays_a_link(tmp_path):
     assert [*path.parent.iterdir()] == [path]
 
 
-def test_any_reader_of_safetensors_opens_it(tmp_path):
+def test_safetensors_library_reads_the_file(tmp_path):
     safetensors = pytest.importorskip("safetensors")
     params = mixed(0)
     opt = trained(fo.Adam, params, 2)
@@ -285,14 +285,14 @@ def test_any_reader_of_safetensors_opens_it(tmp_path):
     data = (tmp_path / "checkpoint").read_bytes()
     assert len(read) == 3 * len(params) + 1
     assert read["sha256"].tobytes() == data[-32:] == hashlib.sha256(data[:-32]).digest()
-    assert int.from_bytes(data[:8], "little") % 8 == 0, "arrays should begin where readers need not copy them"
+    assert int.from_bytes(data[:8], "little") % 8 == 0, "readers would have to copy the arrays to align them"
     for group, arrays in {"params": params, "state.m": opt.m, "state.v": opt.v}.items():
         for key, array in arrays.items():
             assert_bits(array, read[f"{group}[{json.dumps(key)}]"])
 
 
 @pytest.mark.compiled
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork there")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_killed_while_it_saves():
     script = Path(__file__).with_name("soak_checkpoints.py")
     command = [sys.executable, "-W", "error", script, "5"]
@@ -302,7 +302,7 @@ def test_killed_while_it_saves():
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
-def test_what_is_no_file_is_not_replaced(tmp_path):
+def test_named_pipe_is_not_replaced(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(OSError, match="not a regular file"):
         fo.SGD().save(tmp_path / "pipe")

@@ -1,0 +1,77 @@
+"""A batch for a network: check its samples and labels, and provide the memory that a call needs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from fastoptim.concurrency import blas_calls
+
+__all__ = ["Workspace", "batch", "samples"]
+
+_LARGEST_KEPT = 16 << 20
+"""The largest workspace that is kept for the next call, in bytes."""
+
+
+def samples(x: ArrayLike, n_features: int, dtype: DTypeLike) -> NDArray[Any]:
+    """Return the samples as rows in C order, or raise `TypeError` or `ValueError`."""
+    array = np.asarray(x)
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"x is of dtype {array.dtype}, expected real numbers")
+    if array.ndim not in (1, 2) or array.shape[-1] != n_features:
+        hint = "; x.reshape(len(x), -1) makes rows of images" if array.ndim > 2 else ""
+        raise ValueError(f"x has shape {array.shape}, expected (N, {n_features}){hint}")
+    # These properties are part of the type that Numba compiles for: an array without one would compile again.
+    return np.require(np.atleast_2d(array), dtype, ("C", "A", "W", "E"))
+
+
+def batch(
+    x: ArrayLike, t: ArrayLike, n_features: int, n_classes: int, dtype: DTypeLike
+) -> tuple[NDArray[Any], NDArray[np.intp]]:
+    """Return the samples as rows and their class numbers, or raise `TypeError` or `ValueError`."""
+    rows = samples(x, n_features, dtype)
+    labels = np.asarray(t)
+    n = len(rows)
+    if n == 0:
+        raise ValueError("x has no samples, so there is no mean loss of them")
+    if labels.shape == (n, n_classes) or (np.ndim(x) == 1 and labels.shape == (n_classes,)):
+        one_hot = labels.reshape(n, -1)
+        classes = one_hot.argmax(axis=1)
+        if np.count_nonzero(one_hot) != n or not (one_hot[np.arange(n), classes] == 1).all():
+            raise ValueError("t has rows that are not one-hot: expected a single 1 in each, and zeros")
+        return rows, classes
+    if labels.dtype.kind not in "iu":
+        raise TypeError(
+            f"t is of dtype {labels.dtype} and shape {labels.shape}, expected {n} integers or one-hot rows, "
+            f"({n}, {n_classes})"
+        )
+    labels = np.require(np.atleast_1d(labels), np.intp, ("C", "A", "W", "E"))
+    if labels.shape != (n,):
+        raise ValueError(f"t has shape {labels.shape}, expected ({n},) or ({n}, {n_classes}), to match x")
+    if labels.min() < 0 or labels.max() >= n_classes:
+        raise ValueError(f"t has class numbers from {labels.min()} to {labels.max()}, expected 0 to {n_classes - 1}")
+    return rows, labels
+
+
+class Workspace:
+    """The memory of one call, kept for the next one unless it is large. Concurrent calls each get their own."""
+
+    def __init__(self, spare: list[NDArray[Any]], size: int, dtype: DTypeLike) -> None:
+        self.spare, self.size, self.dtype = spare, size, dtype
+
+    def __enter__(self) -> NDArray[Any]:
+        try:
+            self.work = self.spare.pop()
+        except IndexError:
+            self.work = np.empty(self.size, self.dtype)
+        if self.work.size < self.size:
+            self.work = np.empty(self.size, self.dtype)
+        blas_calls.__enter__()
+        return self.work
+
+    def __exit__(self, *_: object) -> None:
+        blas_calls.__exit__()
+        if not self.spare and self.work.nbytes <= _LARGEST_KEPT:
+            self.spare.append(self.work)

@@ -1,0 +1,230 @@
+"""Make, save and restore the state dict of an optimizer; all of it is checked before anything is changed."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from numbers import Number
+from typing import Any, ClassVar
+
+import numpy as np
+
+from fastoptim.concurrency import exclusive
+from fastoptim.parameters import FlatDict, Layout
+from fastoptim.serialize import StateDict, StrPath, check_arrays, check_items, copied, format_and_class, read, write
+from fastoptim.state import State
+from fastoptim.validate import Parameter, validate
+
+__all__ = ["Checkpointed"]
+
+_PLAIN = (Number, np.bool_, str, type(None))
+"""The types of hyperparameters. Attributes of other types are not saved."""
+
+_NOT_COPIED = {"_plan", "_plans", "_guard"}
+"""Attributes that copies do not share: the plan holds the addresses of arrays, and each object has its own guard."""
+
+
+class Checkpointed:
+    """Base class of `Optimizer`: the methods that save and restore one."""
+
+    slots: ClassVar[tuple[str, ...]]
+    iter: int
+    _state: State | None
+
+    @exclusive
+    def state_dict(self, params: Any = None) -> StateDict:
+        """Return everything that later updates depend on, except the gradients.
+
+        Parameters
+        ----------
+        params : dict or list, optional
+            The parameters, to be saved with the rest.
+
+        Returns
+        -------
+        dict
+            ``"format"``, the version of the format; ``"class"``, the name of the class; ``"iter"``;
+            ``"hyperparameters"``, all public attributes that are numbers, strings or None; ``"state"``, None or
+            ``{slot: {key: array}}``; ``"params"``, None or ``{key: array}``. The arrays are copies. Attributes of
+            other types are not included; the constructor sets them.
+
+        Raises
+        ------
+        RuntimeError
+            If this is called during an update, for example by a signal handler. A handler should set a flag that
+            is checked between updates.
+        """
+        return copied(_state_dict(self, params))
+
+    @exclusive
+    def load_state_dict(self, state_dict: StateDict, params: Any = None) -> None:
+        """Restore what `state_dict` returned.
+
+        Parameters
+        ----------
+        state_dict : dict
+            As returned by `state_dict`; its arrays are copied.
+        params : dict or list, optional
+            The parameters, if they were saved too. As in `update`, arrays are written in place and plain numbers are
+            replaced.
+
+        Raises
+        ------
+        ValueError
+            If the class or the hyperparameters differ from this object's, if keys, shapes or dtypes of the parameters
+            differ from those of ``params``, or if this object has state and keys or shapes differ from those of its
+            arrays. Nothing is changed then.
+        TypeError
+            If `update` does not accept ``params``.
+        """
+        _restore(self, state_dict, params)
+
+    @exclusive
+    def save(self, path: StrPath, params: Any = None) -> None:
+        """Write the `state_dict` to a file; a process that loads it continues with the same bits.
+
+        Parameters
+        ----------
+        path : path
+            An existing file is replaced in one step: after a crash there is either the old file or the new one.
+        params : dict or list, optional
+            The parameters. In the same file as the optimizer, they always belong to the same step.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be written, for example because the disk is full.
+        TypeError
+            If the dtype of an array is not float16, float32 or float64, or if a key is not a string, number, None or
+            tuple of these.
+        RuntimeError
+            If this is called during an update; see `state_dict`.
+
+        Notes
+        -----
+        The file is a safetensors file with a checksum. A process that is killed while it writes leaves a hidden file
+        ``.NAME.xxxxxxxx`` in the same folder, which may be deleted.
+
+        See Also
+        --------
+        fastoptim.load : Create the optimizer that a file holds; with an example.
+        """
+        write(path, _state_dict(self, params))
+
+    @exclusive
+    def load(self, path: StrPath, params: Any = None) -> None:
+        """Restore what `save` wrote; like `load_state_dict`, but from a file.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be read.
+        ValueError
+            If the file is damaged or does not fit. Nothing is changed then.
+        """
+        _restore(self, read(path), params)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name not in _NOT_COPIED}
+
+
+def _state_dict(optimizer: Checkpointed, params: Any) -> StateDict:
+    """Return the state dict of an optimizer, with the parameters if they are given; the arrays are not copied."""
+    return format_and_class(optimizer) | {
+        "iter": int(optimizer.iter),
+        "hyperparameters": _hyperparameters(optimizer),
+        "state": optimizer._state,
+        "params": None if params is None else {parameter.key: parameter.p for parameter in _parameters(params)},
+    }
+
+
+def _restore(optimizer: Checkpointed, state_dict: StateDict, params: Any) -> None:
+    """Restore an optimizer and the parameters given, or raise an error and change nothing."""
+    check_items(state_dict, optimizer, "iter", "hyperparameters", "state", "params")
+    steps, saved = state_dict["iter"], state_dict["params"]
+    if type(steps) is not int or steps < 0:
+        raise ValueError(f"`iter` of a checkpoint must be the number of updates, not {steps!r}")
+    hyperparameters = _checked_hyperparameters(state_dict["hyperparameters"], optimizer)
+    state = _checked_state(state_dict["state"], optimizer.slots, optimizer._state)
+    if saved is None and params is not None:
+        raise ValueError("the checkpoint was saved without parameters: load it without params")
+    if saved is not None and params is None:
+        raise ValueError("the checkpoint was saved with parameters: pass the params to write them to")
+    parameters = _parameters(params)
+    if params is not None:
+        check_arrays("params", saved, {parameter.key: parameter.p for parameter in parameters})
+    # A setter may refuse its hyperparameter, so all are set on a copy first.
+    restored = copy.copy(optimizer)
+    for name, value in hyperparameters.items():
+        try:
+            setattr(restored, name, value)
+        except TypeError as error:
+            raise ValueError(f"the checkpoint has the hyperparameter {name}={value!r}: {error}") from error
+    restored._state = state
+    restored.iter = steps
+    # Plain numbers come first, because assigning them fails if params is immutable; a checked array cannot fail.
+    for parameter in sorted(parameters, key=lambda parameter: parameter.is_array):
+        if parameter.is_array:
+            np.copyto(parameter.p, saved[parameter.key])
+        else:
+            params[parameter.key] = type(parameter.value)(saved[parameter.key])
+    vars(optimizer).update(Checkpointed.__getstate__(restored))
+
+
+def _parameters(params: Any) -> list[Parameter]:
+    """Return the checked parameters, or an empty list for None."""
+    if params is None:
+        return []
+    if not isinstance(params, Mapping | list | tuple):
+        hint = ": pass its params" if hasattr(params, "params") else ""
+        raise TypeError(f"params must be a dict or a list of arrays, not a {type(params).__name__}{hint}")
+    return validate(params, params)
+
+
+def _hyperparameters(optimizer: Checkpointed) -> dict[str, Any]:
+    public = {name: value for name, value in vars(optimizer).items() if not name.startswith("_") and name != "iter"}
+    # An array without dimensions stands for its number.
+    numbers = {name: value[()] for name, value in public.items() if isinstance(value, np.ndarray)}
+    return {name: value for name, value in (public | numbers).items() if isinstance(value, _PLAIN)}
+
+
+def _checked_hyperparameters(saved: Any, optimizer: Checkpointed) -> dict[str, Any]:
+    """Return the hyperparameters to be set, or raise `ValueError` for the first that does not fit."""
+    if not isinstance(saved, Mapping):
+        raise ValueError(f"the hyperparameters of a checkpoint must be a dict, not {saved!r}")
+    cls, own = type(optimizer), _hyperparameters(optimizer)
+    # A class may define hyperparameters that an object does not have. Only `rule` is not one where it is None.
+    names = [name for name in saved.keys() | own.keys() if not name.startswith("_") and name != "rule"]
+    defaults = {name: getattr(cls, name) for name in names if isinstance(getattr(cls, name, cls), _PLAIN)}
+    if not own.keys() <= saved.keys() | defaults.keys():
+        raise ValueError(f"the checkpoint has the hyperparameters {saved}, expected {', '.join(own) or 'none'}")
+    known = defaults | own
+    for name, value in saved.items():
+        # An attribute that the user added to the saved object is added here, unless it would hide one of the class.
+        is_free = not (name.startswith("_") or hasattr(cls, name))
+        # None fits every hyperparameter, but a string never replaces a number.
+        here = known.get(name)
+        fits = None in (value, here) or isinstance(value, str) == isinstance(here, str)
+        if not (isinstance(value, _PLAIN) and fits and (name in known or is_free)):
+            raise ValueError(f"the checkpoint has the hyperparameter {name}={value!r}, here it is {here!r}")
+    if type(saved.get("skipped")) is not int or saved["skipped"] < 0:
+        raise ValueError(f"`skipped` of a checkpoint must be a number of updates, not {saved.get('skipped')!r}")
+    return defaults | dict(saved)
+
+
+def _checked_state(saved: Any, slots: tuple[str, ...], own: State | None) -> State | None:
+    """Return a copy of saved state, or raise `ValueError` if it does not fit."""
+    if saved is None:
+        return None
+    if not isinstance(saved, Mapping) or saved.keys() != set(slots):
+        found = ", ".join(map(str, saved)) if isinstance(saved, Mapping) else repr(saved)
+        raise ValueError(f"the checkpoint has the state {found}, expected {', '.join(slots) or 'none'}")
+    for slot in slots:
+        check_arrays(f"state {slot!r}", saved[slot], saved[slots[0]] if own is None else own[slot], any_dtype=True)
+    state = {}
+    for slot in slots:
+        # All slots have the memory order of the first one, each in its own dtype.
+        like = ((key, np.empty_like(array, saved[slot][key].dtype)) for key, array in saved[slots[0]].items())
+        state[slot] = FlatDict.zeros(Layout.of(like))
+        state[slot].update(saved[slot])
+    return state
