@@ -20,8 +20,7 @@ def sgd(p, g, lr):
 
 def momentum(p, g, v, lr, momentum):
     """The heavy ball. Polyak (1964), eq. 9; in this form Sutskever et al. (2013), eqs. 1-2."""
-    v *= momentum
-    v -= lr * g
+    v = momentum * v - lr * g
     p += v
     return p, v
 
