@@ -12,7 +12,10 @@ def keys(values):
 
 
 class Optimizer:
-    """The loop around every rule: one key after the other, arrays in place, scalars rebound as what they were."""
+    """The loop around every rule: one key after the other, arrays in place, scalars rebound as what they were.
+
+    `step` writes to the parameter and the state in place; where the notes rebind the state, it returns the new one.
+    """
 
     slots = ()
     iter = 0
@@ -26,7 +29,9 @@ class Optimizer:
             value = params[key]
             # A scalar is worked on as a 0-d array, so that the in-place statements below hold for it too.
             p = value if isinstance(value, np.ndarray) else np.array(value)
-            self.step(p, grads[key], *(getattr(self, slot)[key] for slot in self.slots))
+            rebound = self.step(p, grads[key], *(getattr(self, slot)[key] for slot in self.slots))
+            for slot, array in zip(self.slots, rebound or (), strict=rebound is not None):
+                getattr(self, slot)[key] = np.asarray(array)
             if p is not value:
                 params[key] = type(value)(p)
 
@@ -46,10 +51,10 @@ class Momentum(Optimizer):
         self.lr, self.momentum, self.v = lr, momentum, None
 
     def step(self, p, g, v):
-        # The notes rebind v; in place it has the same bits and keeps the parameter's dtype whatever the gradient's.
-        v *= self.momentum
-        v -= self.lr * g
+        # The notes rebind v, so it is float64 from the first float64 gradient on, also beside a float32 parameter.
+        v = self.momentum * v - self.lr * g
         p += v
+        return (v,)
 
 
 class Nesterov(Optimizer):
