@@ -6,12 +6,13 @@ from numba.core.dispatcher import Dispatcher
 
 import fastoptim as fo
 import naive
+from fastoptim.family import FAMILY
 from fastoptim.kernels import launch
 
 
-@pytest.fixture(params=naive.RULES)
+@pytest.fixture(params=FAMILY)
 def pair(request):
-    """The oracle's and the library's optimizer of one rule, once for each of the six."""
+    """The oracle's and the library's optimizer of one rule, once for each line of the table."""
     return lambda **hyper: tuple(getattr(module, request.param)(**hyper) for module in (naive, fo))
 
 

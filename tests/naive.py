@@ -109,7 +109,7 @@ class Adam(Optimizer):
         p -= (self.step_size() * m) / (np.sqrt(v) + 1e-7)
 
 
-RULES = {rule.__name__: rule for rule in (SGD, Momentum, Nesterov, AdaGrad, RMSprop, Adam)}
+RULES = {rule.__name__: rule for rule in Optimizer.__subclasses__()}
 
 
 class MultiLayerNet:

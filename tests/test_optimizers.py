@@ -1,4 +1,4 @@
-"""The six optimizers on arrays: the notes' numbers, whatever the memory and the number of threads."""
+"""The optimizers on arrays: the notes' numbers, whatever the memory and the number of threads."""
 
 import inspect
 from itertools import pairwise
@@ -9,6 +9,7 @@ import pytest
 
 import fastoptim as fo
 import naive
+from fastoptim.family import FAMILY
 from naive import assert_bits, assert_state, assert_step, assert_ulps, draw, keys
 
 SHAPES = [(), (0,), (3, 0, 2), (1,), (7,), (1, 1), (33, 5), (4, 3, 5), (2, 1, 3, 2), (257,)]
@@ -16,12 +17,7 @@ SHAPES = [(), (0,), (3, 0, 2), (1,), (7,), (1, 1), (33, 5), (4, 3, 5), (2, 1, 3,
 STEPS, LARGE = (20, 2_001) if numba.config.DISABLE_JIT else (1_000, 300_007)
 
 PARAMETERS = {
-    "SGD": {"lr": 0.01},
-    "Momentum": {"lr": 0.01, "momentum": 0.9},
-    "Nesterov": {"lr": 0.01, "momentum": 0.9},
-    "AdaGrad": {"lr": 0.01},
-    "RMSprop": {"lr": 0.01, "decay_rate": 0.99},
-    "Adam": {"lr": 0.001, "beta1": 0.9, "beta2": 0.999},
+    name: {p.name: p.default for p in inspect.signature(rule).parameters.values()} for name, rule in naive.RULES.items()
 }
 
 
@@ -29,7 +25,7 @@ def arrays(rng, dtype=np.float64, shapes=SHAPES):
     return {f"p{i}": draw(rng, shape, dtype) for i, shape in enumerate(shapes)}
 
 
-@pytest.mark.parametrize("name", naive.RULES)
+@pytest.mark.parametrize("name", FAMILY)
 def test_signature_attributes_and_state_names(name):
     cls = getattr(fo, name)
     notes = [p for p in inspect.signature(cls).parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]

@@ -6,15 +6,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastoptim.family import FAMILY
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["MARKERS", "plot_losses", "smooth_curve"]
+__all__ = ["plot_losses", "smooth_curve"]
 
 _WINDOW, _BETA = 11, 2
-
-# Nesterov is not among the notes' five; its marker is the triangle, which none of them has.
-MARKERS = {"SGD": "o", "Momentum": "x", "AdaGrad": "s", "Adam": "D", "RMSprop": "v", "Nesterov": "^"}
 
 
 def smooth_curve(x: ArrayLike) -> NDArray[np.float64]:
@@ -94,9 +93,8 @@ def plot_losses(curves: Mapping[str, ArrayLike], title: str = "") -> "Figure":
     figure = Figure(figsize=(8, 5.5), dpi=150, layout="constrained")
     axes = figure.add_subplot()
     for name, losses in curves.items():
-        axes.plot(
-            smooth_curve(losses), label=name, marker=MARKERS.get(name, "."), markevery=100, markersize=5, linewidth=1.2
-        )
+        marker = FAMILY[name].marker if name in FAMILY else "."
+        axes.plot(smooth_curve(losses), label=name, marker=marker, markevery=100, markersize=5, linewidth=1.2)
     axes.set(xlabel="iterations", ylabel="loss", ylim=(0, 1), title=title)
     axes.margins(x=0.02)
     axes.grid(alpha=0.25)
