@@ -1,0 +1,74 @@
+"""Adam and its relatives: momentum, scaled by the squared gradients of each element."""
+
+from __future__ import annotations
+
+from math import sqrt
+
+from fastoptim.hyperparameters import Hyperparameter
+from fastoptim.kernels import rules
+from fastoptim.optimizer import Optimizer
+from fastoptim.optimizers.base import NOTES_EPS
+
+__all__ = ["Adam"]
+
+
+class Adam(Optimizer):
+    r"""Adaptive moment estimation: momentum and scaling, both corrected for their beginning at zero.
+
+    .. math::
+
+        m &\leftarrow m + (1 - \beta_1)(g - m) \\
+        v &\leftarrow v + (1 - \beta_2)(g^2 - v) \\
+        p &\leftarrow p - \eta_t \frac{m}{\sqrt{v} + \epsilon},
+        \qquad \eta_t = \eta \frac{\sqrt{1 - \beta_2^t}}{1 - \beta_1^t}, \quad \epsilon = 10^{-7}
+
+    Parameters
+    ----------
+    lr : float
+        The learning rate :math:`\eta`, about the largest step of an element; not negative.
+    beta1, beta2 : float
+        The parts of the two means that are kept each step, from 0 to less than 1.
+    on_nonfinite : {"ignore", "raise", "skip"}
+        What to do about gradients that are NaN or infinite; see `Optimizer`.
+
+    Attributes
+    ----------
+    m, v : dict or None
+        The running means of the gradient and of its square, for each parameter.
+
+    Warnings
+    --------
+    :math:`\epsilon` is added to the uncorrected root, as in the paper's last formula of section 2, and in Keras;
+    PyTorch and optax add it after the correction.
+
+    References
+    ----------
+    D. P. Kingma and J. Ba, "Adam: a method for stochastic optimization", ICLR 2015, algorithm 1 and section 2.
+
+    Examples
+    --------
+    >>> params = {"x": 1.0}
+    >>> Adam(lr=0.5).update(params, {"x": 4.0})
+    >>> round(params["x"], 6)
+    0.5
+    """
+
+    slots = ("m", "v")
+    rule = staticmethod(rules.adam)
+    lr = Hyperparameter(0)
+    beta1 = Hyperparameter(0, 1, below=True)
+    beta2 = Hyperparameter(0, 1, below=True)
+
+    def __init__(
+        self, lr: float = 0.001, beta1: float = 0.9, beta2: float = 0.999, *, on_nonfinite: str = "ignore"
+    ) -> None:
+        super().__init__(on_nonfinite=on_nonfinite)
+        self.lr = lr
+        self.beta1 = beta1
+        self.beta2 = beta2
+
+    def scalars(self) -> tuple[float, ...]:
+        """Return the corrected learning rate, ``1 - beta1``, ``1 - beta2`` and epsilon."""
+        beta1, beta2, t = self.beta1, self.beta2, self.iter
+        lr_t = self.lr * sqrt(1.0 - beta2**t) / (1.0 - beta1**t)
+        return lr_t, 1 - beta1, 1 - beta2, NOTES_EPS
