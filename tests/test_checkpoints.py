@@ -132,7 +132,7 @@ def test_types_of_hyperparameters_and_keys_are_kept(tmp_path):
 def test_an_array_of_no_dimensions_is_a_number(tmp_path):
     opt = fo.SGD(lr=np.array(0.1, np.float32))
     opt.save(tmp_path / "checkpoint")
-    assert_bits(fo.load(tmp_path / "checkpoint").lr, np.float32(0.1))
+    assert repr(fo.load(tmp_path / "checkpoint").lr) == repr(float(np.float32(0.1)))
 
 
 @pytest.mark.parametrize("lr", [Fraction(1, 3), Decimal("0.1"), 1j])

@@ -17,8 +17,8 @@ _LARGEST = sys.float_info.max
 class Hyperparameter:
     """An attribute that takes only the finite numbers of an interval, at construction and at any later time.
 
-    The number is kept in the object's ``__dict__``, of the type that it was given in. There is no ``__get__``, so that
-    Python finds it there by itself.
+    Any real number is taken and kept as a Python float: NumPy's float32 would round the scalars computed from it. The
+    number is in the object's ``__dict__``, where Python finds it without a ``__get__``.
 
     Parameters
     ----------
@@ -45,21 +45,18 @@ class Hyperparameter:
 
     def __set__(self, owner: Any, value: float) -> None:
         given: Any = value
-        if isinstance(given, np.ndarray) and given.ndim == 0:
-            # Whoever writes to the array later does not mean the optimizer.
-            given = given[()]
-        number = given.item() if isinstance(given, np.generic) else given
-        is_real = isinstance(number, Real)
-        if not is_real:
+        if isinstance(given, np.generic) or (isinstance(given, np.ndarray) and given.ndim == 0):
+            given = given.item()
+        if not isinstance(given, Real):
             raise TypeError(f"{self._expected}, not {value!r} of type {type(value).__name__}")
         try:
-            number = float(number)
+            number = float(given)
         except OverflowError:
             number = inf
         # A NaN is in no interval, and infinity not in one that ends with the largest number.
         if not self.low <= number <= self.high or (self.below and number == self.high):
             raise ValueError(f"{self._expected}, not {value!r}")
-        vars(owner)[self.name] = given
+        vars(owner)[self.name] = number
 
     @property
     def _expected(self) -> str:
