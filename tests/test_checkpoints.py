@@ -236,7 +236,7 @@ UNFIT = {
         ),
         "state 'v' 'W'",
     ),
-    "one hyperparameter more": (lambda opt, _: setattr(opt, "decay", 0.5), "decay"),
+    "one hyperparameter more": (lambda opt, _: vars(opt).update(decay=0.5), "decay"),
     "one hyperparameter less": (lambda opt, _: vars(opt).pop("lr"), "lr"),
     "a hyperparameter that is text": (lambda opt, _: vars(opt).update(lr="0.1"), "lr=0.25.*'0.1'"),
 }
@@ -423,11 +423,17 @@ def test_what_are_no_parameters(params, tmp_path):
 
 
 def test_an_attribute_that_a_user_added_comes_back(tmp_path):
-    opt = fo.Adam()
+    opt, other = Adam(), Adam()
     opt.epoch = 3
     opt.save(tmp_path / "checkpoint")
-    assert fo.load(tmp_path / "checkpoint").epoch == 3
+    other.load(tmp_path / "checkpoint")
+    assert other.epoch == 3
     record = opt.state_dict()
     record["hyperparameters"]["update"] = 1
     with pytest.raises(ValueError, match="update"):
+        Adam().load_state_dict(record)
+    # A built-in class takes no attributes of users.
+    record = fo.Adam().state_dict()
+    record["hyperparameters"]["epoch"] = 3
+    with pytest.raises(ValueError, match="epoch=3: Adam has no attribute 'epoch'"):
         fo.Adam().load_state_dict(record)

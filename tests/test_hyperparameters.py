@@ -80,3 +80,40 @@ def test_numbers_of_any_type_act_as_python_floats(pair, number, dtype):
     naive.assert_bits(params[0]["w"], params[1]["w"])
     naive.assert_state(*opts)
     assert repr(opts[0]) == repr(opts[1])
+
+
+@pytest.mark.parametrize(
+    ("cls", "wrong", "hint"),
+    [
+        (fo.SGD, "learning_rate", "; did you mean 'lr'?"),
+        (fo.Adam, "LR", "; did you mean 'lr'?"),
+        (fo.Adam, "beta_1", "; did you mean 'beta1'?"),
+        (fo.Momentum, "momentun", "; did you mean 'momentum'?"),
+        (fo.RMSprop, "decay", "; did you mean 'decay_rate'?"),
+        (fo.RMSprop, "on_nonfinte", "; did you mean 'on_nonfinite'?"),
+        (fo.Nesterov, "zebra", "; it has on_nonfinite, lr, momentum, and a subclass may have more"),
+    ],
+)
+def test_an_attribute_that_a_class_does_not_have(cls, wrong, hint):
+    opt = cls()
+    before = repr(opt)
+    with pytest.raises(AttributeError) as caught:
+        setattr(opt, wrong, 0.5)
+    assert str(caught.value) == f"{cls.__name__} has no attribute {wrong!r}{hint}"
+    assert repr(opt) == before
+
+
+def test_what_may_be_set(pair):
+    _, opt = pair()
+    opt.update({"x": 1.0}, {"x": 1.0})
+    opt.iter, opt.skipped, opt.on_nonfinite, opt._private = 7, 3, "skip", 1
+    for slot in opt.slots:
+        setattr(opt, slot, None)
+    assert (opt.iter, opt.skipped, opt.on_nonfinite, opt._private) == (7, 3, "skip", 1)
+
+
+def test_a_subclass_may_have_any_attribute(pair):
+    base = type(pair()[1])
+    opt = type(base.__name__, (base,), {})()
+    opt.epoch = 3
+    assert "epoch=3" in repr(opt)

@@ -116,7 +116,7 @@ def restore_optimizer(optimizer: Optimizer, record: Record, params: Any) -> None
     for name, value in hyperparameters.items():
         try:
             setattr(restored, name, value)
-        except TypeError as error:
+        except (AttributeError, TypeError) as error:
             raise ValueError(f"the checkpoint has the hyperparameter {name}={value!r}: {error}") from error
     restored._state = state
     restored.iter = steps

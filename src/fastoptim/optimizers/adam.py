@@ -6,13 +6,12 @@ from math import sqrt
 
 from fastoptim.hyperparameters import Hyperparameter
 from fastoptim.kernels import rules
-from fastoptim.optimizer import Optimizer
-from fastoptim.optimizers.base import NOTES_EPS
+from fastoptim.optimizers.base import NOTES_EPS, BuiltIn, Slot
 
 __all__ = ["Adam"]
 
 
-class Adam(Optimizer):
+class Adam(BuiltIn):
     r"""Adaptive moment estimation: momentum and scaling, both corrected for their beginning at zero.
 
     .. math::
@@ -54,6 +53,8 @@ class Adam(Optimizer):
     """
 
     slots = ("m", "v")
+    m: Slot
+    v: Slot
     rule = staticmethod(rules.adam)
     lr = Hyperparameter(0)
     beta1 = Hyperparameter(0, 1, below=True)

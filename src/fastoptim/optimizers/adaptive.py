@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from fastoptim.hyperparameters import Hyperparameter
 from fastoptim.kernels import rules
-from fastoptim.optimizer import Optimizer
-from fastoptim.optimizers.base import NOTES_EPS
+from fastoptim.optimizers.base import NOTES_EPS, BuiltIn, Slot
 
 __all__ = ["AdaGrad", "RMSprop"]
 
 
-class AdaGrad(Optimizer):
+class AdaGrad(BuiltIn):
     r"""Steps that shrink, element by element, with the sum of all squared gradients.
 
     .. math::
@@ -44,6 +43,7 @@ class AdaGrad(Optimizer):
     """
 
     slots = ("h",)
+    h: Slot
     rule = staticmethod(rules.adagrad)
     lr = Hyperparameter(0)
 
@@ -56,7 +56,7 @@ class AdaGrad(Optimizer):
         return self.lr, NOTES_EPS
 
 
-class RMSprop(Optimizer):
+class RMSprop(BuiltIn):
     r"""AdaGrad that forgets old gradients, so that its steps do not die out.
 
     .. math::
@@ -95,6 +95,7 @@ class RMSprop(Optimizer):
     """
 
     slots = ("h",)
+    h: Slot
     rule = staticmethod(rules.rmsprop)
     lr = Hyperparameter(0)
     decay_rate = Hyperparameter(0, 1, below=True)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from fastoptim.hyperparameters import Hyperparameter
 from fastoptim.kernels import rules
-from fastoptim.optimizer import Optimizer
+from fastoptim.optimizers.base import BuiltIn, Slot
 
 __all__ = ["SGD", "Momentum", "Nesterov"]
 
 
-class SGD(Optimizer):
+class SGD(BuiltIn):
     r"""Stochastic gradient descent.
 
     .. math:: p \leftarrow p - \eta g
@@ -46,7 +46,7 @@ class SGD(Optimizer):
         return (self.lr,)
 
 
-class Momentum(Optimizer):
+class Momentum(BuiltIn):
     r"""Gradient descent with momentum: a ball that rolls down the loss and keeps its velocity.
 
     .. math::
@@ -85,6 +85,7 @@ class Momentum(Optimizer):
     """
 
     slots = ("v",)
+    v: Slot
     rule = staticmethod(rules.momentum)
     lr = Hyperparameter(0)
     momentum = Hyperparameter(0, 1)
@@ -99,7 +100,7 @@ class Momentum(Optimizer):
         return self.lr, self.momentum
 
 
-class Nesterov(Optimizer):
+class Nesterov(BuiltIn):
     r"""Nesterov's accelerated gradient, written for the gradient at the point looked ahead to.
 
     .. math::
@@ -135,6 +136,7 @@ class Nesterov(Optimizer):
     """
 
     slots = ("v",)
+    v: Slot
     rule = staticmethod(rules.nesterov)
     lr = Hyperparameter(0)
     momentum = Hyperparameter(0, 1)
