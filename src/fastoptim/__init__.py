@@ -1,7 +1,7 @@
 """Optimizers for parameters that are NumPy arrays: one scalar rule, one fused, parallel, in-place kernel."""
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fastoptim._suggest import did_you_mean
 from fastoptim._version import __version__ as __version__
@@ -20,7 +20,7 @@ _MODULES = dict.fromkeys(FAMILY, "optimizers") | {
 }
 
 if TYPE_CHECKING:
-    # Type checkers can read neither the table nor an `__all__` that is computed from it.
+    # Type checkers can read neither the table nor what is computed from it, and would let `__getattr__` have any name.
     from fastoptim.checkpoint import load as load
     from fastoptim.curves import smooth_curve as smooth_curve
     from fastoptim.kernels.launch import num_threads as num_threads
@@ -30,16 +30,14 @@ if TYPE_CHECKING:
     from fastoptim.optimizers import *  # noqa: F403
     from fastoptim.parameters import flatten as flatten
 else:
-    # The textbook's scripts define or import these three, and a star import must not replace them.
+    # A star import must not replace these three, which the textbook's scripts define or import themselves.
     __all__ = sorted({*_MODULES, "__version__"} - {"MultiLayerNet", "load_mnist", "smooth_curve"})
 
+    def __getattr__(name):
+        if name not in _MODULES:
+            raise AttributeError(f"module 'fastoptim' has no attribute {name!r}{did_you_mean(name, _MODULES)}")
+        value = globals()[name] = getattr(import_module(f"fastoptim.{_MODULES[name]}"), name)
+        return value
 
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module 'fastoptim' has no attribute {name!r}{did_you_mean(name, _MODULES)}")
-    value = globals()[name] = getattr(import_module(f"fastoptim.{_MODULES[name]}"), name)
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted([*_MODULES, "__version__"])
+    def __dir__():
+        return sorted([*_MODULES, "__version__"])

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastoptim.entries import Entry, State, checked
+from fastoptim.family import FAMILY
 from fastoptim.parameters import FlatDict, Layout
 from fastoptim.records import FORMAT, Record, StrPath, read
 
@@ -75,7 +76,7 @@ def load(path: StrPath, params: Any = None) -> Any:
         if params is not None:
             raise ValueError(f"{path} holds a network, which has parameters of its own: load it without params")
         return _network(record)
-    if package != "fastoptim" or name not in optimizers.__all__:
+    if package != "fastoptim" or name not in FAMILY:
         raise ValueError(f"{path} holds a {name}, which is no class of fastoptim: make one and call its method load")
     optimizer: Optimizer = getattr(optimizers, name)()
     restore_optimizer(optimizer, record, params)
