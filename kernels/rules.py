@@ -25,13 +25,13 @@ def momentum(p, g, v, lr, momentum):
     return p, v
 
 
-def nesterov(p, g, v, lr, momentum, momentum_squared, lr_ahead):
+def nesterov(p, g, v, lr, momentum, momentum_squared, lookahead_lr):
     """Nesterov's accelerated gradient, about the point looked ahead to. Bengio et al. (2013), eqs. 6-7.
 
-    ``momentum_squared`` is ``momentum**2``; ``lr_ahead`` is ``(1 + momentum) * lr``.
+    ``momentum_squared`` is ``momentum**2``; ``lookahead_lr`` is ``(1 + momentum) * lr``.
     """
     p += momentum_squared * v
-    p -= lr_ahead * g
+    p -= lookahead_lr * g
     v *= momentum
     v -= lr * g
     return p, v
@@ -44,24 +44,21 @@ def adagrad(p, g, h, lr, eps):
     return p, h
 
 
-def rmsprop(p, g, h, lr, decay_rate, decay_rate_c, eps):
-    """AdaGrad that forgets. Tieleman and Hinton (2012), lecture 6.5, slide 29.
-
-    ``decay_rate_c`` is ``1 - decay_rate``.
-    """
+def rmsprop(p, g, h, lr, decay_rate, one_minus_decay_rate, eps):
+    """AdaGrad that forgets. Tieleman and Hinton (2012), lecture 6.5, slide 29."""
     h *= decay_rate
-    h += decay_rate_c * g * g
+    h += one_minus_decay_rate * g * g
     p -= lr * g / (np.sqrt(h) + eps)
     return p, h
 
 
-def adam(p, g, m, v, lr_t, beta1_c, beta2_c, eps):
+def adam(p, g, m, v, lr_t, one_minus_beta1, one_minus_beta2, eps):
     """Momentum and scaling joined. Kingma and Ba (2015), end of section 2: the bias correction folded into ``lr_t``.
 
-    ``lr_t`` is ``lr * sqrt(1 - beta2**t) / (1 - beta1**t)``, ``beta1_c`` and ``beta2_c`` are ``1 - beta1`` and
-    ``1 - beta2``. ``eps`` is the paper's "epsilon hat": it is added to the uncorrected root.
+    ``lr_t`` is ``lr * sqrt(1 - beta2**t) / (1 - beta1**t)``. ``eps`` is the paper's "epsilon hat": it is added to the
+    uncorrected root.
     """
-    m += beta1_c * (g - m)
-    v += beta2_c * (g * g - v)
+    m += one_minus_beta1 * (g - m)
+    v += one_minus_beta2 * (g * g - v)
     p -= lr_t * m / (np.sqrt(v) + eps)
     return p, m, v

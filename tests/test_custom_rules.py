@@ -317,8 +317,8 @@ def test_plain_functions_that_a_rule_calls_are_compiled_with_it():
             def scalars(self):
                 return (*super().scalars(), 0.5)
             @staticmethod
-            def rule(p, g, m, v, lr_t, beta1_c, beta2_c, eps, decay):
-                return adam(decayed(p, decay), g, m, v, lr_t, beta1_c, beta2_c, eps)
+            def rule(p, g, m, v, lr_t, one_minus_beta1, one_minus_beta2, eps, decay):
+                return adam(decayed(p, decay), g, m, v, lr_t, one_minus_beta1, one_minus_beta2, eps)
     """)
     for dtype in (np.float32, np.float64):
         p, g = random(dtype, 0), random(dtype, 1)
