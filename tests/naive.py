@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from itertools import pairwise
+from math import sqrt
 
 import numpy as np
 
@@ -107,6 +108,21 @@ class Adam(Optimizer):
         m += (1 - self.beta1) * (g - m)
         v += (1 - self.beta2) * (g * g - v)
         p -= (self.step_size() * m) / (np.sqrt(v) + 1e-7)
+
+
+class AdamW(Optimizer):
+    slots = ("m", "v")
+
+    def __init__(self, lr=0.001, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.01):
+        self.lr, self.beta1, self.beta2, self.eps, self.weight_decay = lr, beta1, beta2, eps, weight_decay
+        self.m, self.v = None, None
+
+    def step(self, p, g, m, v):
+        root = sqrt(1 - self.beta2**self.iter)
+        p *= 1 - self.lr * self.weight_decay
+        m += (1 - self.beta1) * (g - m)
+        v += (1 - self.beta2) * (g * g - v)
+        p -= (self.lr * root / (1 - self.beta1**self.iter) * m) / (np.sqrt(v) + self.eps * root)
 
 
 RULES = {rule.__name__: rule for rule in Optimizer.__subclasses__()}

@@ -19,6 +19,8 @@ INTERVALS = {
     "decay_rate": "below 1",
     "beta1": "below 1",
     "beta2": "below 1",
+    "eps": "not negative",
+    "weight_decay": "not negative",
 }
 HYPERPARAMETERS = [(cls, name) for cls in FAMILY for name in inspect.signature(naive.RULES[cls]).parameters]
 GOOD = {

@@ -17,6 +17,7 @@ PEERS = {
     "Nesterov": ({}, torch.optim.SGD, {"lr": 0.01, "momentum": 0.9, "nesterov": True}),
     "AdaGrad": ({}, torch.optim.Adagrad, {"lr": 0.01, "eps": 1e-7}),
     "RMSprop": ({}, torch.optim.RMSprop, {"lr": 0.01, "eps": 1e-7}),
+    "AdamW": ({}, torch.optim.AdamW, {}),
 }
 
 

@@ -21,6 +21,7 @@ FAMILY = {
     "Adam": Member("D", in_notes=True),
     "RMSprop": Member("v", in_notes=True),
     "Nesterov": Member("^"),
+    "AdamW": Member("d"),
 }
 
 NOTES_FIVE = tuple(name for name, member in FAMILY.items() if member.in_notes)
