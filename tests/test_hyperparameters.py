@@ -3,8 +3,10 @@
 import copy
 import inspect
 import pickle
+import re
 import sys
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -61,6 +63,12 @@ def test_they_are_checked_when_they_are_set(cls, name):
     params = {"w": np.ones(3)}
     opt.update(params, {"w": np.ones(3)})
     assert opt.iter == 1
+
+
+def test_the_document_names_the_interval_of_each():
+    text = (Path(__file__).parent.parent / "docs" / "inputs.md").read_text(encoding="utf-8")
+    intervals = text.partition("The intervals: ")[2].partition(".\n")[0]
+    assert set(re.findall("`(.+?)`", intervals)) == {name for _, name in HYPERPARAMETERS} == set(INTERVALS)
 
 
 def test_the_representation_has_the_order_of_the_constructor():
