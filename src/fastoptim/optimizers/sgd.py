@@ -47,7 +47,7 @@ class SGD(BuiltIn):
 
 
 class Momentum(BuiltIn):
-    r"""Gradient descent with momentum: a ball that rolls down the loss and keeps its velocity.
+    r"""Gradient descent with momentum: a ball that rolls down the loss and keeps part of its velocity.
 
     .. math::
 
@@ -59,7 +59,7 @@ class Momentum(BuiltIn):
     lr : float
         The learning rate :math:`\eta`, not negative.
     momentum : float
-        The part :math:`\mu` of the velocity that is kept each step, from 0 to 1.
+        The fraction :math:`\mu` of the velocity kept at each step, from 0 to 1.
     on_nonfinite : {"ignore", "raise", "skip"}
         What to do about gradients that are NaN or infinite; see `Optimizer`.
 
@@ -101,7 +101,7 @@ class Momentum(BuiltIn):
 
 
 class Nesterov(BuiltIn):
-    r"""Nesterov's accelerated gradient, written for the gradient at the point looked ahead to.
+    r"""Nesterov's accelerated gradient, in terms of the gradient at the lookahead point.
 
     .. math::
 
@@ -113,7 +113,7 @@ class Nesterov(BuiltIn):
     lr : float
         The learning rate :math:`\eta`, not negative.
     momentum : float
-        The part :math:`\mu` of the velocity that is kept each step, from 0 to 1.
+        The fraction :math:`\mu` of the velocity kept at each step, from 0 to 1.
     on_nonfinite : {"ignore", "raise", "skip"}
         What to do about gradients that are NaN or infinite; see `Optimizer`.
 
