@@ -1,4 +1,4 @@
-"""Steps scaled by the squared gradients of each element."""
+"""Steps scaled, element by element, by past squared gradients."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["AdaGrad", "RMSprop"]
 
 
 class AdaGrad(BuiltIn):
-    r"""Steps that shrink, element by element, with the sum of all squared gradients.
+    r"""Steps scaled, element by element, by the sum of all squared gradients.
 
     .. math::
 
@@ -57,7 +57,7 @@ class AdaGrad(BuiltIn):
 
 
 class RMSprop(BuiltIn):
-    r"""AdaGrad that forgets old gradients, so that its steps do not die out.
+    r"""AdaGrad with a running mean in place of the sum, so that its steps do not die out.
 
     .. math::
 
@@ -69,7 +69,7 @@ class RMSprop(BuiltIn):
     lr : float
         The learning rate :math:`\eta`, not negative.
     decay_rate : float
-        The part :math:`\rho` of the mean that is kept each step, from 0 to less than 1.
+        The fraction :math:`\rho` of the mean kept at each step, from 0 to less than 1.
     on_nonfinite : {"ignore", "raise", "skip"}
         What to do about gradients that are NaN or infinite; see `Optimizer`.
 
@@ -80,7 +80,7 @@ class RMSprop(BuiltIn):
 
     Warnings
     --------
-    :math:`\epsilon` stands outside the root, as in PyTorch; in optax it stands inside.
+    :math:`\epsilon` is added to the root, as in PyTorch; optax adds it inside the root.
 
     References
     ----------
