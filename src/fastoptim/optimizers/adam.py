@@ -1,4 +1,4 @@
-"""Adam and its relatives: momentum, scaled by the squared gradients of each element."""
+"""Adam and its relatives: momentum, scaled element by element by past squared gradients."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Adam", "AdamW"]
 
 
 class Adam(BuiltIn):
-    r"""Adaptive moment estimation: momentum and scaling, both corrected for their beginning at zero.
+    r"""Adaptive moment estimation: momentum and scaling, both corrected for their start at zero.
 
     .. math::
 
@@ -24,9 +24,9 @@ class Adam(BuiltIn):
     Parameters
     ----------
     lr : float
-        The learning rate :math:`\eta`, about the largest step of an element; not negative.
+        The learning rate :math:`\eta`, about the largest step an element can take; not negative.
     beta1, beta2 : float
-        The parts of the two means that are kept each step, from 0 to less than 1.
+        The fractions of the two means kept at each step, from 0 to less than 1.
     on_nonfinite : {"ignore", "raise", "skip"}
         What to do about gradients that are NaN or infinite; see `Optimizer`.
 
@@ -37,8 +37,8 @@ class Adam(BuiltIn):
 
     Warnings
     --------
-    :math:`\epsilon` is added to the uncorrected root, as in the paper's last formula of section 2, and in Keras;
-    PyTorch and optax add it after the correction.
+    :math:`\epsilon` is added to the uncorrected root, as in Keras and in the last formula of the paper's section 2;
+    PyTorch and optax add it after the correction, as `AdamW` does.
 
     References
     ----------
@@ -76,7 +76,7 @@ class Adam(BuiltIn):
 
 
 class AdamW(Adam):
-    r"""Adam with decoupled weight decay: parameters shrink by a factor that their gradients do not scale.
+    r"""Adam with decoupled weight decay: the decay is not scaled by past gradients.
 
     .. math::
 
@@ -88,9 +88,9 @@ class AdamW(Adam):
     Parameters
     ----------
     lr : float
-        The learning rate :math:`\eta`, about the largest step of an element; not negative.
+        The learning rate :math:`\eta`, about the largest step an element can take; not negative.
     beta1, beta2 : float
-        The parts of the two means that are kept each step, from 0 to less than 1.
+        The fractions of the two means kept at each step, from 0 to less than 1.
     eps : float
         :math:`\epsilon`, added to the corrected root; not negative.
     weight_decay : float
