@@ -7,8 +7,8 @@ from fastoptim._suggest import did_you_mean
 from fastoptim._version import __version__ as __version__
 from fastoptim.family import FAMILY
 
-# Importing Numba takes half a second, so a module is imported when one of its names is first used: the command line
-# answers --help at once, and Ctrl-C from its first moment on.
+# Importing Numba takes half a second, so each module is imported when one of its names is first used. The command line
+# can then answer --help at once and handle Ctrl-C from the start.
 _MODULES = dict.fromkeys(FAMILY, "optimizers") | {
     "MultiLayerNet": "network",
     "Optimizer": "optimizer",
@@ -20,7 +20,7 @@ _MODULES = dict.fromkeys(FAMILY, "optimizers") | {
 }
 
 if TYPE_CHECKING:
-    # Type checkers can read neither the table nor what is computed from it, and would let `__getattr__` have any name.
+    # Type checkers cannot read names from the table, and with `__getattr__` they would accept any name.
     from fastoptim.checkpoint import load as load
     from fastoptim.curves import smooth_curve as smooth_curve
     from fastoptim.kernels.launch import num_threads as num_threads
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from fastoptim.optimizers import *  # noqa: F403
     from fastoptim.parameters import flatten as flatten
 else:
-    # A star import must not replace these three, which the textbook's scripts define or import themselves.
+    # A star import must not replace these three, which the textbook's scripts import from elsewhere.
     __all__ = sorted({*_MODULES, "__version__"} - {"MultiLayerNet", "load_mnist", "smooth_curve"})
 
     def __getattr__(name):
