@@ -1,4 +1,4 @@
-"""What an error says about a name that does not exist."""
+"""Suggestions for misspelt names."""
 
 from collections.abc import Iterable
 
@@ -6,11 +6,11 @@ __all__ = ["did_you_mean"]
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return ``"; did you mean 'lr'?"`` for the name nearest to one that does not exist, or an empty string.
+    """Return ``"; did you mean 'lr'?"`` with the known name nearest to `name`, or an empty string if none is near.
 
-    Case does not matter, and initials count as a match: ``learning_rate`` is near to ``lr``.
+    Case is ignored, and initials count as a match: ``learning_rate`` matches ``lr``.
     """
-    # Only errors need difflib, and importing it takes as long as the rest of `import fastoptim`.
+    # Imported here because only errors need it, and it takes as long as the rest of `import fastoptim`.
     from difflib import get_close_matches
 
     spellings = {word.lower(): word for word in known}
