@@ -1,4 +1,4 @@
-"""The table of optimizers: one line for each. It imports neither NumPy nor Numba, so reading it costs nothing."""
+"""The table of optimizers, one line for each. It imports neither NumPy nor Numba, so that --help is fast."""
 
 from typing import NamedTuple
 
@@ -6,12 +6,12 @@ __all__ = ["FAMILY", "NOTES_FIVE", "Member"]
 
 
 class Member(NamedTuple):
-    """What is known of an optimizer besides its class, which has the same name."""
+    """What the table says about an optimizer; its class has the same name."""
 
     marker: str
     """Matplotlib's marker for its loss curve."""
     in_notes: bool = False
-    """Whether it is one of the five that the notes compare. `fastoptim compare` trains these by default."""
+    """Whether it is one of the five that the notes compare and `fastoptim compare` trains by default."""
 
 
 FAMILY = {
