@@ -1,4 +1,4 @@
-"""What the textbook's ``from common.optimizer import *`` brings: its six optimizers and ``np``, and nothing else.
+"""A drop-in for the textbook's ``from common.optimizer import *``: its six optimizers and ``np``, nothing else.
 
 Examples
 --------
