@@ -1,4 +1,4 @@
-"""The built-in optimizers: hyperparameters in, the scalars of a step out. The formulas are in `kernels.rules`."""
+"""The built-in optimizers turn hyperparameters into the scalars of a step. The formulas are in `kernels.rules`."""
 
 from typing import TYPE_CHECKING
 
@@ -8,5 +8,5 @@ from fastoptim.optimizers.adaptive import *  # noqa: F403
 from fastoptim.optimizers.sgd import *  # noqa: F403
 
 if not TYPE_CHECKING:
-    # Type checkers read the lists of the three modules; a list that is computed would hide the names from them.
+    # Type checkers read the `__all__` of each module; one that is computed would hide all names from them.
     __all__ = [*FAMILY]
