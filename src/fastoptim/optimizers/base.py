@@ -12,16 +12,16 @@ from fastoptim.optimizer import Optimizer
 __all__ = ["NOTES_EPS", "BuiltIn", "Slot"]
 
 NOTES_EPS = 1e-7
-"""Keeps the division by a root away from zero; the notes fix its value."""
+"""Added to a root before dividing by it; the notes give it this value."""
 
 Slot = dict[Any, NDArray[Any]] | None
 """The state of one name: None before the first update, then an array for each parameter."""
 
 
 class BuiltIn(Optimizer):
-    """An optimizer of this package. It refuses attributes that it does not have; a user's subclass takes any."""
+    """An optimizer of this package. Setting an unknown attribute is an error; a user's subclass may have any."""
 
-    if not TYPE_CHECKING:  # A type checker would conclude from `__setattr__` that every attribute may be set.
+    if not TYPE_CHECKING:  # With `__setattr__`, type checkers would accept any attribute.
 
         def __setattr__(self, name, value):
             cls = type(self)
