@@ -1,4 +1,4 @@
-"""Hyperparameters that make no sense are refused when they are set."""
+"""Hyperparameters and attributes that make no sense are refused when they are set."""
 
 import copy
 import inspect
@@ -36,7 +36,7 @@ BAD_NUMBERS = {
     "below 1": [-1, 1, 1.0, np.float32(1), 2],
 }
 NEVER = [np.nan, -np.nan, np.inf, -np.inf, np.float32(np.nan), np.array(np.nan), np.longdouble(np.inf)]
-NO_NUMBERS = ["0.1", None, 1j, [0.1], np.array([0.1]), np.array("0.1"), b"1", object, np.datetime64(1, "s")]
+NOT_REAL = ["0.1", None, 1j, [0.1], np.array([0.1]), np.array("0.1"), b"1", object, np.datetime64(1, "s")]
 EXPECTED = {"not negative": ">= 0", "up to 1": "in [0, 1]", "below 1": "in [0, 1)"}
 
 
@@ -54,7 +54,7 @@ def test_they_are_checked_when_they_are_set(cls, name):
     before = getattr(opt, name)
     for error, wrong in (
         *((ValueError, value) for value in BAD_NUMBERS[interval] + NEVER),
-        *((TypeError, value) for value in NO_NUMBERS),
+        *((TypeError, value) for value in NOT_REAL),
     ):
         for action in (lambda value=wrong: make(**{name: value}), lambda value=wrong: setattr(opt, name, value)):
             with pytest.raises(error, match=f"^{name} must be a finite number {re.escape(EXPECTED[interval])}, not "):
