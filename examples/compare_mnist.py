@@ -1,6 +1,6 @@
 """The comparison of the notes, step by step: five update rules, one network each, the same batches of MNIST.
 
-Run ``python examples/compare_mnist.py``. Where MNIST cannot be had, scikit-learn's small digits take its place.
+Run ``python examples/compare_mnist.py``. If MNIST is not available, it trains on scikit-learn's small digits.
 ``fastoptim compare`` does the same on all cores.
 """
 
@@ -26,13 +26,14 @@ print(data.notice or f"training on {data.title}")
 n_images, n_pixels = data.x_train.shape
 batch_size = 128
 
-# Step 2: one optimizer per rule, each with a network of its own.
+# Step 2: one optimizer and one network per rule.
 optimizers = {"SGD": SGD(), "Momentum": Momentum(), "AdaGrad": AdaGrad(), "Adam": Adam(), "RMSprop": RMSprop()}
 networks = {name: MultiLayerNet(n_pixels, [100, 100, 100, 100], 10) for name in optimizers}
 losses: dict[str, list[float]] = {name: [] for name in optimizers}
 
-# Step 3: in every iteration all networks learn from the same random batch.
-# Their products are small: a second thread of the BLAS gains nothing, and its waiting would slow the rest.
+# Step 3: in each iteration all networks learn from the same random batch.
+# Their matrix products are small: a second BLAS thread gains nothing, and while it waits it slows the rest. The limit
+# holds only for a BLAS that is loaded, so a prediction comes first.
 networks["SGD"].predict(data.x_test[:1])
 threadpool_limits(1, user_api="blas")
 for iteration in range(options.iterations):

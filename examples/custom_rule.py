@@ -1,6 +1,6 @@
-"""A rule of one's own: five lines of Python for one element, compiled into the same kernel as the built-in rules.
+"""A custom rule: five lines of Python for one element, compiled into the same kernel as the built-in rules.
 
-Run ``python examples/custom_rule.py``. It trains on the handwritten digits that scikit-learn carries.
+Run ``python examples/custom_rule.py``. It trains on scikit-learn's handwritten digits.
 """
 
 import argparse
@@ -21,12 +21,12 @@ class SignMomentum(fo.Optimizer):
         self.lr, self.beta = lr, beta
 
     def scalars(self):
-        """The numbers of this step, in the order in which `rule` takes them."""
+        """Return the numbers of this step, in the order in which `rule` takes them."""
         return self.lr, self.beta
 
     @staticmethod
     def rule(p, g, m, lr, beta):
-        """One element: its parameter, gradient and state, then the scalars."""
+        """Update one element: its parameter, gradient and state, then the scalars."""
         m = beta * m + (1 - beta) * g
         return p - lr * np.sign(m), m
 
@@ -42,7 +42,7 @@ if __name__ == "__main__":
     rng = np.random.default_rng(0)
 
     def report(when):
-        """Print how well the network does on images that it never learns from."""
+        """Print how well the network does on images that it is not trained on."""
         loss, accuracy = network.loss(data.x_test, data.t_test), network.accuracy(data.x_test, data.t_test)
         print(f"{when:<6} loss {loss:.4f}  accuracy {accuracy:.4f}")
 

@@ -1,6 +1,6 @@
-"""Six update rules on their way down ``f(x, y) = x**2/20 + y**2``, a long valley that is steep across and flat along.
+"""Six update rules on their way down ``f(x, y) = x**2/20 + y**2``, a long valley with steep sides and a flat floor.
 
-The parameters are plain Python floats: `update` puts new ones into the dict. Run ``python examples/trajectories.py``.
+The parameters are plain Python floats, which `update` replaces in the dict. Run ``python examples/trajectories.py``.
 """
 
 import argparse
@@ -13,17 +13,17 @@ import fastoptim as fo
 
 
 def f(x, y):
-    """The height of the valley, least at the origin."""
+    """Return the height of the valley, which is lowest at the origin."""
     return x**2 / 20 + y**2
 
 
 def gradient(x, y):
-    """The partial derivatives of `f`."""
+    """Return the partial derivatives of `f`."""
     return {"x": x / 10, "y": 2 * y}
 
 
 def descend(optimizer, steps=30):
-    """The points that an optimizer visits from (-7, 2) on."""
+    """Return the points that an optimizer visits, starting from (-7, 2)."""
     params = {"x": -7.0, "y": 2.0}
     path = [tuple(params.values())]
     for _ in range(steps):

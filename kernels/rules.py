@@ -1,15 +1,15 @@
 """The update rules, simplest first.
 
-A rule is a pure function of one element: the parameter ``p``, its gradient ``g``, the optimizer's state, and the
-scalars of this step. It returns the new parameter and the new state. The same text runs on Python floats, on NumPy
-arrays – there the augmented assignments work in place – and, compiled by `fuse`, over whole buffers in one pass.
+A rule is a pure function of one element: the parameter ``p``, its gradient ``g``, the optimizer's state and the
+scalars of the step. It returns the new parameter and the new state. The same text runs on Python floats, on NumPy
+arrays, where augmented assignments work in place, and, compiled by `fuse`, over whole buffers in one pass.
 
-The order of operations is the notes', and so are the bits: each line rounds where theirs rounds.
+Each rule keeps the notes' order of operations and rounds where they round, so it gives the same bits.
 """
 
 import numpy as np
 
-__all__ = ["adagrad", "adam", "momentum", "nesterov", "rmsprop", "sgd"]
+__all__ = ["adagrad", "adam", "adamw", "momentum", "nesterov", "rmsprop", "sgd"]
 
 
 def sgd(p, g, lr):
@@ -19,50 +19,55 @@ def sgd(p, g, lr):
 
 
 def momentum(p, g, v, lr, momentum):
-    """The heavy ball. Polyak (1964), eq. 9; in this form Sutskever et al. (2013), eqs. 1-2."""
-    v *= momentum
-    v -= lr * g
+    """Momentum, or the heavy ball. Polyak (1964), eq. 9; in this form Sutskever et al. (2013), eqs. 1-2."""
+    v = momentum * v - lr * g
     p += v
     return p, v
 
 
-def nesterov(p, g, v, lr, momentum, momentum_squared, lr_ahead):
-    """Nesterov's accelerated gradient, about the point looked ahead to. Bengio et al. (2013), eqs. 6-7.
+def nesterov(p, g, v, lr, momentum, momentum_squared, lookahead_lr):
+    """Nesterov's accelerated gradient, for the gradient at the lookahead point. Bengio et al. (2013), eqs. 6-7.
 
-    ``momentum_squared`` is ``momentum**2``; ``lr_ahead`` is ``(1 + momentum) * lr``.
+    ``momentum_squared`` is ``momentum**2``; ``lookahead_lr`` is ``(1 + momentum) * lr``.
     """
     p += momentum_squared * v
-    p -= lr_ahead * g
+    p -= lookahead_lr * g
     v *= momentum
     v -= lr * g
     return p, v
 
 
 def adagrad(p, g, h, lr, eps):
-    """Steps that shrink with the sum of squared gradients. Duchi, Hazan and Singer (2011), fig. 1, diagonal."""
+    """Steps scaled by the sum of all squared gradients. Duchi, Hazan and Singer (2011), fig. 1, diagonal."""
     h += g * g
     p -= lr * g / (np.sqrt(h) + eps)
     return p, h
 
 
-def rmsprop(p, g, h, lr, decay_rate, decay_rate_c, eps):
-    """AdaGrad that forgets. Tieleman and Hinton (2012), lecture 6.5, slide 29.
-
-    ``decay_rate_c`` is ``1 - decay_rate``.
-    """
+def rmsprop(p, g, h, lr, decay_rate, one_minus_decay_rate, eps):
+    """Steps scaled by the running mean of squared gradients. Tieleman and Hinton (2012), lecture 6.5, slide 29."""
     h *= decay_rate
-    h += decay_rate_c * g * g
+    h += one_minus_decay_rate * g * g
     p -= lr * g / (np.sqrt(h) + eps)
     return p, h
 
 
-def adam(p, g, m, v, lr_t, beta1_c, beta2_c, eps):
-    """Momentum and scaling joined. Kingma and Ba (2015), end of section 2: the bias correction folded into ``lr_t``.
+def adam(p, g, m, v, lr_t, one_minus_beta1, one_minus_beta2, eps):
+    """Momentum with scaled steps. Kingma and Ba (2015), end of section 2: ``lr_t`` includes the bias correction.
 
-    ``lr_t`` is ``lr * sqrt(1 - beta2**t) / (1 - beta1**t)``, ``beta1_c`` and ``beta2_c`` are ``1 - beta1`` and
-    ``1 - beta2``. ``eps`` is the paper's "epsilon hat": it is added to the uncorrected root.
+    ``lr_t`` is ``lr * sqrt(1 - beta2**t) / (1 - beta1**t)``. ``eps`` is the paper's "epsilon hat": it is added to the
+    uncorrected root.
     """
-    m += beta1_c * (g - m)
-    v += beta2_c * (g * g - v)
+    m += one_minus_beta1 * (g - m)
+    v += one_minus_beta2 * (g * g - v)
     p -= lr_t * m / (np.sqrt(v) + eps)
     return p, m, v
+
+
+def adamw(p, g, m, v, lr_t, one_minus_beta1, one_minus_beta2, eps_t, decay_factor):
+    """Adam after a decay of the parameter alone. Loshchilov and Hutter (2019), algorithm 2.
+
+    ``eps_t`` is ``eps * sqrt(1 - beta2**t)``, ``decay_factor`` is ``1 - lr * weight_decay``.
+    """
+    p *= decay_factor
+    return adam(p, g, m, v, lr_t, one_minus_beta1, one_minus_beta2, eps_t)

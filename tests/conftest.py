@@ -8,25 +8,26 @@ from numba.core.dispatcher import Dispatcher
 import fastoptim as fo
 import naive
 from fastoptim import threads
+from fastoptim.family import FAMILY
 from fastoptim.kernels import table
 
 
-@pytest.fixture(params=naive.RULES)
+@pytest.fixture(params=FAMILY)
 def pair(request):
-    """The oracle's and the library's optimizer of one rule, once for each of the six."""
+    """A function that makes the oracle's and the library's optimizer, for each line of the table."""
     return lambda **hyper: tuple(getattr(module, request.param)(**hyper) for module in (naive, fo))
 
 
 @pytest.fixture
 def compiled(monkeypatch):
-    """A list that grows with every function that Numba compiles, or loads from its cache, from here on."""
+    """A list of all functions that Numba compiles, or loads from its cache, during the test."""
     seen = []
 
     def watch(cls):
         compile_ = cls.compile
 
         def watched(self, *signature):
-            # Numba also asks dispatchers for signatures they have; only a new one costs anything.
+            # Numba also calls this for signatures that a dispatcher has already; only new ones are compiled.
             if cls is CFunc or signature[0] not in self.overloads:
                 seen.append((self, *signature))
             return compile_(self, *signature)
@@ -40,7 +41,7 @@ def compiled(monkeypatch):
 
 @pytest.fixture
 def launches(monkeypatch):
-    """A list of (total, parallel?) that grows with every kernel that runs."""
+    """A list of (total, parallel?) for every kernel that runs during the test."""
     seen = []
     serial, threaded = threads.run, threads.run_parallel
 
@@ -62,7 +63,7 @@ def launches(monkeypatch):
 
 @pytest.fixture(scope="session", autouse=True)
 def interruptible():
-    """Whoever runs the tests in the background of a shell has them ignore Ctrl-C, and their processes with them."""
+    """Shells start background jobs with Ctrl-C ignored, which the tests' child processes would inherit."""
     before = signal.getsignal(signal.SIGINT)
     if before == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)

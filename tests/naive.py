@@ -1,18 +1,22 @@
-"""The oracle: shared/notes.md in plain NumPy, slow and obvious. It imports nothing of fastoptim."""
+"""The oracle: the notes' code in plain NumPy, slow and obvious. It imports nothing from fastoptim."""
 
 from collections.abc import Mapping
 from itertools import pairwise
+from math import sqrt
 
 import numpy as np
 
 
 def keys(values):
-    """Keys of a mapping, positions of a list."""
+    """The keys of a mapping or the positions of a list."""
     return list(values) if isinstance(values, Mapping) else range(len(values))
 
 
 class Optimizer:
-    """The loop around every rule: one key after the other, arrays in place, scalars rebound as what they were."""
+    """The loop around every rule: keys in order, arrays in place, scalars replaced by new ones of the same type.
+
+    `step` updates the parameter and the state in place; if the notes rebind the state, it returns the new state.
+    """
 
     slots = ()
     iter = 0
@@ -24,9 +28,11 @@ class Optimizer:
         self.iter += 1
         for key in keys(params):
             value = params[key]
-            # A scalar is worked on as a 0-d array, so that the in-place statements below hold for it too.
+            # A scalar becomes a 0-d array, which the in-place statements of a step can update.
             p = value if isinstance(value, np.ndarray) else np.array(value)
-            self.step(p, grads[key], *(getattr(self, slot)[key] for slot in self.slots))
+            rebound = self.step(p, grads[key], *(getattr(self, slot)[key] for slot in self.slots))
+            for slot, array in zip(self.slots, rebound or (), strict=rebound is not None):
+                getattr(self, slot)[key] = np.asarray(array)
             if p is not value:
                 params[key] = type(value)(p)
 
@@ -46,10 +52,10 @@ class Momentum(Optimizer):
         self.lr, self.momentum, self.v = lr, momentum, None
 
     def step(self, p, g, v):
-        # The notes rebind v; in place it has the same bits and keeps the parameter's dtype whatever the gradient's.
-        v *= self.momentum
-        v -= self.lr * g
+        # The notes rebind v, so a float64 gradient makes it float64 even if the parameter is float32.
+        v = self.momentum * v - self.lr * g
         p += v
+        return (v,)
 
 
 class Nesterov(Optimizer):
@@ -95,7 +101,7 @@ class Adam(Optimizer):
         self.lr, self.beta1, self.beta2, self.m, self.v = lr, beta1, beta2, None, None
 
     def step_size(self):
-        # np.sqrt makes it a np.float64, which lifts the last line of the step, and only that, to float64.
+        # np.sqrt returns a np.float64, which promotes the last line of the step, and only that, to float64.
         return self.lr * np.sqrt(1 - self.beta2**self.iter) / (1 - self.beta1**self.iter)
 
     def step(self, p, g, m, v):
@@ -104,7 +110,22 @@ class Adam(Optimizer):
         p -= (self.step_size() * m) / (np.sqrt(v) + 1e-7)
 
 
-RULES = {rule.__name__: rule for rule in (SGD, Momentum, Nesterov, AdaGrad, RMSprop, Adam)}
+class AdamW(Optimizer):
+    slots = ("m", "v")
+
+    def __init__(self, lr=0.001, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.01):
+        self.lr, self.beta1, self.beta2, self.eps, self.weight_decay = lr, beta1, beta2, eps, weight_decay
+        self.m, self.v = None, None
+
+    def step(self, p, g, m, v):
+        root = sqrt(1 - self.beta2**self.iter)
+        p *= 1 - self.lr * self.weight_decay
+        m += (1 - self.beta1) * (g - m)
+        v += (1 - self.beta2) * (g * g - v)
+        p -= (self.lr * root / (1 - self.beta1**self.iter) * m) / (np.sqrt(v) + self.eps * root)
+
+
+RULES = {rule.__name__: rule for rule in Optimizer.__subclasses__()}
 
 
 class MultiLayerNet:
@@ -130,7 +151,7 @@ class MultiLayerNet:
             self.params[f"b{i}"] = np.zeros(n_out)
 
     def forward(self, x):
-        """What enters each layer, then the scores."""
+        """The inputs of each layer, then the scores."""
         signals = [np.asarray(x, dtype=np.float64)]
         for i in range(1, self.depth + 1):
             z = signals[-1] @ self.params[f"W{i}"] + self.params[f"b{i}"]
@@ -161,7 +182,7 @@ class MultiLayerNet:
 
     def gradient(self, x, t):
         *signals, scores = self.forward(x)
-        # The derivative of softmax with cross-entropy, without the 1e-7 that only guards the logarithm.
+        # The derivative of softmax with cross-entropy; the 1e-7, which only guards the logarithm, is left out.
         d = self.softmax(scores)
         d[np.arange(len(d)), self.labels(t)] -= 1
         d /= len(d)
@@ -169,7 +190,7 @@ class MultiLayerNet:
         for i in range(self.depth, 0, -1):
             a, W = signals[i - 1], self.params[f"W{i}"]
             grads[f"W{i}"], grads[f"b{i}"] = a.T @ d + self.decay * W, d.sum(axis=0)
-            # The first layer's input is data: its derivative is worked out too, and dropped.
+            # The derivative with respect to the first layer's input is computed too and not used.
             d = (d @ W.T) * ((a > 0) if self.activation == "relu" else a * (1 - a))
         return grads
 
@@ -187,11 +208,11 @@ class MultiLayerNet:
         return grads
 
 
-# How the tests draw their data and lay the library beside the oracle.
+# How tests draw their data and compare the library with the oracle.
 
 
 def draw(rng, shape=(), dtype=np.float64):
-    """Numbers of either sign in 0.5 … 2: far from overflow and from subnormal numbers even in float16."""
+    """Numbers with absolute values in 0.5 … 2: far from overflow and subnormal numbers even in float16."""
     return np.asarray(rng.choice([-1, 1], shape) * rng.uniform(0.5, 2, shape)).astype(dtype)
 
 
@@ -199,7 +220,7 @@ def assert_bits(ref, comp, name=""):
     """Same shape, same dtype, same bytes; -0.0 is not 0.0."""
     ref, comp = np.asarray(ref), np.asarray(comp)
     if ref.dtype == np.longdouble != np.float64:
-        # Six of its bytes are padding, whose contents mean nothing.
+        # Six of its bytes are padding with arbitrary contents.
         np.testing.assert_array_equal(comp, ref, err_msg=str(name), strict=True)
     elif (ref.shape, ref.dtype, ref.tobytes()) != (comp.shape, comp.dtype, comp.tobytes()):
         np.testing.assert_array_equal(comp, ref, err_msg=str(name), strict=True)
@@ -207,7 +228,7 @@ def assert_bits(ref, comp, name=""):
 
 
 def assert_ulps(ref, comp, before, ulps, name=""):
-    """As `assert_bits`, but for some units in the last place of the larger of the values before and after the step."""
+    """Like `assert_bits`, but allow some units in the last place of the larger value, before or after the step."""
     ref, comp, before = (np.asarray(a) for a in (ref, comp, before))
     assert (ref.shape, ref.dtype) == (comp.shape, comp.dtype), name
     unit = np.spacing(np.maximum(abs(before), abs(ref))).astype(np.float64)
@@ -227,17 +248,18 @@ def assert_state(ref_opt, comp_opt):
 def assert_step(ref_opt, comp_opt, ref, comp, ref_grads, comp_grads, ulps=2):
     """Step the oracle and the library once; values, identities, gradients and state must agree.
 
-    Bits are asked for, but for Adam's parameters below float64: there the notes' last line is float64 and pure float32
-    may be off by `ulps`. Their values are then set to the oracle's, so that the next step starts from the same bits.
+    The bits must be equal, except those of Adam's parameters below float64: the notes compute their last line in
+    float64, from which pure float32 may differ by `ulps`. The parameters are then set to the oracle's values, so that
+    the next step starts from the same bits.
     """
     before = {key: np.array(ref[key]) for key in keys(ref)}
-    held = {key: comp[key] for key in keys(comp)}
+    originals = {key: comp[key] for key in keys(comp)}
     ref_opt.update(ref, ref_grads)
     assert comp_opt.update(comp, comp_grads) is None
     assert list(keys(ref)) == list(keys(comp))
     for key in keys(ref):
-        assert type(comp[key]) is type(held[key]), key
-        assert comp[key] is held[key] or not isinstance(held[key], np.ndarray), f"{key!r} was rebound"
+        assert type(comp[key]) is type(originals[key]), key
+        assert comp[key] is originals[key] or not isinstance(originals[key], np.ndarray), f"{key!r} was rebound"
         assert_bits(ref_grads[key], comp_grads[key], ("gradient", key))
         if isinstance(ref_opt, Adam) and before[key].dtype != np.float64:
             assert_ulps(ref[key], comp[key], before[key], ulps, key)

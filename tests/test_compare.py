@@ -9,6 +9,7 @@ import fastoptim as fo
 from fastoptim import compare
 from fastoptim._files import replacing
 from fastoptim.compare import OPTIMIZERS, Comparison, Data, Settings, load_data
+from fastoptim.family import NOTES_FIVE
 from fastoptim.mnist import MnistUnavailableError
 
 pytestmark = pytest.mark.compiled
@@ -50,7 +51,7 @@ def test_each_curve_is_that_of_the_plain_loop(data, dtype):
 
 def test_same_seed_same_curves_whatever_the_threads_and_the_company(data):
     ref = curves(train(data, iterations=120, threads=1))
-    assert list(ref) == ["SGD", "Momentum", "AdaGrad", "Adam", "RMSprop"]
+    assert tuple(ref) == NOTES_FIVE == ("SGD", "Momentum", "AdaGrad", "Adam", "RMSprop")
     for threads in (2, 3, 7):
         assert curves(train(data, iterations=120, threads=threads)) == ref
     assert curves(train(data, iterations=120, optimizers=["adam"])) == {"Adam": ref["Adam"]}
@@ -199,7 +200,7 @@ def test_data_that_is_none_of_those(source):
         ({"hidden": [3, 0]}, "hidden layer must be from 1 to .*, got 0"),
         ({"seed": -1}, "seed must be from 0 to 4294967295, got -1"),
         ({"seed": 2**32}, "seed must be"),
-        ({"optimizers": ["SGD", "Adamax"]}, "some of SGD, .*Nesterov, got Adamax"),
+        ({"optimizers": ["SGD", "Zebra"]}, "some of SGD, Momentum, .*, got Zebra"),
         ({"optimizers": []}, "some of SGD, .*, got none"),
     ],
 )

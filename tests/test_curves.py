@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgba
 
-from fastoptim.curves import MARKERS, plot_losses, smooth_curve
+from fastoptim.curves import plot_losses, smooth_curve
+from fastoptim.family import FAMILY, NOTES_FIVE
 
 
 def naive_smooth(x):
@@ -41,7 +42,7 @@ def test_smooth_curve_of_a_table():
 
 def test_picture_is_that_of_the_notes():
     rng = np.random.default_rng(0)
-    curves = {name: rng.random(250) for name in ["SGD", "Momentum", "AdaGrad", "Adam", "RMSprop", "Nesterov"]}
+    curves = {name: rng.random(250) for name in [*FAMILY, "of the user"]}
     (axes,) = plot_losses(curves, "title").axes
     assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_ylim(), axes.get_title()) == (
         "iterations",
@@ -49,7 +50,10 @@ def test_picture_is_that_of_the_notes():
         (0, 1),
         "title",
     )
-    assert [line.get_marker() for line in axes.lines] == ["o", "x", "s", "D", "v", MARKERS["Nesterov"]]
+    markers = {line.get_label(): line.get_marker() for line in axes.lines}
+    assert {name: markers[name] for name in NOTES_FIVE} == dict(zip(NOTES_FIVE, "oxsDv", strict=True))
+    assert markers["of the user"] == "."
+    assert len(set(markers.values())) == len(curves)
     assert [text.get_text() for text in axes.get_legend().get_texts()] == list(curves)
     assert len({to_rgba(line.get_color()) for line in axes.lines}) == len(curves)
     for line, losses in zip(axes.lines, curves.values(), strict=True):

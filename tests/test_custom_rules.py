@@ -1,4 +1,4 @@
-"""A rule of the user's own runs like a built-in one, wherever its text stands, and never as it was before an edit."""
+"""Custom rules run like built-in ones, wherever they are defined, and never as they were before an edit."""
 
 import importlib.util
 import inspect
@@ -34,7 +34,7 @@ SIGN_MOMENTUM = """
 
 
 def from_cell(source):
-    """Run source as a notebook cell or ``exec`` does: without a file."""
+    """Run source without a file, as notebook cells and ``exec`` do."""
     names = {}
     exec(textwrap.dedent(source), names)
     return names
@@ -55,7 +55,7 @@ def random(dtype, seed, size=1000):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("place", ["cell", "module"])
-def test_the_rule_of_the_design_equals_its_own_text_on_arrays(place, dtype, tmp_path):
+def test_a_compiled_rule_equals_its_text_on_arrays(place, dtype, tmp_path):
     names = from_cell(SIGN_MOMENTUM) if place == "cell" else from_module(SIGN_MOMENTUM, tmp_path)
     opt = names["SignMomentum"](lr=0.01)
     ref, m = random(dtype, 0), np.zeros(1000, dtype)
@@ -99,7 +99,7 @@ def test_numbers_in_a_float32_rule_are_weak(text):
     assert ref.dtype == np.float32
     names["Rule"]().update({"w": p}, {"w": g})
     if text == "p**0.5":
-        # NumPy and the C library may round a power each in its own way.
+        # NumPy and the C library may round powers differently.
         np.testing.assert_array_max_ulp(p, ref, 1)
     else:
         assert_array_equal(p, ref)
@@ -209,7 +209,7 @@ def test_scalars_that_do_not_fit_the_rule(scalars):
     assert_array_equal(params["w"], np.ones(3))
 
 
-def test_a_rule_that_is_no_static_method():
+def test_a_rule_that_is_not_a_static_method():
     class Rule(fo.Optimizer):
         def scalars(self):
             return (0.1,)
@@ -218,13 +218,13 @@ def test_a_rule_that_is_no_static_method():
             return p - lr * g
 
     with pytest.raises(
-        TypeError, match=r"^the rule \(test_a_rule_that_is_no_static_method\.<locals>\.Rule\.rule\) must"
+        TypeError, match=r"^the rule \(test_a_rule_that_is_not_a_static_method\.<locals>\.Rule\.rule\) must"
     ):
         Rule().update({"w": np.ones(3)}, {"w": np.ones(3)})
 
 
 @pytest.mark.parametrize(("slots", "arguments"), [((), "p"), (("m",), "p, g"), (("m", "n"), "p, g, m")])
-def test_a_rule_of_too_few_arguments(slots, arguments):
+def test_a_rule_with_too_few_arguments(slots, arguments):
     names = {}
     exec(f"def rule({arguments}): return p", names)
     own = {"slots": slots, "rule": staticmethod(names["rule"])}
@@ -234,7 +234,7 @@ def test_a_rule_of_too_few_arguments(slots, arguments):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_a_rule_that_numba_has_compiled_already(dtype):
+def test_a_rule_that_is_already_compiled_by_numba(dtype):
     class Rule(fo.Optimizer):
         def scalars(self):
             return (0.25,)
@@ -250,7 +250,7 @@ def test_a_rule_that_numba_has_compiled_already(dtype):
     assert_array_equal(params["w"], p - dtype(0.25) * (1 - g))
 
 
-def test_a_rule_exchanged_between_updates():
+def test_a_rule_replaced_between_updates():
     class Rule(fo.Optimizer):
         def scalars(self):
             return ()
@@ -278,7 +278,7 @@ def test_a_rule_exchanged_between_updates():
     ],
 )
 def test_compiled_or_interpreted_a_rule_does_the_same(slots, body, dtypes):
-    """Whether a kernel runs or the text itself is decided by dtypes, so it must not show; gradients stay."""
+    """The dtypes decide whether a kernel or the rule's text runs, so the results must agree; gradients are kept."""
     lines = "\n                ".join(body.splitlines())
     names = from_cell(f"""
         import fastoptim as fo
@@ -291,7 +291,7 @@ def test_compiled_or_interpreted_a_rule_does_the_same(slots, body, dtypes):
             def rule({", ".join(["p", "g", *slots, "lr"])}):
                 {lines}
     """)
-    # Small whole numbers of quarters: every dtype holds them and all results exactly.
+    # Small multiples of a quarter: every dtype represents them and all results exactly.
     rng = np.random.default_rng(5)
     start, gradient = (rng.integers(-4, 5, 20) / 4 for _ in range(2))
     results = []
@@ -317,8 +317,8 @@ def test_plain_functions_that_a_rule_calls_are_compiled_with_it():
             def scalars(self):
                 return (*super().scalars(), 0.5)
             @staticmethod
-            def rule(p, g, m, v, lr_t, beta1_c, beta2_c, eps, decay):
-                return adam(decayed(p, decay), g, m, v, lr_t, beta1_c, beta2_c, eps)
+            def rule(p, g, m, v, lr_t, one_minus_beta1, one_minus_beta2, eps, decay):
+                return adam(decayed(p, decay), g, m, v, lr_t, one_minus_beta1, one_minus_beta2, eps)
     """)
     for dtype in (np.float32, np.float64):
         p, g = random(dtype, 0), random(dtype, 1)
@@ -329,7 +329,7 @@ def test_plain_functions_that_a_rule_calls_are_compiled_with_it():
 
 
 @pytest.mark.compiled
-def test_a_kernel_is_kept_and_found_again_though_the_module_of_its_rule_is_gone(tmp_path):
+def test_a_kernel_is_cached_and_found_without_the_module_of_its_rule(tmp_path):
     source = f"""
         import numpy as np
         from fastoptim.kernels.fuse import fuse
@@ -343,7 +343,7 @@ def test_a_kernel_is_kept_and_found_again_though_the_module_of_its_rule_is_gone(
 
 
 @pytest.mark.compiled
-def test_a_kernel_of_what_cannot_be_told_apart_is_not_kept():
+def test_a_rule_without_a_fingerprint_is_not_cached():
     @numba.vectorize
     def double(x):
         return 2 * x
@@ -375,7 +375,7 @@ def test_a_rule_cannot_raise(statement):
 
 
 @pytest.mark.parametrize("slots", ["m", ("update",), ("iter",)])
-def test_slots_that_cannot_be(slots):
+def test_invalid_slots(slots):
     with pytest.raises(TypeError, match="slots"):
         type("Rule", (fo.Optimizer,), {"slots": slots})
 
@@ -394,7 +394,7 @@ def test_a_slot_is_documented():
     assert "None before the first update" in inspect.getdoc(fo.Adam.m)
 
 
-def test_a_class_may_be_made_with_keywords_that_another_base_takes():
+def test_class_keywords_reach_other_bases():
     class Named:
         def __init_subclass__(cls, called, **kwargs):
             super().__init_subclass__(**kwargs)

@@ -20,7 +20,7 @@ def read_layers(text):
 
 FILES = {
     f"{prefix}{path.stem}": path
-    for folder, prefix in (("src/fastoptim", ""), ("kernels", "kernels."))
+    for folder, prefix in (("src/fastoptim", ""), ("src/fastoptim/optimizers", "optimizers."), ("kernels", "kernels."))
     for path in (ROOT / folder).glob("*.py")
 }
 KNOWN = {f"fastoptim.{module}".removesuffix(".__init__"): module for module in FILES}

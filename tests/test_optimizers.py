@@ -1,4 +1,4 @@
-"""The six optimizers on arrays: the notes' numbers, whatever the memory and the number of threads."""
+"""Optimizers on arrays give the notes' numbers for any memory layout and any number of threads."""
 
 import inspect
 from itertools import pairwise
@@ -9,19 +9,15 @@ import pytest
 
 import fastoptim as fo
 import naive
+from fastoptim.family import FAMILY
 from naive import assert_bits, assert_state, assert_step, assert_ulps, draw, keys
 
 SHAPES = [(), (0,), (3, 0, 2), (1,), (7,), (1, 1), (33, 5), (4, 3, 5), (2, 1, 3, 2), (257,)]
-# Without the compiler every element costs microseconds; the kernels' text is what is tested then, not their size.
+# Without the compiler an element takes microseconds, and small arrays suffice to test the kernels' text.
 STEPS, LARGE = (20, 2_001) if numba.config.DISABLE_JIT else (1_000, 300_007)
 
 PARAMETERS = {
-    "SGD": {"lr": 0.01},
-    "Momentum": {"lr": 0.01, "momentum": 0.9},
-    "Nesterov": {"lr": 0.01, "momentum": 0.9},
-    "AdaGrad": {"lr": 0.01},
-    "RMSprop": {"lr": 0.01, "decay_rate": 0.99},
-    "Adam": {"lr": 0.001, "beta1": 0.9, "beta2": 0.999},
+    name: {p.name: p.default for p in inspect.signature(rule).parameters.values()} for name, rule in naive.RULES.items()
 }
 
 
@@ -29,7 +25,7 @@ def arrays(rng, dtype=np.float64, shapes=SHAPES):
     return {f"p{i}": draw(rng, shape, dtype) for i, shape in enumerate(shapes)}
 
 
-@pytest.mark.parametrize("name", naive.RULES)
+@pytest.mark.parametrize("name", FAMILY)
 def test_signature_attributes_and_state_names(name):
     cls = getattr(fo, name)
     notes = [p for p in inspect.signature(cls).parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
@@ -64,7 +60,7 @@ def test_state_is_none_then_a_dict_of_arrays(pair, dtype):
 @pytest.mark.parametrize("separate", ["neither", "params", "grads", "both"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_a_thousand_steps(pair, dtype, separate):
-    """Bits are compared at the end only: one that differs in step 1 differs in step 1,000 as well."""
+    """Bits are compared only at the end: a difference in step 1 is still there after step 1,000."""
     ref_opt, comp_opt = pair()
     if isinstance(ref_opt, naive.Adam) and dtype is np.float32:
         pytest.skip("float32 Adam is compared step by step below.")
@@ -85,10 +81,10 @@ def test_a_thousand_steps(pair, dtype, separate):
 
 @pytest.mark.parametrize("start", [1, 0])
 def test_float32_adam_step_by_step(start):
-    """Each step starts from the oracle's bits; from zero the step itself, not its sum with a parameter, is measured.
+    """Each step starts from the oracle's bits; starting from zero measures the step alone.
 
-    From zero there are three roundings more than the oracle has (the cast of lr_t, a product, a quotient), each of half
-    a unit, or of a whole one where the result lies at the lower end of its binade: hence 4 and not 2.
+    From zero there are three more roundings than in the oracle (the cast of lr_t, a product, a quotient). Each is half
+    a unit, or a whole one if the result lies at the lower end of its binade: hence 4 and not 2.
     """
     ref_opt, comp_opt = naive.Adam(), fo.Adam()
     ref, comp = (arrays(np.random.default_rng(4), np.float32) for _ in range(2))
@@ -102,7 +98,7 @@ def test_float32_adam_step_by_step(start):
 
 
 def test_float32_adam_stays_near_over_many_steps():
-    """Roundings are not biased: 200 free-running steps stay within a few units of the oracle."""
+    """Rounding is not biased: 200 steps that are not reset stay within a few units of the oracle."""
     ref_opt, comp_opt = naive.Adam(), fo.Adam()
     ref, comp = ({"w": draw(np.random.default_rng(6), (500,), np.float32)} for _ in range(2))
     start = ref["w"].copy()
@@ -138,7 +134,7 @@ def test_flatten(dtype):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("flat", [False, True])
 def test_any_number_of_threads_gives_the_same_bits(pair, dtype, flat):
-    """Sizes that no number of threads divides, and enough of them for the parallel kernel."""
+    """No number of threads divides these sizes, which are large enough for the parallel kernel."""
     shapes = [(LARGE,), (7,), (LARGE // 11, 3), (), (0,), (5, 5)]
     ref_opt, _ = pair()
     ref = arrays(np.random.default_rng(10), dtype, shapes)
@@ -191,7 +187,7 @@ def test_hyperparameters_may_change_between_steps(pair):
 
 
 def test_hyperparameters_of_the_constructor(pair):
-    """Ones whose products and powers round, so that a different order of operations shows."""
+    """Products and powers of these numbers are inexact, so a different order of operations changes bits."""
     for seed in range(20):
         rng = np.random.default_rng(seed)
         hyper = {key: rng.uniform(0.05, 0.95) for key in PARAMETERS[pair()[0].__class__.__name__]}
@@ -204,7 +200,7 @@ def test_hyperparameters_of_the_constructor(pair):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_surplus_gradients_are_ignored(pair, dtype):
-    """Whatever a surplus value is, it belongs to no parameter."""
+    """A gradient without a parameter may be of any type."""
     ref_opt, comp_opt = pair()
     ref, comp = (arrays(np.random.default_rng(16), dtype) for _ in range(2))
     for surplus in np.ones(3), None, "text":
@@ -214,7 +210,7 @@ def test_surplus_gradients_are_ignored(pair, dtype):
 
 
 def test_surplus_gradients_in_a_list_are_ignored(pair):
-    """As the loop of the textbook's second volume, over the positions of the parameters, ignores them."""
+    """The textbook's second volume loops over the positions of the parameters, and so ignores them."""
     ref_opt, comp_opt = pair()
     ref, comp = (list(arrays(np.random.default_rng(16)).values()) for _ in range(2))
     for seed in 1, 2:
@@ -231,7 +227,7 @@ def test_the_order_of_the_gradients_does_not_matter(pair):
 
 
 def test_zeros_and_non_finite_gradients_pass(pair):
-    """Non-finite gradients do what the notes' code does with them: NaN stays NaN and spoils only its element."""
+    """Non-finite gradients have the effect that they have in the notes: NaN stays NaN in its own element only."""
     ref_opt, comp_opt = pair()
     special = np.array([0.0, -0.0, np.nan, np.inf, -np.inf, 1.0])
     ref, comp = ({"w": np.arange(6.0)} for _ in range(2))
@@ -239,14 +235,14 @@ def test_zeros_and_non_finite_gradients_pass(pair):
         for _ in range(3):
             ref_opt.update(ref, {"w": special})
             comp_opt.update(comp, {"w": special})
-    # The sign and payload of a NaN are the processor's choice, so values are compared here and not bits.
+    # The processor chooses sign and payload of a NaN, so values are compared and not bits.
     np.testing.assert_array_equal(comp["w"], ref["w"], strict=True)
     assert np.isnan(comp["w"]).any()
     assert np.isfinite(comp["w"][[0, 1, 5]]).all()
 
 
 def test_other_shapes_compile_nothing(pair, compiled):
-    """One element and three dimensions, few and many arrays: Numba sees the same types."""
+    """Numba sees the same types for any number of elements, dimensions and arrays."""
     for shapes in [(3,), (4, 5), (2,)], [(), (2, 3, 4), (0,)], [(6,)] * 40:
         for dtype in np.float32, np.float64:
             _, opt = pair()

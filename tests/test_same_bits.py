@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastoptim as fo
-import naive
 import script
+from fastoptim.family import FAMILY
 from fastoptim.kernels import table as row
 from fastoptim.kernels.fuse import fuse
 from fastoptim.kernels.jit import DISABLED, PYTHON_KERNELS
@@ -31,7 +31,7 @@ class Softsign(fo.Optimizer):
         return p - lr * m / (1 + np.abs(m)), m
 
 
-RULES = [*naive.RULES, "Softsign"]
+RULES = [*FAMILY, "Softsign"]
 
 
 def optimizer(name):
@@ -109,6 +109,7 @@ def test_every_process(tmp_path):
         import numpy as np
         from threadpoolctl import threadpool_limits
         import fastoptim as fo
+        from fastoptim.family import FAMILY
 
         class Softsign(fo.Optimizer):
             slots = ("m",)
@@ -124,7 +125,7 @@ def test_every_process(tmp_path):
         digest = hashlib.sha256()
         numba.set_num_threads(int(sys.argv[1]))
         with fo.num_threads(int(sys.argv[2])) if len(sys.argv) > 2 else contextlib.nullcontext():
-            for cls in fo.SGD, fo.Momentum, fo.Nesterov, fo.AdaGrad, fo.RMSprop, fo.Adam, Softsign:
+            for cls in *(getattr(fo, name) for name in FAMILY), Softsign:
                 for dtype in np.float32, np.float64:
                     rng, opt = np.random.default_rng(0), cls()
                     params = {"w": rng.standard_normal(40_001).astype(dtype)}

@@ -30,7 +30,9 @@ SLOW = ["fuzz", "nonfinite", "errors", "values"]
 TESTS = {
     "src/fastoptim/optimizer.py": [*QUICK, "hyperparameters", "turns", "checkpoints", *SLOW],
     "src/fastoptim/plan.py": [*QUICK, *SLOW],
-    "src/fastoptim/optimizers.py": ["hyperparameters", "optimizers", "nonfinite"],
+    "src/fastoptim/optimizers/sgd.py": ["hyperparameters", "optimizers", "nonfinite"],
+    "src/fastoptim/optimizers/adaptive.py": ["hyperparameters", "optimizers", "nonfinite"],
+    "src/fastoptim/optimizers/adam.py": ["hyperparameters", "optimizers", "nonfinite"],
     "kernels/rules.py": ["optimizers"],
     "kernels/fuse.py": ["kernels", "custom_rules"],
     "kernels/dense.py": ["network"],

@@ -1,51 +1,43 @@
 """Optimizers for parameters that are NumPy arrays: one scalar rule, one fused, parallel, in-place kernel."""
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from fastoptim._version import __version__
+from fastoptim._suggest import did_you_mean
+from fastoptim._version import __version__ as __version__
+from fastoptim.family import FAMILY
+
+# Importing Numba takes half a second, so each module is imported when one of its names is first used. The command line
+# can then answer --help at once and handle Ctrl-C from the start.
+_MODULES = dict.fromkeys(FAMILY, "optimizers") | {
+    "MultiLayerNet": "network",
+    "Optimizer": "optimizer",
+    "flatten": "parameters",
+    "load": "checkpoint",
+    "load_mnist": "mnist",
+    "num_threads": "threads",
+    "smooth_curve": "curves",
+}
 
 if TYPE_CHECKING:
-    from fastoptim.checkpoint import load
-    from fastoptim.curves import smooth_curve
-    from fastoptim.mnist import load_mnist
-    from fastoptim.network import MultiLayerNet
-    from fastoptim.optimizer import Optimizer
-    from fastoptim.optimizers import SGD, AdaGrad, Adam, Momentum, Nesterov, RMSprop
-    from fastoptim.parameters import flatten
-    from fastoptim.threads import num_threads
+    # Type checkers cannot read names from the table, and with `__getattr__` they would accept any name.
+    from fastoptim.checkpoint import load as load
+    from fastoptim.curves import smooth_curve as smooth_curve
+    from fastoptim.mnist import load_mnist as load_mnist
+    from fastoptim.network import MultiLayerNet as MultiLayerNet
+    from fastoptim.optimizer import Optimizer as Optimizer
+    from fastoptim.optimizers import *  # noqa: F403
+    from fastoptim.parameters import flatten as flatten
+    from fastoptim.threads import num_threads as num_threads
+else:
+    # A star import must not replace these three, which the textbook's scripts import from elsewhere.
+    __all__ = sorted({*_MODULES, "__version__"} - {"MultiLayerNet", "load_mnist", "smooth_curve"})
 
-__all__ = [
-    "SGD",
-    "AdaGrad",
-    "Adam",
-    "Momentum",
-    "MultiLayerNet",
-    "Nesterov",
-    "Optimizer",
-    "RMSprop",
-    "__version__",
-    "flatten",
-    "load",
-    "load_mnist",
-    "num_threads",
-    "smooth_curve",
-]
+    def __getattr__(name):
+        if name not in _MODULES:
+            raise AttributeError(f"module 'fastoptim' has no attribute {name!r}{did_you_mean(name, _MODULES)}")
+        value = globals()[name] = getattr(import_module(f"fastoptim.{_MODULES[name]}"), name)
+        return value
 
-# Where these are, what is quick to load first. Numba takes half a second to load, so nothing is before it is asked
-# for: the command line answers --help at once, and Ctrl-C from its first moment on.
-_MODULES = ("optimizers", "optimizer", "parameters", "threads", "network", "curves", "mnist", "checkpoint")
-
-
-def __getattr__(name: str) -> Any:
-    if name in __all__:
-        for place in _MODULES:
-            module = import_module(f"fastoptim.{place}")
-            if name in module.__all__:
-                value = globals()[name] = getattr(module, name)
-                return value
-    raise AttributeError(f"module 'fastoptim' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return __all__
+    def __dir__():
+        return sorted([*_MODULES, "__version__"])

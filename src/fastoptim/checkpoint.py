@@ -6,6 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 from fastoptim import network, optimizers
+from fastoptim.family import FAMILY
 from fastoptim.serialize import StateDict, StrPath, read
 
 __all__ = ["load"]
@@ -60,7 +61,7 @@ def load(path: StrPath, params: Any = None) -> Any:
         if params is not None:
             raise ValueError(f"{path} holds a network, which has parameters of its own: load it without params")
         return _network(state_dict)
-    if package != "fastoptim" or name not in optimizers.__all__:
+    if package != "fastoptim" or name not in FAMILY:
         raise ValueError(f"{path} holds a {name}, which is not a class of fastoptim: create one and call its `load`")
     optimizer = getattr(optimizers, name)()
     optimizer.load_state_dict(state_dict, params)

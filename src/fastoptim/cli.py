@@ -14,6 +14,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from fastoptim._version import __version__
+from fastoptim.family import FAMILY, NOTES_FIVE
 
 __all__ = ["main"]
 
@@ -121,9 +122,9 @@ def _add_compare(commands: "_SubParsersAction[_Parser]") -> None:
     parser.add_argument(
         "--optimizers",
         type=_names,
-        default="SGD,Momentum,AdaGrad,Adam,RMSprop",
+        default=",".join(NOTES_FIVE),
         metavar="NAME,...",
-        help="any of SGD, Momentum, Nesterov, AdaGrad, RMSprop, Adam",
+        help=f"any of {', '.join(FAMILY)}",
     )
     parser.add_argument("--dtype", choices=("float32", "float64"), default="float32", help="of weights and state")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of weights and batches")

@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastoptim import SGD, AdaGrad, Adam, Momentum, MultiLayerNet, Nesterov, Optimizer, RMSprop, num_threads
+import fastoptim
+from fastoptim import MultiLayerNet, Optimizer, num_threads
 from fastoptim._files import replacing
 from fastoptim.curves import plot_losses
+from fastoptim.family import FAMILY, NOTES_FIVE
 from fastoptim.mnist import MnistUnavailableError, load_mnist
 
 try:
@@ -27,11 +29,7 @@ except ImportError as error:
 
 __all__ = ["NOTES_FIVE", "OPTIMIZERS", "Comparison", "Data", "Run", "Settings", "load_data"]
 
-OPTIMIZERS: dict[str, type[Optimizer]] = {
-    rule.__name__: rule for rule in (SGD, Momentum, AdaGrad, Adam, RMSprop, Nesterov)
-}
-
-NOTES_FIVE = ("SGD", "Momentum", "AdaGrad", "Adam", "RMSprop")
+OPTIMIZERS: dict[str, type[Optimizer]] = {name: getattr(fastoptim, name) for name in FAMILY}
 
 # The number of iterations after which a network goes back to the queue: small beside the whole, so that the last
 # workers end together, and large beside the cost of handing a network over.

@@ -1,4 +1,4 @@
-"""Loss curves: smoothed, and drawn as the notes draw them."""
+"""Smooth loss curves and draw them as the notes do."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -6,15 +6,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastoptim.family import FAMILY
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["MARKERS", "plot_losses", "smooth_curve"]
+__all__ = ["plot_losses", "smooth_curve"]
 
 _WINDOW, _BETA = 11, 2
-
-# Nesterov is not among the notes' five; its marker is the triangle, which none of them has.
-MARKERS = {"SGD": "o", "Momentum": "x", "AdaGrad": "s", "Adam": "D", "RMSprop": "v", "Nesterov": "^"}
 
 
 def smooth_curve(x: ArrayLike) -> NDArray[np.float64]:
@@ -22,13 +21,13 @@ def smooth_curve(x: ArrayLike) -> NDArray[np.float64]:
 
     .. math:: y_i = \sum_{k=-5}^{5} w_k x_{i+k} \Big/ \sum_{k=-5}^{5} w_k
 
-    The curve is continued by its own reflection: at the start about the first point, at the end behind the last
-    point, which is therefore repeated, as in the notes.
+    The curve is reflected at both ends: at the start about the first point; at the end the last point is repeated, as
+    in the notes.
 
     Parameters
     ----------
     x : array_like, shape (n,)
-        The curve. Fewer than 11 points, less than the window, are returned as they are.
+        The curve. If it has fewer than 11 points, the length of the window, it is returned unchanged.
 
     Returns
     -------
@@ -68,9 +67,9 @@ def plot_losses(curves: Mapping[str, ArrayLike], title: str = "") -> "Figure":
     Parameters
     ----------
     curves : mapping of str to array_like
-        The recorded losses of each optimizer, by the name that the legend shows.
+        The losses of each optimizer, by the name shown in the legend.
     title : str
-        What stands above the picture.
+        The title of the picture.
 
     Returns
     -------
@@ -94,9 +93,8 @@ def plot_losses(curves: Mapping[str, ArrayLike], title: str = "") -> "Figure":
     figure = Figure(figsize=(8, 5.5), dpi=150, layout="constrained")
     axes = figure.add_subplot()
     for name, losses in curves.items():
-        axes.plot(
-            smooth_curve(losses), label=name, marker=MARKERS.get(name, "."), markevery=100, markersize=5, linewidth=1.2
-        )
+        marker = FAMILY[name].marker if name in FAMILY else "."
+        axes.plot(smooth_curve(losses), label=name, marker=marker, markevery=100, markersize=5, linewidth=1.2)
     axes.set(xlabel="iterations", ylabel="loss", ylim=(0, 1), title=title)
     axes.margins(x=0.02)
     axes.grid(alpha=0.25)

@@ -1,4 +1,4 @@
-"""Hyperparameters that are checked when they are set, not when a night of training has come to them."""
+"""Hyperparameters are checked when they are set, not hours later during training."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ _LARGEST = sys.float_info.max
 
 
 class Hyperparameter:
-    """An attribute that takes only the finite numbers of an interval, at construction and at any later time.
+    """An attribute that holds a finite number in an interval and is checked whenever it is set.
 
-    The number is kept in the object's ``__dict__``, of the type that it was given in. There is no ``__get__``, so that
-    Python finds it there by itself.
+    Any real number is accepted and kept as a Python float, because NumPy's float32 would round the scalars computed
+    from it. The number is stored in the object's ``__dict__``; as there is no ``__get__``, Python reads it directly.
 
     Parameters
     ----------
     low, high : float
-        The ends of the interval. The upper one belongs to it unless ``below`` is true.
+        The ends of the interval. ``high`` is included unless ``below`` is true.
 
     Raises
     ------
     TypeError
-        When anything but a real number is assigned; an array of no dimensions counts as the number in it.
+        If the value is not a real number. A zero-dimensional array counts as the number in it.
     ValueError
-        When the number is not finite, or not in the interval.
+        If the number is not finite or not in the interval.
     """
 
     def __init__(self, low: float, high: float = _LARGEST, *, below: bool = False) -> None:
@@ -45,23 +45,22 @@ class Hyperparameter:
 
     def __set__(self, owner: Any, value: float) -> None:
         given: Any = value
-        if isinstance(given, np.ndarray) and given.ndim == 0:
-            # Whoever writes to the array later does not mean the optimizer.
-            given = given[()]
-        number = given.item() if isinstance(given, np.generic) else given
-        is_real = isinstance(number, Real)
-        if not is_real:
+        if isinstance(given, np.generic) or (isinstance(given, np.ndarray) and given.ndim == 0):
+            given = given.item()
+        if not isinstance(given, Real):
             raise TypeError(f"{self._expected}, not {value!r} of type {type(value).__name__}")
         try:
-            number = float(number)
+            number = float(given)
         except OverflowError:
             number = inf
-        # A NaN is in no interval, and infinity not in one that ends with the largest number.
+        # NaN is in no interval, and infinity is above every upper end.
         if not self.low <= number <= self.high or (self.below and number == self.high):
             raise ValueError(f"{self._expected}, not {value!r}")
-        vars(owner)[self.name] = given
+        vars(owner)[self.name] = number
 
     @property
     def _expected(self) -> str:
-        to = "on" if self.high == _LARGEST else f"to {'less than ' if self.below else ''}{self.high}"
-        return f"{self.name} must be a finite number from {self.low} {to}"
+        interval = (
+            f">= {self.low}" if self.high == _LARGEST else f"in [{self.low}, {self.high}{')' if self.below else ']'}"
+        )
+        return f"{self.name} must be a finite number {interval}"

@@ -300,6 +300,14 @@ class Optimizer(Checkpointed):
         state[name].update(value)
         self._state = state
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # A pickle of the textbook's class has its m, v or h among the attributes; old protocols do not call __new__.
+        vars(self).update(vars(Optimizer.__new__(type(self))))
+        vars(self).update((name, value) for name, value in state.items() if name not in self.slots)
+        for name in self.slots:
+            if name in state:
+                self._set_state(name, state[name])
+
     def __repr__(self) -> str:
         counted: dict[str, Any] = {"iter": self.iter}
         if self.on_nonfinite != "ignore":

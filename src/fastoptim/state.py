@@ -44,7 +44,7 @@ def attach_state(
         parameter.slots = [_slot(parameter, name, arrays) for name, arrays in state.items()]
     changes: dict[str, dict[Hashable, np.dtype[Any]]] = {}
     for parameter in parameters:
-        if len(set(parameter.dtypes)) > 1:
+        if len(set(parameter.dtypes)) > 1 or not parameter.p.dtype.isnative:
             gradient = parameter.gradient if isinstance(parameter.gradient, int | float) else parameter.g
             dtypes = (parameter.p.dtype, getattr(gradient, "dtype", None), *(slot.dtype for slot in parameter.slots))
             for name, slot, dtype in zip(names, parameter.slots, _slot_dtypes(rule, dtypes, n_scalars), strict=True):

@@ -158,7 +158,7 @@ def _restore(optimizer: Checkpointed, state_dict: StateDict, params: Any) -> Non
     for name, value in hyperparameters.items():
         try:
             setattr(restored, name, value)
-        except TypeError as error:
+        except (AttributeError, TypeError) as error:
             raise ValueError(f"the checkpoint has the hyperparameter {name}={value!r}: {error}") from error
     restored._state = state
     restored.iter = steps

@@ -1,0 +1,27 @@
+"""The table of optimizers, one line for each. It imports neither NumPy nor Numba, so that --help is fast."""
+
+from typing import NamedTuple
+
+__all__ = ["FAMILY", "NOTES_FIVE", "Member"]
+
+
+class Member(NamedTuple):
+    """What the table says about an optimizer; its class has the same name."""
+
+    marker: str
+    """Matplotlib's marker for its loss curve."""
+    in_notes: bool = False
+    """Whether it is one of the five that the notes compare and `fastoptim compare` trains by default."""
+
+
+FAMILY = {
+    "SGD": Member("o", in_notes=True),
+    "Momentum": Member("x", in_notes=True),
+    "AdaGrad": Member("s", in_notes=True),
+    "Adam": Member("D", in_notes=True),
+    "RMSprop": Member("v", in_notes=True),
+    "Nesterov": Member("^"),
+    "AdamW": Member("d"),
+}
+
+NOTES_FIVE = tuple(name for name, member in FAMILY.items() if member.in_notes)

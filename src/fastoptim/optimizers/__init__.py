@@ -1,0 +1,12 @@
+"""The built-in optimizers turn hyperparameters into the scalars of a step. The formulas are in `kernels.rules`."""
+
+from typing import TYPE_CHECKING
+
+from fastoptim.family import FAMILY
+from fastoptim.optimizers.adam import *  # noqa: F403
+from fastoptim.optimizers.adaptive import *  # noqa: F403
+from fastoptim.optimizers.sgd import *  # noqa: F403
+
+if not TYPE_CHECKING:
+    # Type checkers read the `__all__` of each module; one that is computed would hide all names from them.
+    __all__ = [*FAMILY]

@@ -1,0 +1,110 @@
+"""Steps scaled, element by element, by past squared gradients."""
+
+from __future__ import annotations
+
+from fastoptim.hyperparameters import Hyperparameter
+from fastoptim.kernels import rules
+from fastoptim.optimizers.base import NOTES_EPS, BuiltIn, Slot
+
+__all__ = ["AdaGrad", "RMSprop"]
+
+
+class AdaGrad(BuiltIn):
+    r"""Steps scaled, element by element, by the sum of all squared gradients.
+
+    .. math::
+
+        h &\leftarrow h + g^2 \\
+        p &\leftarrow p - \frac{\eta g}{\sqrt{h} + \epsilon}, \qquad \epsilon = 10^{-7}
+
+    Parameters
+    ----------
+    lr : float
+        The learning rate :math:`\eta`, not negative.
+    on_nonfinite : {"ignore", "raise", "skip"}
+        What to do about gradients that are NaN or infinite; see `Optimizer`.
+
+    Attributes
+    ----------
+    h : dict or None
+        The sum of squared gradients of each parameter.
+
+    References
+    ----------
+    J. Duchi, E. Hazan and Y. Singer, "Adaptive subgradient methods for online learning and stochastic optimization",
+    JMLR 12 (2011), fig. 1 with diagonal matrices.
+
+    Examples
+    --------
+    >>> params = {"x": 1.0}
+    >>> AdaGrad(lr=0.5).update(params, {"x": 4.0})
+    >>> round(params["x"], 6)
+    0.5
+    """
+
+    slots = ("h",)
+    h: Slot
+    rule = staticmethod(rules.adagrad)
+    lr = Hyperparameter(0)
+
+    def __init__(self, lr: float = 0.01, *, on_nonfinite: str = "ignore") -> None:
+        super().__init__(on_nonfinite=on_nonfinite)
+        self.lr = lr
+
+    def scalars(self) -> tuple[float, ...]:
+        """Return the learning rate and epsilon."""
+        return self.lr, NOTES_EPS
+
+
+class RMSprop(BuiltIn):
+    r"""AdaGrad with a running mean in place of the sum, so that its steps do not die out.
+
+    .. math::
+
+        h &\leftarrow \rho h + (1 - \rho) g^2 \\
+        p &\leftarrow p - \frac{\eta g}{\sqrt{h} + \epsilon}, \qquad \epsilon = 10^{-7}
+
+    Parameters
+    ----------
+    lr : float
+        The learning rate :math:`\eta`, not negative.
+    decay_rate : float
+        The fraction :math:`\rho` of the mean kept at each step, from 0 to less than 1.
+    on_nonfinite : {"ignore", "raise", "skip"}
+        What to do about gradients that are NaN or infinite; see `Optimizer`.
+
+    Attributes
+    ----------
+    h : dict or None
+        The running mean of squared gradients of each parameter.
+
+    Warnings
+    --------
+    :math:`\epsilon` is added to the root, as in PyTorch; optax adds it inside the root.
+
+    References
+    ----------
+    T. Tieleman and G. Hinton, "Lecture 6.5: rmsprop", Neural Networks for Machine Learning, 2012, slide 29.
+
+    Examples
+    --------
+    >>> params = {"x": 1.0}
+    >>> RMSprop(lr=0.05).update(params, {"x": 4.0})
+    >>> round(params["x"], 6)
+    0.5
+    """
+
+    slots = ("h",)
+    h: Slot
+    rule = staticmethod(rules.rmsprop)
+    lr = Hyperparameter(0)
+    decay_rate = Hyperparameter(0, 1, below=True)
+
+    def __init__(self, lr: float = 0.01, decay_rate: float = 0.99, *, on_nonfinite: str = "ignore") -> None:
+        super().__init__(on_nonfinite=on_nonfinite)
+        self.lr = lr
+        self.decay_rate = decay_rate
+
+    def scalars(self) -> tuple[float, ...]:
+        """Return ``lr, decay_rate, 1 - decay_rate`` and epsilon."""
+        return self.lr, self.decay_rate, 1 - self.decay_rate, NOTES_EPS
