@@ -69,5 +69,5 @@ def test_picture_without_pyplot_and_display(tmp_path):
 
 def test_picture_without_matplotlib(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(ImportError, match=r"pip install fastoptim\[compare\]"):
+    with pytest.raises(ImportError, match=r"pip install 'fastoptim\[compare\]'"):
         plot_losses({})

@@ -80,7 +80,7 @@ def plot_losses(curves: Mapping[str, ArrayLike], title: str = "") -> "Figure":
     Raises
     ------
     ImportError
-        If matplotlib is not installed: ``pip install fastoptim[compare]``.
+        If matplotlib is not installed: ``pip install 'fastoptim[compare]'``.
 
     Examples
     --------
@@ -89,7 +89,7 @@ def plot_losses(curves: Mapping[str, ArrayLike], title: str = "") -> "Figure":
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ImportError("plot_losses needs matplotlib: pip install fastoptim[compare]") from error
+        raise ImportError("plot_losses needs matplotlib: pip install 'fastoptim[compare]'") from error
 
     figure = Figure(figsize=(8, 5.5), dpi=150, layout="constrained")
     axes = figure.add_subplot()
