@@ -147,6 +147,39 @@ def test_stop_lets_the_training_return_and_be_continued(data):
     assert curves(comp) == curves(ref)
 
 
+def test_stop_while_kernels_are_compiled(data, monkeypatch):
+    comp = Comparison(data, Settings(iterations=5, batch_size=16, hidden=[3]))
+    network, made = Comparison._network, []
+
+    def stop(self, hidden):
+        made.append(hidden)
+        comp.stop()
+        return network(self, hidden)
+
+    monkeypatch.setattr(Comparison, "_network", stop)
+    comp.train()
+    assert made == [[1]]
+    assert not any(run.losses for run in comp.runs)
+    monkeypatch.undo()
+    comp.train()
+    assert [len(run.losses) for run in comp.runs] == [5] * 5
+
+
+def test_one_network_for_each_core(data, monkeypatch):
+    workers = []
+
+    class Pool(compare.ThreadPoolExecutor):
+        def __init__(self, max_workers, **options):
+            workers.append(max_workers)
+            super().__init__(max_workers, **options)
+
+    monkeypatch.setattr(compare, "ThreadPoolExecutor", Pool)
+    for cores in (2, 9):
+        monkeypatch.setattr(compare.numba.config, "NUMBA_DEFAULT_NUM_THREADS", cores)
+        train(data, iterations=1)
+    assert workers == [2, 5]
+
+
 def test_error_in_a_worker_is_raised(data):
     comp = Comparison(data, Settings(iterations=5, batch_size=16, hidden=[3]))
     comp.runs[2].optimizer.update = lambda *_: 1 / 0

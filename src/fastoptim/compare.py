@@ -2,7 +2,6 @@
 
 import csv
 import io
-import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -11,6 +10,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,7 +23,7 @@ try:
     from sklearn.datasets import load_digits
     from threadpoolctl import threadpool_limits
 except ImportError as error:
-    raise ImportError(f"fastoptim.compare needs {error.name}: pip install fastoptim[compare]") from error
+    raise ImportError(f"fastoptim.compare needs {error.name}: pip install 'fastoptim[compare]'") from error
 
 __all__ = ["NOTES_FIVE", "OPTIMIZERS", "Comparison", "Data", "Run", "Settings", "load_data"]
 
@@ -143,12 +143,9 @@ class Settings:
 
     def __post_init__(self) -> None:
         # The upper bound keeps the sizes of arrays within what NumPy can index.
-        counts = [
-            ("iterations", self.iterations),
-            ("batch size", self.batch_size),
-            ("threads", 1 if self.threads is None else self.threads),
-        ]
+        counts = [("iterations", self.iterations), ("batch size", self.batch_size)]
         counts += [("hidden layer", units) for units in self.hidden]
+        counts += [] if self.threads is None else [("threads", self.threads)]
         for name, value in counts:
             if not 1 <= value < 2**31:
                 raise ValueError(f"{name} must be from 1 to {2**31 - 1}, got {value}")
@@ -213,11 +210,9 @@ class Comparison:
     """
 
     def __init__(self, data: Data, settings: Settings) -> None:
-        if settings.batch_size > len(data.x_train):
-            raise ValueError(
-                f"batch size must be from 1 to {len(data.x_train)}, the number of training images, "
-                f"got {settings.batch_size}"
-            )
+        n, batch_size = len(data.x_train), settings.batch_size
+        if batch_size > n:
+            raise ValueError(f"batch size must be from 1 to {n}, the number of training images, got {batch_size}")
         self.data, self.settings = data, settings
         self.runs = [Run(name, self._network(settings.hidden), OPTIMIZERS[name]()) for name in settings.optimizers]
         self._stopping = False
@@ -240,9 +235,9 @@ class Comparison:
             After Ctrl-C, and likewise whatever `progress` raises: when all workers have stopped, at the end of the
             iteration that they were in. `runs` holds what was computed, and another call of `train` goes on from there.
         """
-        self._compile()
         self._stopping = False
-        workers = min(self.settings.threads or _cores(), len(self.runs))
+        self._compile()
+        workers = min(self.settings.threads or numba.config.NUMBA_DEFAULT_NUM_THREADS, len(self.runs))
         waiting = list(self.runs)
         running: dict[Future[None], Run] = {}
         # The networks are the parallel work, so BLAS gets one thread in each. The limit stands twice because most
@@ -253,8 +248,8 @@ class Comparison:
             ThreadPoolExecutor(workers, initializer=lambda: threadpool_limits(**one_thread)) as pool,
         ):
             try:
-                while waiting or running:
-                    while waiting and len(running) < workers:
+                while running or (waiting and not self._stopping):
+                    while waiting and len(running) < workers and not self._stopping:
                         furthest_behind = min(waiting, key=lambda run: len(run.losses))
                         waiting.remove(furthest_behind)
                         running[pool.submit(self._train_block, furthest_behind)] = furthest_behind
@@ -265,8 +260,6 @@ class Comparison:
                             waiting.append(run)
                     if progress:
                         progress(self.runs)
-                    if self._stopping:
-                        waiting.clear()
             finally:
                 self._stopping = True
 
@@ -279,6 +272,8 @@ class Comparison:
         # cannot be limited before.
         x, t = self.data.x_train[:1], self.data.t_train[:1]
         for run in self.runs:
+            if self._stopping:
+                return
             network = self._network([1])
             with num_threads(1):
                 type(run.optimizer)().update(network.params, network.gradient(x, t))
@@ -329,8 +324,3 @@ class Comparison:
         figure = plot_losses({run.name: run.losses for run in self.runs}, self.data.title)
         with replacing(path) as stream:
             figure.savefig(stream, format="png")
-
-
-def _cores() -> int:
-    # A container or a batch system may allow fewer cores than the machine has.
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
