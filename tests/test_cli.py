@@ -1,5 +1,6 @@
 import csv
 import os
+import platform
 import re
 import shutil
 import signal
@@ -8,10 +9,16 @@ import sys
 import threading
 from pathlib import Path
 
+import llvmlite
+import numba
+import numpy as np
 import pytest
+import scipy
+from threadpoolctl import threadpool_info
 
 import fastoptim
-from fastoptim import cli, compare
+from fastoptim import compare, compare_command
+from fastoptim._terminal import Interruption
 from fastoptim.cli import main
 from fastoptim.compare import Comparison
 from fastoptim.mnist import MnistUnavailableError
@@ -116,19 +123,34 @@ def test_bad_option(tmp_path, monkeypatch, capsys, options, complaint):
     out, err = capsys.readouterr()
     assert stop.value.code == 2
     assert out == ""
-    assert re.fullmatch(rf"fastoptim( compare)?: .*{complaint}.*\n", err)
+    assert re.fullmatch(rf"fastoptim compare: .*{complaint}.* \(see fastoptim compare --help\)\n", err)
     assert not (tmp_path / "comparison").exists()
 
 
-def test_folder_in_place_of_a_result_is_found_before_the_training(tmp_path, capsys):
-    (tmp_path / "losses.png").mkdir()
-    with pytest.raises(SystemExit):
+@pytest.mark.parametrize("name", ["losses.csv", "losses.png"])
+def test_results_of_an_earlier_run_are_kept(tmp_path, monkeypatch, capsys, name):
+    monkeypatch.setattr(compare, "load_data", raising(AssertionError("loaded")))
+    (tmp_path / name).write_text("old")
+    with pytest.raises(SystemExit) as stop:
         main(["compare", *SMALL, "--output", str(tmp_path)])
-    assert "losses.png is a folder" in capsys.readouterr().err
+    out, err = capsys.readouterr()
+    assert (stop.value.code, out) == (2, "")
+    assert f"{tmp_path} already holds {name}: add --overwrite, or name another folder by --output" in err
+    assert (tmp_path / name).read_text() == "old"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_overwrite(tmp_path):
+    for name in ("losses.csv", "losses.png", "other"):
+        (tmp_path / name).write_text("old")
+    assert main(["compare", *SMALL, "--iterations", "3", "--output", str(tmp_path), "--overwrite"]) == 0
+    assert len(rows(tmp_path)) == 4
+    assert (tmp_path / "losses.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "other").read_text() == "old"
 
 
 def test_unwritable_output_is_found_before_the_training(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(cli.tempfile, "TemporaryFile", raising(PermissionError(13, "Permission denied")))
+    monkeypatch.setattr(compare_command.tempfile, "TemporaryFile", raising(PermissionError(13, "Permission denied")))
     with pytest.raises(SystemExit) as stop:
         main(["compare", *SMALL, "--output", str(tmp_path)])
     out, err = capsys.readouterr()
@@ -144,24 +166,32 @@ def test_no_such_command(argv, capsys):
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_missing_extra(monkeypatch, capsys):
+@pytest.mark.parametrize("library", ["tqdm", "matplotlib", "sklearn", "threadpoolctl"])
+def test_missing_extra(tmp_path, monkeypatch, capsys, library):
+    monkeypatch.chdir(tmp_path)
     monkeypatch.delitem(sys.modules, "fastoptim.compare")
-    monkeypatch.setitem(sys.modules, "threadpoolctl", None)
+    for name in [name for name in sys.modules if name.startswith(f"{library}.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, library, None)
     with pytest.raises(SystemExit) as stop:
-        main(["compare"])
-    assert stop.value.code == 2
-    assert re.fullmatch(r".*threadpoolctl.*pip install fastoptim\[compare\].*\n", capsys.readouterr().err)
+        main(["compare", *SMALL])
+    out, err = capsys.readouterr()
+    assert (stop.value.code, out) == (2, "")
+    assert re.fullmatch(
+        rf"fastoptim compare: .* needs {library}.*: pip install 'fastoptim\[compare\]' \(see .*\)\n", err
+    )
+    assert not any(tmp_path.iterdir())
 
 
 def interrupt_after(monkeypatch, calls):
-    progress, count = cli._Progress.__call__, iter(range(calls))
+    progress, count = compare_command._Screen.show, iter(range(calls))
 
     def call(self, runs):
         progress(self, runs)
         if next(count, None) is None:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli._Progress, "__call__", call)
+    monkeypatch.setattr(compare_command._Screen, "show", call)
 
 
 def test_interruption_writes_what_was_computed(tmp_path, monkeypatch, capsys):
@@ -180,7 +210,7 @@ def test_interruption_writes_what_was_computed(tmp_path, monkeypatch, capsys):
 def test_interruption_before_the_first_iteration_leaves_old_results(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(Comparison, "train", raising(KeyboardInterrupt()))
     (tmp_path / "losses.csv").write_text("old")
-    assert main(["compare", *SMALL, "--output", str(tmp_path)]) == 130
+    assert main(["compare", *SMALL, "--output", str(tmp_path), "--overwrite"]) == 130
     assert capsys.readouterr().err == "fastoptim: interrupted before the first iteration: nothing is written\n"
     assert (tmp_path / "losses.csv").read_text() == "old"
 
@@ -188,7 +218,7 @@ def test_interruption_before_the_first_iteration_leaves_old_results(tmp_path, mo
 def test_interruption_while_loading(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(compare, "load_data", raising(KeyboardInterrupt()))
     assert main(["compare", "--output", str(tmp_path / "new")]) == 130
-    assert capsys.readouterr().err == "fastoptim: interrupted before the first iteration: nothing is written\n"
+    assert capsys.readouterr().err == "fastoptim: interrupted\n"
     assert not (tmp_path / "new").exists()
 
 
@@ -206,80 +236,115 @@ def press(monkeypatch, owner, method, number=signal.SIGINT):
 LONG = ["compare", *SMALL, "--iterations", "900", "--threads", "1", "--optimizers", "SGD", "--output"]
 
 
+@pytest.fixture
+def interruption():
+    """A handler of both signals, which is removed after the test."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handler = Interruption()
+    handler.listen()
+    yield handler
+    for number, function in before.items():
+        signal.signal(number, function)
+
+
 @posix
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_signal_keeps_what_was_computed(tmp_path, monkeypatch, capsys, number, code):
-    before = [signal.getsignal(which) for which in (signal.SIGINT, signal.SIGTERM)]
-    press(monkeypatch, cli._Progress, "__call__", number)
-    assert main([*LONG, str(tmp_path)]) == code
+def test_signal_keeps_what_was_computed(tmp_path, monkeypatch, capsys, interruption, number, code):
+    press(monkeypatch, compare_command._Screen, "show", number)
+    assert main([*LONG, str(tmp_path)], interruption) == code
     out, err = capsys.readouterr()
     assert err == ""
     assert "interrupted: what was computed so far follows" in out
     assert len(rows(tmp_path)) == 101
     assert (tmp_path / "losses.png").exists()
-    assert [signal.getsignal(which) for which in (signal.SIGINT, signal.SIGTERM)] == before
 
 
 @posix
 @pytest.mark.parametrize("method", ["write_csv", "table", "write_png"])
-def test_second_press_does_not_break_off_the_writing(tmp_path, monkeypatch, capsys, method):
-    press(monkeypatch, cli._Progress, "__call__")
+def test_first_signal_during_the_writing_lets_everything_be_written(
+    tmp_path, monkeypatch, capsys, interruption, method
+):
     press(monkeypatch, Comparison, method)
-    assert main([*LONG, str(tmp_path)]) == 130
-    assert capsys.readouterr().err == ""
-    assert len(rows(tmp_path)) == 101
-    assert (tmp_path / "losses.png").exists()
-
-
-@posix
-@pytest.mark.parametrize("method", ["write_csv", "table", "write_png"])
-def test_press_after_the_training_lets_everything_be_written(tmp_path, monkeypatch, capsys, method):
-    press(monkeypatch, Comparison, method)
-    assert main([*LONG, str(tmp_path), "--iterations", "3"]) == 130
+    assert main([*LONG, str(tmp_path), "--iterations", "3"], interruption) == 130
     assert capsys.readouterr().err == ""
     assert len(rows(tmp_path)) == 4
     assert (tmp_path / "losses.png").exists()
 
 
-COMPILING = """
+@posix
+def test_signal_while_kernels_are_compiled(tmp_path, monkeypatch, capsys, interruption):
+    press(monkeypatch, Comparison, "_network")
+    assert main([*LONG, str(tmp_path)], interruption) == 130
+    assert capsys.readouterr().err == "fastoptim: interrupted\n"
+    assert not any(tmp_path.iterdir())
+    interruption.code = 0
+    press(monkeypatch, Comparison, "_compile")
+    monkeypatch.setattr(Comparison, "_network", lambda *_: None)
+    assert main([*LONG, str(tmp_path)], interruption) == 130
+    assert capsys.readouterr().err == "fastoptim: interrupted before the first iteration: nothing is written\n"
+    assert not any(tmp_path.iterdir())
+
+
+@posix
+def test_signal_while_data_are_loaded(tmp_path, monkeypatch, capsys, interruption):
+    press(monkeypatch, compare, "load_data", signal.SIGTERM)
+    assert main([*LONG, str(tmp_path)], interruption) == 143
+    assert capsys.readouterr().err == "fastoptim: interrupted\n"
+
+
+PRESS_IN = """
 import os, signal, sys
+from fastoptim import compare_command
 from fastoptim.compare import Comparison
-Comparison._compile = lambda self: os.kill(os.getpid(), signal.{name})
+
+def press(owner, method, number):
+    call = getattr(owner, method)
+    def pressed(*args):
+        os.kill(os.getpid(), number)
+        return call(*args)
+    setattr(owner, method, pressed)
+
+press(compare_command._Screen, "show", signal.SIGINT)
+press(Comparison, sys.argv.pop(1), signal.{name})
 from fastoptim.__main__ import main
 sys.exit(main())
 """
 
 
 @posix
-@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", -signal.SIGTERM)])
-def test_signal_while_kernels_are_compiled_ends_the_process_at_once(tmp_path, name, code):
-    process = command(*small(str(tmp_path)), run=("-c", COMPILING.format(name=name)))
-    _, err = process.communicate(timeout=100)
-    assert process.returncode == code
-    assert err in (b"", b"fastoptim: interrupted before the first iteration: nothing is written\n")
-    assert not any(tmp_path.iterdir())
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+@pytest.mark.parametrize(("method", "written"), [("table", set()), ("write_csv", set()), ("write_png", {"losses.csv"})])
+def test_second_signal_leaves_at_once(tmp_path, name, code, method, written):
+    for file in ("losses.csv", "losses.png"):
+        (tmp_path / file).write_text("old")
+    process = command(method, *LONG, str(tmp_path), "--overwrite", run=("-c", PRESS_IN.format(name=name)))
+    out, err = process.communicate(timeout=100)
+    assert (process.returncode, err) == (code, b"fastoptim: interrupted\n")
+    assert b"interrupted: what was computed so far follows" in out
+    assert {path.name for path in tmp_path.iterdir()} == {"losses.csv", "losses.png"}
+    assert {path.name for path in tmp_path.iterdir() if path.read_bytes() != b"old"} == written
 
 
-@posix
-def test_third_press_gives_up_and_says_what_is_missing(tmp_path, monkeypatch, capsys):
-    (tmp_path / "losses.png").write_text("old")
-    for owner, method in ((cli._Progress, "__call__"), (Comparison, "table"), (compare, "plot_losses")):
-        press(monkeypatch, owner, method)
+def test_second_keyboard_interrupt(tmp_path, monkeypatch, capsys):
+    interrupt_after(monkeypatch, 2)
+    monkeypatch.setattr(Comparison, "write_png", raising(KeyboardInterrupt()))
     assert main([*LONG, str(tmp_path)]) == 130
-    assert capsys.readouterr().err == "fastoptim: interrupted again: losses.png not written\n"
-    assert len(rows(tmp_path)) == 101
-    assert (tmp_path / "losses.png").read_text() == "old"
-    assert len(list(tmp_path.iterdir())) == 2
+    assert capsys.readouterr().err == "fastoptim: interrupted\n"
+    assert len(rows(tmp_path)) > 100
 
 
 @posix
 def test_ignored_signal_stays_ignored(tmp_path, monkeypatch):
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     try:
-        press(monkeypatch, cli._Progress, "__call__")
-        assert main([*LONG, str(tmp_path), "--iterations", "110"]) == 0
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        interruption = Interruption()
+        interruption.listen()
+        press(monkeypatch, compare_command._Screen, "show")
+        assert main([*LONG, str(tmp_path), "--iterations", "110"], interruption) == 0
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in zip((signal.SIGINT, signal.SIGTERM), before, strict=True):
+            signal.signal(number, handler)
 
 
 def test_in_a_thread(tmp_path):
@@ -327,7 +392,7 @@ def test_out_of_memory(tmp_path, monkeypatch, capsys):
 
 
 def test_out_of_memory_keeps_what_was_computed(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(cli._Progress, "__call__", raising(MemoryError("no 9 TiB")))
+    monkeypatch.setattr(compare_command._Screen, "show", raising(MemoryError("no 9 TiB")))
     assert main([*LONG, str(tmp_path)]) == 1
     out, err = capsys.readouterr()
     assert err == "fastoptim: the batches do not fit into memory: no 9 TiB\n"
@@ -448,7 +513,7 @@ def test_deleted_folder(tmp_path):
     process = command(*small(str(tmp_path)), run=("-c", code), cwd=tmp_path / "gone")
     out, err = process.communicate(timeout=100)
     assert (process.returncode, out) == (2, b"")
-    assert re.fullmatch(rb"fastoptim compare: the current folder does not exist any more: .*\n", err)
+    assert re.fullmatch(rb"fastoptim compare: .*No such file or directory.*\n", err)
 
 
 PRESS = """
@@ -473,16 +538,12 @@ sys.exit(main())
 def test_press_while_modules_are_loaded(tmp_path, module):
     process = command(module, *small(str(tmp_path)), run=("-c", PRESS))
     out, err = process.communicate(timeout=100)
-    assert (process.returncode, out, err) == (
-        130,
-        b"",
-        b"fastoptim: interrupted before the first iteration: nothing is written\n",
-    )
+    assert (process.returncode, out, err) == (130, b"", b"fastoptim: interrupted\n")
     assert not any(tmp_path.iterdir())
 
 
 @posix
-@pytest.mark.parametrize(("where", "code"), [("matplotlib", 130), ("exit", 0)])
+@pytest.mark.parametrize(("where", "code"), [("matplotlib.figure", 130), ("exit", 0)])
 def test_press_at_the_end(tmp_path, where, code):
     process = command(where, *small(str(tmp_path)), run=("-c", PRESS))
     out, err = process.communicate(timeout=100)
@@ -504,3 +565,101 @@ def test_version(capsys):
         main(["--version"])
     assert stop.value.code == 0
     assert re.fullmatch(r"fastoptim \d+\.\d+.*\n", capsys.readouterr().out)
+
+
+def info(out):
+    return [(line[:16].strip(), line[17:]) for line in out.splitlines()]
+
+
+def test_info(capsys, monkeypatch):
+    monkeypatch.setenv("NUMBA_CACHE_DIR", "/where/code/is")
+    assert main(["info"]) == 0
+    out, err = capsys.readouterr()
+    rows = dict(info(out))
+    assert err == ""
+    assert rows["fastoptim"] == fastoptim.__version__
+    assert rows["Python"].startswith(platform.python_version())
+    assert rows["NumPy"] == np.__version__
+    assert rows["SciPy"] == scipy.__version__
+    assert rows["Numba"] == f"{numba.__version__}, llvmlite {llvmlite.__version__}"
+    assert re.fullmatch(r".+, \d+ cores", rows["CPU"])
+    assert rows["threading layer"] == f"{numba.threading_layer()}, {numba.get_num_threads()} threads"
+    libraries = [library for library in threadpool_info() if library["user_api"] == "blas"]
+    assert sorted(value for name, value in info(out) if name == "BLAS") == sorted(
+        f"{library['internal_api']} {library['version']}, {library['num_threads']} threads, {library['filepath']}"
+        for library in libraries
+    )
+    assert libraries
+    assert rows["compiled code"] == str(Path("/where/code/is"))
+
+
+def test_info_of_what_is_not_there(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "threadpoolctl", None)
+    monkeypatch.setattr(numba, "threading_layer", raising(ValueError("No threading layer\ncould be loaded.")))
+    monkeypatch.setattr(Path, "read_text", raising(FileNotFoundError("/proc/cpuinfo")))
+    monkeypatch.setattr(platform, "processor", lambda: "i486")
+    assert main(["info"]) == 0
+    rows = dict(info(capsys.readouterr().out))
+    assert rows["BLAS"] == "unknown: pip install threadpoolctl"
+    assert rows["threading layer"] == "none: No threading layer could be loaded."
+    assert rows["CPU"].startswith("i486, ")
+
+
+@pytest.fixture
+def code(tmp_path, monkeypatch):
+    """A folder of compiled code: two files, and one that is something else."""
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    (tmp_path / "a.nbc").write_bytes(bytes(1000))
+    (tmp_path / "b.nbc").write_bytes(bytes(234))
+    (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(bytes(9))
+    return tmp_path
+
+
+def test_cache(code, capsys):
+    assert main(["cache"]) == 0
+    assert capsys.readouterr().out == f"{code}: 2 files, 1,234 bytes\n"
+    assert len(list(code.iterdir())) == 3
+
+
+def test_cache_is_cleared_of_compiled_code_only(code, capsys):
+    assert main(["cache", "--clear"]) == 0
+    assert capsys.readouterr().out == f"{code}: deleted 2 files, 1,234 bytes\n"
+    assert [path.name for path in code.iterdir()] == ["train-images-idx3-ubyte.gz"]
+    assert main(["cache", "--clear"]) == 0
+    assert capsys.readouterr().out == f"{code}: deleted 0 files, 0 bytes\n"
+
+
+def test_cache_that_is_not_there(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "none"))
+    for options in ([], ["--clear"]):
+        assert main(["cache", *options]) == 0
+        assert "0 files, 0 bytes" in capsys.readouterr().out
+    assert not (tmp_path / "none").exists()
+
+
+def test_cache_that_cannot_be_cleared(code, monkeypatch, capsys):
+    monkeypatch.setattr(Path, "unlink", raising(PermissionError(13, "Permission denied")))
+    assert main(["cache", "--clear"]) == 1
+    assert capsys.readouterr() == ("", f"fastoptim: cannot clear {code}: Permission denied\n")
+
+
+@posix
+@pytest.mark.parametrize("argv", [("info",), ("cache",)])
+def test_answers_that_cannot_be_written(argv):
+    if not Path("/dev/full").exists():
+        pytest.skip("/dev/full is Linux's")
+    with Path("/dev/full").open("wb") as full:
+        process = command(*argv, stdout=full)
+        _, err = process.communicate(timeout=100)
+    assert process.returncode == 1
+    assert re.fullmatch(rb"fastoptim: cannot write to standard output: .*No space left on device\n", err)
+
+
+@pytest.mark.parametrize("command_name", ["info", "cache"])
+def test_errors_name_the_help_of_their_command(command_name, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([command_name, "--all"])
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == (
+        f"fastoptim {command_name}: unrecognized arguments: --all (see fastoptim {command_name} --help)\n"
+    )
