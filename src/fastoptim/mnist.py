@@ -1,4 +1,4 @@
-"""The MNIST images: found on disk or downloaded, their SHA-256 sums checked either way, and never unpickled."""
+"""MNIST: read from disk or downloaded, and accepted only with the published SHA-256 checksums."""
 
 import gzip
 import hashlib
@@ -21,7 +21,7 @@ Split: TypeAlias = tuple[NDArray[Any], NDArray[Any]]
 
 
 class MnistUnavailableError(OSError):
-    """MNIST is neither on this machine nor to be had from a mirror."""
+    """MNIST is not on this machine and could not be downloaded."""
 
 
 # SHA-256 and shape of each file, in the order of the returned arrays.
@@ -40,14 +40,13 @@ MIRRORS = (
     "https://storage.googleapis.com/cvdf-datasets/mnist/",
 )
 
-# Seconds to wait for a connection and for each read. A mirror has about eight addresses, and each is tried in turn:
-# a firewall that drops packets costs the first number times as many.
+# Seconds to wait for a connection and for each read. requests tries all addresses of a mirror, often eight or more, so
+# a firewall that drops packets costs a multiple of the first number.
 TIMEOUT_S = (1.0, 4.0)
 
 _WAY_OUT = "set FASTOPTIM_DATA to a folder with the four .gz files"
 
-# Nothing that is longer than this can be one of the four files, the largest of which has 9.9 MB.
-_LARGEST = 16 << 20
+_LARGEST = 16 << 20  # bytes; the largest of the four files has 9.9 MB
 
 
 def load_mnist(
@@ -59,36 +58,33 @@ def load_mnist(
 ) -> tuple[Split, Split]:
     """Return the 60,000 training and 10,000 test images of MNIST with their labels.
 
-    The four compressed files are looked for in `folder`, or else in the folder named by the environment variable
-    ``FASTOPTIM_DATA``, or else in the user's cache folder, into which they are downloaded if they are not there.
+    The four compressed files are read from `folder`, else from the folder named by the environment variable
+    ``FASTOPTIM_DATA``, else from the user's cache folder, into which missing or damaged files are downloaded.
 
     Parameters
     ----------
     normalize : bool
-        Return the pixels as float32 in [0, 1], that is ``pixel / 255``; otherwise as uint8 in [0, 255].
+        Return pixels as float32 in [0, 1], that is ``pixel / 255``; otherwise as uint8 in [0, 255].
     flatten : bool
         Return images of shape (N, 784); otherwise (N, 1, 28, 28).
     one_hot_label : bool
-        Return labels as float64 rows of shape (N, 10), one at the digit's place and zero elsewhere; otherwise as
-        uint8 class numbers of shape (N,).
+        Return labels as float64 one-hot rows of shape (N, 10); otherwise as uint8 digits of shape (N,).
     folder : path, optional
-        Where the files are; nothing else is tried then.
+        The only folder to look in.
 
     Returns
     -------
     (x_train, t_train), (x_test, t_test) : tuple of pairs of arrays
-        New arrays, which the caller may change.
+        New, writable arrays.
 
     Raises
     ------
     OSError
-        If `folder` or ``FASTOPTIM_DATA`` is given and one of the files cannot be read; a `FileNotFoundError` if it is
-        not there.
+        If a file in `folder` or ``FASTOPTIM_DATA`` cannot be read; `FileNotFoundError` if it does not exist.
     ValueError
-        If a file in such a folder is damaged or another than the published one.
+        If a file in such a folder does not have the published checksum.
     MnistUnavailableError
-        If no folder is given, the cache lacks a file and no mirror delivers it, or the cache cannot be written to; an
-        `OSError`.
+        If no folder is given and the files are neither in the cache nor downloadable into it; an `OSError`.
     ImportError
         If a file has to be downloaded and pooch is not installed: ``pip install 'fastoptim[compare]'``.
 
@@ -121,7 +117,7 @@ def _find(folder: str | os.PathLike[str] | None) -> list[NDArray[np.uint8]]:
         return _read(Path(folder))
     cache = user_cache_path("fastoptim")
     if not cache.is_absolute():
-        raise MnistUnavailableError(f"{cache} is not to be found without HOME: {_WAY_OUT}")
+        raise MnistUnavailableError(f"{cache} cannot be located without HOME: {_WAY_OUT}")
     # A file that is missing, damaged or unreadable is downloaded again.
     with suppress(OSError, ValueError):
         return _read(cache)
@@ -141,10 +137,10 @@ def _read(folder: Path) -> list[NDArray[np.uint8]]:
 
 
 def _packed(path: Path) -> bytes:
-    """Return what is in a file, or as much of it as one of the four can have."""
+    """Return the content of a file, up to the size that one of the four files can have."""
     needed = f"a data folder, given or named by FASTOPTIM_DATA, must hold {', '.join(FILES)}"
     try:
-        # A pipe is no such file, and is not opened: that would be to wait for whoever writes into it.
+        # Opening a pipe would wait for its writer.
         if path.is_file():
             with path.open("rb") as stream:
                 return stream.read(_LARGEST)
@@ -159,17 +155,17 @@ def read_idx(packed: bytes, shape: tuple[int, ...], origin: object = "the data")
     """Return the array of unsigned bytes in a gzip-compressed IDX file.
 
     An IDX file begins with two zero bytes, the type (8: unsigned byte) and the number of axes, then the length of
-    each axis as a big-endian 32-bit number; the elements follow in C order. Because `shape` is known, the header is
-    known too, and no more is decompressed than the array needs.
+    each axis as a big-endian 32-bit number; the elements follow in C order. No more is decompressed than an array of
+    `shape` needs.
 
     Parameters
     ----------
     packed : bytes
         The compressed file.
     shape : tuple of int
-        The shape that the file must have.
+        The expected shape.
     origin : object
-        What an error calls the file.
+        The name of the file in errors.
 
     Returns
     -------
@@ -179,7 +175,7 @@ def read_idx(packed: bytes, shape: tuple[int, ...], origin: object = "the data")
     Raises
     ------
     ValueError
-        If `packed` is not gzip, is cut short, has another header or another length.
+        If `packed` is not a complete gzip file, or its header or length does not fit `shape`.
 
     Examples
     --------
@@ -190,7 +186,7 @@ def read_idx(packed: bytes, shape: tuple[int, ...], origin: object = "the data")
     size = len(header) + math.prod(shape)
     try:
         with gzip.open(BytesIO(packed)) as stream:
-            # One byte more than allowed tells a longer file apart without unpacking all of it.
+            # One more byte than expected is enough to detect a longer file.
             content = stream.read(size + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise ValueError(f"{origin} is not a whole gzip file ({error}): replace it") from error
