@@ -24,7 +24,7 @@ from fastoptim.mnist import MnistUnavailableError, load_mnist, read_idx
 
 REAL_MNIST = os.environ.get("FASTOPTIM_DATA")
 
-# A few images of the true size, in place of 70,000.
+# A few images of the real size instead of 70,000.
 IMAGES, LABELS = "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"
 SHAPES = dict(zip(mnist.FILES, [(7, 28, 28), (7,), (3, 28, 28), (3,)], strict=True))
 
@@ -34,7 +34,7 @@ def idx(array):
 
 
 def publish(monkeypatch, folder, arrays):
-    """Write the files and make their sums the published ones."""
+    """Write the files and register their checksums as the published ones."""
     files = {}
     folder.mkdir(exist_ok=True)
     for name, array in arrays.items():
@@ -54,7 +54,7 @@ def arrays():
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
-    """An empty cache folder, no FASTOPTIM_DATA and no mirror."""
+    """A cache folder that does not exist yet; FASTOPTIM_DATA is unset and there are no mirrors."""
     monkeypatch.delenv("FASTOPTIM_DATA", raising=False)
     monkeypatch.setattr(mnist, "user_cache_path", lambda name: tmp_path / "cache" / name)
     monkeypatch.setattr(mnist, "MIRRORS", ())
@@ -68,17 +68,17 @@ def folder(tmp_path, monkeypatch, arrays):
 
 
 class Files(http.server.SimpleHTTPRequestHandler):
-    """A server of files, or of what the method named by `manner` sends in their place."""
+    """A file server; the method `behavior`, if set, answers instead."""
 
-    manner = None
+    behavior = None
     stop = None
 
     def do_GET(self):
-        if self.manner is None:
+        if self.behavior is None:
             super().do_GET()
         else:
             with contextlib.suppress(OSError):
-                self.manner()
+                self.behavior()
 
     def begin(self, **headers):
         self.send_response(200)
@@ -119,12 +119,12 @@ class Files(http.server.SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def serve():
-    """A function that serves a folder, or does what is called a manner in its place, and returns the address."""
+    """A function that starts a server of a folder, with a behavior if one is named, and returns its address."""
     servers = []
     stop = threading.Event()
 
-    def start(folder, manner=None):
-        ways = {"manner": getattr(Files, manner) if manner else None, "stop": stop}
+    def start(folder, behavior=None):
+        ways = {"behavior": getattr(Files, behavior) if behavior else None, "stop": stop}
         handler = functools.partial(type("Handler", (Files,), ways), directory=str(folder))
         server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
         servers.append(server)
@@ -164,7 +164,7 @@ def test_arrays(folder, arrays, normalize, flatten, one_hot_label):
         assert array.flags.c_contiguous
 
 
-def test_folder_of_the_environment(folder, monkeypatch, tmp_path):
+def test_folder_from_environment(folder, monkeypatch, tmp_path):
     monkeypatch.setenv("FASTOPTIM_DATA", str(folder))
     assert load_mnist()[0][0].shape == (7, 784)
     with pytest.raises(FileNotFoundError):
@@ -173,7 +173,7 @@ def test_folder_of_the_environment(folder, monkeypatch, tmp_path):
         load_mnist(folder=folder / IMAGES)
 
 
-def test_folder_that_is_wrong_is_an_error_even_if_the_cache_is_right(folder, cache, monkeypatch, tmp_path):
+def test_wrong_folder_is_an_error_despite_a_valid_cache(folder, cache, monkeypatch, tmp_path):
     cache.parent.mkdir()
     folder.rename(cache)
     assert load_mnist()[0][0].shape == (7, 784)
@@ -198,7 +198,7 @@ def test_damaged_file(folder, damage):
         load_mnist(folder=folder)
 
 
-def test_every_cut_and_every_flipped_bit_is_found(folder):
+def test_every_truncation_and_bit_flip_is_detected(folder):
     path = folder / "t10k-labels-idx1-ubyte.gz"
     whole = path.read_bytes()
     cuts = [whole[:length] for length in range(len(whole))]
@@ -209,10 +209,10 @@ def test_every_cut_and_every_flipped_bit_is_found(folder):
             load_mnist(folder=folder)
 
 
-posix = pytest.mark.skipif(os.name != "posix", reason="pipes, links, devices and sparse files are those of POSIX")
+posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX pipes, links, devices and sparse files")
 
-# What stands in place of a file, and what the error says of it.
-IN_PLACE_OF_A_FILE = {
+# How to create what is not a regular file, and the error that it causes.
+NOT_A_FILE = {
     "nothing": (Path.exists, "does not exist"),
     "folder": (Path.mkdir, "is not a file"),
     "pipe": (lambda path: os.mkfifo(path), "is not a file"),
@@ -223,13 +223,13 @@ IN_PLACE_OF_A_FILE = {
 
 
 @posix
-@pytest.mark.parametrize("thing", IN_PLACE_OF_A_FILE)
-def test_what_is_no_file_is_not_waited_for(folder, thing):
-    make, complaint = IN_PLACE_OF_A_FILE[thing]
+@pytest.mark.parametrize("thing", NOT_A_FILE)
+def test_non_regular_file_is_refused(folder, thing):
+    make, error = NOT_A_FILE[thing]
     path = folder / IMAGES
     path.unlink()
     make(path)
-    with pytest.raises(FileNotFoundError, match=f"^{path} {complaint}: a data folder, .*FASTOPTIM_DATA, must hold"):
+    with pytest.raises(FileNotFoundError, match=f"^{path} {error}: a data folder, .*FASTOPTIM_DATA, must hold"):
         load_mnist(folder=folder)
 
 
@@ -251,7 +251,7 @@ def test_unreadable_file(folder, monkeypatch):
 
 
 @posix
-def test_of_a_huge_file_little_is_read(folder):
+def test_huge_file_is_not_read_whole(folder):
     with (folder / IMAGES).open("wb") as stream:
         stream.truncate(1 << 40)
     tracemalloc.start()
@@ -263,7 +263,7 @@ def test_of_a_huge_file_little_is_read(folder):
 
 
 @pytest.mark.parametrize("made", [False, True])
-def test_environment_names_what_is_no_folder(tmp_path, monkeypatch, made):
+def test_environment_names_a_non_folder(tmp_path, monkeypatch, made):
     if made:
         (tmp_path / "data").touch()
     monkeypatch.setenv("FASTOPTIM_DATA", str(tmp_path / "data"))
@@ -271,7 +271,7 @@ def test_environment_names_what_is_no_folder(tmp_path, monkeypatch, made):
         load_mnist()
 
 
-def test_empty_environment_variable_names_nothing(folder, cache, monkeypatch):
+def test_empty_environment_variable_is_ignored(folder, cache, monkeypatch):
     cache.parent.mkdir()
     folder.rename(cache)
     monkeypatch.setenv("FASTOPTIM_DATA", "")
@@ -290,7 +290,7 @@ NOT_GZIP, NOT_IDX = "not a whole gzip file", "not an IDX file"
 
 
 @pytest.mark.parametrize(
-    ("complaint", "packed"),
+    ("error", "packed"),
     [
         pytest.param(NOT_GZIP, gzip.compress(GOOD)[:-9], id="truncated"),
         pytest.param(NOT_GZIP, gzip.compress(GOOD)[:5], id="truncated header"),
@@ -306,12 +306,12 @@ NOT_GZIP, NOT_IDX = "not a whole gzip file", "not an IDX file"
         pytest.param(NOT_IDX, gzip.compress(idx(np.zeros(6, np.uint8))), id="too few axes"),
     ],
 )
-def test_read_idx_of_something_else(packed, complaint):
-    with pytest.raises(ValueError, match=f"^the file is {complaint}.*: replace it$"):
+def test_read_idx_of_other_data(packed, error):
+    with pytest.raises(ValueError, match=f"^the file is {error}.*: replace it$"):
         read_idx(packed, (2, 3), "the file")
 
 
-def test_read_idx_does_not_unpack_a_bomb():
+def test_read_idx_does_not_decompress_a_bomb():
     bomb = gzip.compress(GOOD + bytes(50_000_000))
     tracemalloc.start()
     with pytest.raises(ValueError, match="not an IDX file"):
@@ -321,7 +321,7 @@ def test_read_idx_does_not_unpack_a_bomb():
     assert peak < 2_000_000
 
 
-def test_download_passes_over_bad_mirrors_and_fills_the_cache(folder, cache, serve, monkeypatch, tmp_path):
+def test_download_skips_bad_mirrors_and_fills_the_cache(folder, cache, serve, monkeypatch, tmp_path):
     mirrors = "http://127.0.0.1:9/", serve(folder, "page"), serve(tmp_path), serve(folder, "half"), serve(folder)
     monkeypatch.setattr(mnist, "MIRRORS", mirrors)
     assert load_mnist()[0][0].shape == (7, 784)
@@ -332,17 +332,17 @@ def test_download_passes_over_bad_mirrors_and_fills_the_cache(folder, cache, ser
 
 @posix
 @pytest.mark.parametrize("thing", ["half a file", "nothing", "link to nothing"])
-def test_damaged_cache_is_mended(folder, cache, serve, monkeypatch, thing):
+def test_damaged_cache_is_repaired(folder, cache, serve, monkeypatch, thing):
     monkeypatch.setattr(mnist, "MIRRORS", (serve(folder),))
     cache.mkdir(parents=True)
     if thing == "half a file":
         (cache / IMAGES).write_bytes(b"half a fi")
     else:
-        IN_PLACE_OF_A_FILE[thing][0](cache / IMAGES)
+        NOT_A_FILE[thing][0](cache / IMAGES)
     assert load_mnist()[0][0].shape == (7, 784)
 
 
-MANNERS = {
+BAD_SERVERS = {
     "page": "does not match the known hash",
     "half": "IncompleteRead",
     "half_of_unknown_length": "does not match the known hash",
@@ -352,12 +352,14 @@ MANNERS = {
 }
 
 
-@pytest.mark.parametrize("manner", MANNERS)
-def test_bad_server_costs_seconds_and_leaves_nothing(folder, cache, serve, monkeypatch, manner):
-    monkeypatch.setattr(mnist, "MIRRORS", (serve(folder, manner), serve(folder, manner)))
+@pytest.mark.parametrize("behavior", BAD_SERVERS)
+def test_bad_server_is_given_up_within_seconds(folder, cache, serve, monkeypatch, behavior):
+    monkeypatch.setattr(mnist, "MIRRORS", (serve(folder, behavior), serve(folder, behavior)))
     monkeypatch.setattr(mnist, "TIMEOUT_S", (0.5, 0.5))
     start = time.monotonic()
-    with pytest.raises(MnistUnavailableError, match=rf"downloaded \(.*{MANNERS[manner]}.*\): set FASTOPTIM") as error:
+    with pytest.raises(
+        MnistUnavailableError, match=rf"downloaded \(.*{BAD_SERVERS[behavior]}.*\): set FASTOPTIM"
+    ) as error:
         load_mnist()
     assert "\n" not in str(error.value)
     assert not any(cache.glob("*"))
@@ -388,7 +390,7 @@ def test_timeouts_reach_requests(monkeypatch):
 
 @posix
 @pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), OSError(28, "No space left on device")])
-def test_cache_that_cannot_be_written(folder, serve, monkeypatch, error):
+def test_unwritable_cache(folder, serve, monkeypatch, error):
     def refuse(*_args, **_kwargs):
         raise error
 
@@ -399,14 +401,14 @@ def test_cache_that_cannot_be_written(folder, serve, monkeypatch, error):
 
 
 @posix
-def test_cache_folder_that_cannot_be_made(folder, cache, serve, monkeypatch):
+def test_cache_folder_cannot_be_created(folder, cache, serve, monkeypatch):
     monkeypatch.setattr(mnist, "MIRRORS", (serve(folder),))
     cache.parent.touch()
     with pytest.raises(MnistUnavailableError, match=r"(Not a directory|File exists).*: set FASTOPTIM_DATA"):
         load_mnist()
 
 
-def test_user_without_a_home(monkeypatch, tmp_path):
+def test_user_without_home(monkeypatch, tmp_path):
     monkeypatch.setattr(mnist, "user_cache_path", lambda name: Path("~/.cache") / name)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(MnistUnavailableError, match="without HOME: set FASTOPTIM_DATA"):
@@ -425,7 +427,7 @@ print(x.sum())
 
 
 @posix
-def test_processes_that_download_at_once(folder, serve, arrays, tmp_path):
+def test_concurrent_downloads(folder, serve, arrays, tmp_path):
     job = json.dumps([mnist.FILES, [serve(folder)]])
     environ = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "home")}
     processes = [
@@ -450,7 +452,7 @@ def test_without_pooch(folder, cache, monkeypatch, name):
     assert load_mnist()[0][0].shape == (7, 784)
 
 
-@pytest.mark.skipif(not REAL_MNIST, reason="FASTOPTIM_DATA does not name the folder of MNIST")
+@pytest.mark.skipif(not REAL_MNIST, reason="FASTOPTIM_DATA does not name a folder with MNIST")
 def test_real_mnist(monkeypatch):
     monkeypatch.setenv("FASTOPTIM_DATA", REAL_MNIST)
     (x_train, t_train), (x_test, t_test) = load_mnist()
