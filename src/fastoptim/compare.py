@@ -87,11 +87,8 @@ def load_data(source: str = "auto") -> Data:
     except MnistUnavailableError as error:
         if source == "mnist":
             raise
-        return replace(
-            _digits(),
-            title="MNIST is not available: 1,797 digits of scikit-learn",
-            notice=f"{error}; training on the 1,797 digits of scikit-learn",
-        )
+        notice = f"{error}; training on the 1,797 digits of scikit-learn"
+        return replace(_digits(), title="MNIST is not available: 1,797 digits of scikit-learn", notice=notice)
     return Data("MNIST", x_train, t_train, x_test, t_test)
 
 
