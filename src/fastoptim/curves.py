@@ -1,4 +1,4 @@
-"""Loss curves: smoothed, and drawn as the notes draw them."""
+"""Loss curves: smoothed and plotted as in the study notes."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ __all__ = ["MARKERS", "plot_losses", "smooth_curve"]
 
 _WINDOW, _BETA = 11, 2
 
-# Nesterov is not among the notes' five; its marker is the triangle, which none of them has.
+# The notes have no marker for Nesterov, which is not among their five optimizers.
 MARKERS = {"SGD": "o", "Momentum": "x", "AdaGrad": "s", "Adam": "D", "RMSprop": "v", "Nesterov": "^"}
 
 
@@ -22,13 +22,13 @@ def smooth_curve(x: ArrayLike) -> NDArray[np.float64]:
 
     .. math:: y_i = \sum_{k=-5}^{5} w_k x_{i+k} \Big/ \sum_{k=-5}^{5} w_k
 
-    The curve is continued by its own reflection: at the start about the first point, at the end behind the last
-    point, which is therefore repeated, as in the notes.
+    The curve is extended by reflection, as in the notes: at the start about the first point; at the end behind the last
+    point, which is therefore repeated.
 
     Parameters
     ----------
     x : array_like, shape (n,)
-        The curve. Fewer than 11 points, less than the window, are returned as they are.
+        The curve. A curve of fewer than 11 points, the length of the window, is returned unchanged.
 
     Returns
     -------
@@ -61,21 +61,21 @@ def smooth_curve(x: ArrayLike) -> NDArray[np.float64]:
 
 
 def plot_losses(curves: Mapping[str, ArrayLike], title: str = "") -> "Figure":
-    """Draw smoothed loss curves against the iteration.
+    """Plot smoothed loss curves against the iteration.
 
-    Neither pyplot nor a display is used; ``figure.savefig(path)`` writes the picture.
+    Neither pyplot nor a display is needed; ``figure.savefig(path)`` writes the plot.
 
     Parameters
     ----------
     curves : mapping of str to array_like
-        The recorded losses of each optimizer, by the name that the legend shows.
+        The losses of each optimizer, by its name in the legend.
     title : str
-        What stands above the picture.
+        The title of the plot.
 
     Returns
     -------
     matplotlib.figure.Figure
-        The y axis runs from 0 to 1, and every 100th iteration has a marker.
+        The y axis goes from 0 to 1, and every 100th iteration has a marker.
 
     Raises
     ------
