@@ -25,7 +25,7 @@ from fastoptim.mnist import MnistUnavailableError
 
 pytestmark = pytest.mark.compiled
 
-posix = pytest.mark.skipif(os.name != "posix", reason="about signals, streams and folders as POSIX has them")
+posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals, streams and folders")
 
 SMALL = ["--data", "digits", "--hidden", "8", "--batch-size", "16"]
 
@@ -73,7 +73,7 @@ def test_options_reach_the_comparison(tmp_path, monkeypatch):
     ]
 
 
-def test_fallback_is_one_line_and_in_the_picture(tmp_path, monkeypatch, capsys):
+def test_fallback_is_printed_and_in_the_title(tmp_path, monkeypatch, capsys):
     titles = []
     monkeypatch.setattr(compare, "load_mnist", raising(MnistUnavailableError("MNIST is nowhere")))
     monkeypatch.setattr(Comparison, "write_png", lambda self, _: titles.append(self.data.title))
@@ -85,7 +85,7 @@ def test_fallback_is_one_line_and_in_the_picture(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    ("options", "complaint"),
+    ("options", "error"),
     [
         ("--iterations 0", "iterations must be from 1"),
         ("--iterations many", "invalid int value: 'many'"),
@@ -115,7 +115,7 @@ def test_fallback_is_one_line_and_in_the_picture(tmp_path, monkeypatch, capsys):
         ("--two\nlines", "unrecognized arguments: --two lines"),
     ],
 )
-def test_bad_option(tmp_path, monkeypatch, capsys, options, complaint):
+def test_bad_option(tmp_path, monkeypatch, capsys, options, error):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
     with pytest.raises(SystemExit) as stop:
@@ -123,12 +123,12 @@ def test_bad_option(tmp_path, monkeypatch, capsys, options, complaint):
     out, err = capsys.readouterr()
     assert stop.value.code == 2
     assert out == ""
-    assert re.fullmatch(rf"fastoptim compare: .*{complaint}.* \(see fastoptim compare --help\)\n", err)
+    assert re.fullmatch(rf"fastoptim compare: .*{error}.* \(see fastoptim compare --help\)\n", err)
     assert not (tmp_path / "comparison").exists()
 
 
 @pytest.mark.parametrize("name", ["losses.csv", "losses.png"])
-def test_results_of_an_earlier_run_are_kept(tmp_path, monkeypatch, capsys, name):
+def test_earlier_results_are_kept(tmp_path, monkeypatch, capsys, name):
     monkeypatch.setattr(compare, "load_data", raising(AssertionError("loaded")))
     (tmp_path / name).write_text("old")
     with pytest.raises(SystemExit) as stop:
@@ -149,7 +149,7 @@ def test_overwrite(tmp_path):
     assert (tmp_path / "other").read_text() == "old"
 
 
-def test_unwritable_output_is_found_before_the_training(tmp_path, monkeypatch, capsys):
+def test_unwritable_output_is_refused_before_training(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(compare_command.tempfile, "TemporaryFile", raising(PermissionError(13, "Permission denied")))
     with pytest.raises(SystemExit) as stop:
         main(["compare", *SMALL, "--output", str(tmp_path)])
@@ -194,7 +194,7 @@ def interrupt_after(monkeypatch, calls):
     monkeypatch.setattr(compare_command._Screen, "show", call)
 
 
-def test_interruption_writes_what_was_computed(tmp_path, monkeypatch, capsys):
+def test_keyboard_interrupt_writes_what_was_computed(tmp_path, monkeypatch, capsys):
     interrupt_after(monkeypatch, 2)
     code = main(["compare", *SMALL, "--iterations", "900", "--threads", "1", "--output", str(tmp_path)])
     out, err = capsys.readouterr()
@@ -207,7 +207,7 @@ def test_interruption_writes_what_was_computed(tmp_path, monkeypatch, capsys):
     assert [column != "" for column in table[100]] == [True, True, True, True, False, False]
 
 
-def test_interruption_before_the_first_iteration_leaves_old_results(tmp_path, monkeypatch, capsys):
+def test_keyboard_interrupt_before_the_first_iteration(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(Comparison, "train", raising(KeyboardInterrupt()))
     (tmp_path / "losses.csv").write_text("old")
     assert main(["compare", *SMALL, "--output", str(tmp_path), "--overwrite"]) == 130
@@ -215,22 +215,22 @@ def test_interruption_before_the_first_iteration_leaves_old_results(tmp_path, mo
     assert (tmp_path / "losses.csv").read_text() == "old"
 
 
-def test_interruption_while_loading(tmp_path, monkeypatch, capsys):
+def test_keyboard_interrupt_while_loading(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(compare, "load_data", raising(KeyboardInterrupt()))
     assert main(["compare", "--output", str(tmp_path / "new")]) == 130
     assert capsys.readouterr().err == "fastoptim: interrupted\n"
     assert not (tmp_path / "new").exists()
 
 
-def press(monkeypatch, owner, method, number=signal.SIGINT):
-    """Send a signal to this process whenever the method is called."""
+def send_signal(monkeypatch, owner, method, number=signal.SIGINT):
+    """Make each call of a method send a signal to this process."""
     call = getattr(owner, method)
 
-    def pressed(*args):
+    def signalled(*args):
         os.kill(os.getpid(), number)
         return call(*args)
 
-    monkeypatch.setattr(owner, method, pressed)
+    monkeypatch.setattr(owner, method, signalled)
 
 
 LONG = ["compare", *SMALL, "--iterations", "900", "--threads", "1", "--optimizers", "SGD", "--output"]
@@ -238,7 +238,7 @@ LONG = ["compare", *SMALL, "--iterations", "900", "--threads", "1", "--optimizer
 
 @pytest.fixture
 def interruption():
-    """A handler of both signals, which is removed after the test."""
+    """An installed handler of both signals, removed after the test."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     handler = Interruption()
     handler.listen()
@@ -250,7 +250,7 @@ def interruption():
 @posix
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signal_keeps_what_was_computed(tmp_path, monkeypatch, capsys, interruption, number, code):
-    press(monkeypatch, compare_command._Screen, "show", number)
+    send_signal(monkeypatch, compare_command._Screen, "show", number)
     assert main([*LONG, str(tmp_path)], interruption) == code
     out, err = capsys.readouterr()
     assert err == ""
@@ -261,10 +261,8 @@ def test_signal_keeps_what_was_computed(tmp_path, monkeypatch, capsys, interrupt
 
 @posix
 @pytest.mark.parametrize("method", ["write_csv", "table", "write_png"])
-def test_first_signal_during_the_writing_lets_everything_be_written(
-    tmp_path, monkeypatch, capsys, interruption, method
-):
-    press(monkeypatch, Comparison, method)
+def test_first_signal_while_writing_does_not_stop_it(tmp_path, monkeypatch, capsys, interruption, method):
+    send_signal(monkeypatch, Comparison, method)
     assert main([*LONG, str(tmp_path), "--iterations", "3"], interruption) == 130
     assert capsys.readouterr().err == ""
     assert len(rows(tmp_path)) == 4
@@ -273,12 +271,12 @@ def test_first_signal_during_the_writing_lets_everything_be_written(
 
 @posix
 def test_signal_while_kernels_are_compiled(tmp_path, monkeypatch, capsys, interruption):
-    press(monkeypatch, Comparison, "_network")
+    send_signal(monkeypatch, Comparison, "_network")
     assert main([*LONG, str(tmp_path)], interruption) == 130
     assert capsys.readouterr().err == "fastoptim: interrupted\n"
     assert not any(tmp_path.iterdir())
     interruption.code = 0
-    press(monkeypatch, Comparison, "_compile")
+    send_signal(monkeypatch, Comparison, "_compile")
     monkeypatch.setattr(Comparison, "_network", lambda *_: None)
     assert main([*LONG, str(tmp_path)], interruption) == 130
     assert capsys.readouterr().err == "fastoptim: interrupted before the first iteration: nothing is written\n"
@@ -287,25 +285,25 @@ def test_signal_while_kernels_are_compiled(tmp_path, monkeypatch, capsys, interr
 
 @posix
 def test_signal_while_data_are_loaded(tmp_path, monkeypatch, capsys, interruption):
-    press(monkeypatch, compare, "load_data", signal.SIGTERM)
+    send_signal(monkeypatch, compare, "load_data", signal.SIGTERM)
     assert main([*LONG, str(tmp_path)], interruption) == 143
     assert capsys.readouterr().err == "fastoptim: interrupted\n"
 
 
-PRESS_IN = """
+SEND_TWO_SIGNALS = """
 import os, signal, sys
 from fastoptim import compare_command
 from fastoptim.compare import Comparison
 
-def press(owner, method, number):
+def send_signal(owner, method, number):
     call = getattr(owner, method)
-    def pressed(*args):
+    def signalled(*args):
         os.kill(os.getpid(), number)
         return call(*args)
-    setattr(owner, method, pressed)
+    setattr(owner, method, signalled)
 
-press(compare_command._Screen, "show", signal.SIGINT)
-press(Comparison, sys.argv.pop(1), signal.{name})
+send_signal(compare_command._Screen, "show", signal.SIGINT)
+send_signal(Comparison, sys.argv.pop(1), signal.{name})
 from fastoptim.__main__ import main
 sys.exit(main())
 """
@@ -317,7 +315,7 @@ sys.exit(main())
 def test_second_signal_leaves_at_once(tmp_path, name, code, method, written):
     for file in ("losses.csv", "losses.png"):
         (tmp_path / file).write_text("old")
-    process = command(method, *LONG, str(tmp_path), "--overwrite", run=("-c", PRESS_IN.format(name=name)))
+    process = command(method, *LONG, str(tmp_path), "--overwrite", run=("-c", SEND_TWO_SIGNALS.format(name=name)))
     out, err = process.communicate(timeout=100)
     assert (process.returncode, err) == (code, b"fastoptim: interrupted\n")
     assert b"interrupted: what was computed so far follows" in out
@@ -340,7 +338,7 @@ def test_ignored_signal_stays_ignored(tmp_path, monkeypatch):
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         interruption = Interruption()
         interruption.listen()
-        press(monkeypatch, compare_command._Screen, "show")
+        send_signal(monkeypatch, compare_command._Screen, "show")
         assert main([*LONG, str(tmp_path), "--iterations", "110"], interruption) == 0
     finally:
         for number, handler in zip((signal.SIGINT, signal.SIGTERM), before, strict=True):
@@ -360,7 +358,7 @@ def test_in_a_thread(tmp_path):
     "error", [OSError("disk\nfull"), ValueError("a backend that is none"), MemoryError("disk full")]
 )
 @pytest.mark.parametrize("name", ["losses.csv", "table", "losses.png"])
-def test_one_result_that_fails_does_not_cost_the_others(tmp_path, monkeypatch, capsys, name, error):
+def test_one_failed_result_does_not_stop_the_others(tmp_path, monkeypatch, capsys, name, error):
     monkeypatch.setattr(
         Comparison, {"losses.csv": "write_csv", "losses.png": "write_png"}.get(name, name), raising(error)
     )
@@ -373,7 +371,7 @@ def test_one_result_that_fails_does_not_cost_the_others(tmp_path, monkeypatch, c
         assert (f"wrote {tmp_path / file}" in out) == (file in results)
 
 
-def test_folder_that_was_deleted_meanwhile_is_made_again(tmp_path, monkeypatch):
+def test_folder_deleted_during_training_is_created_again(tmp_path, monkeypatch):
     train = Comparison.train
 
     def train_and_tidy_up(self, progress):
@@ -402,7 +400,7 @@ def test_out_of_memory_keeps_what_was_computed(tmp_path, monkeypatch, capsys):
 
 def command(*argv, run=("-m", "fastoptim"), **options):
     environ = {**os.environ, **options.pop("environ", {})}
-    # What Python holds back until its end is to fail there.
+    # Otherwise nothing is left in the buffers when Python exits.
     environ.pop("PYTHONUNBUFFERED", None)
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen([sys.executable, "-W", "error", *run, *argv], env=environ, **pipes | options)
@@ -412,7 +410,7 @@ def small(folder):
     return "compare", *SMALL, "--iterations", "3", "--output", folder
 
 
-def test_module_on_an_ascii_terminal_without_a_display(tmp_path):
+def test_ascii_terminal_without_a_display(tmp_path):
     environ = {"PYTHONIOENCODING": "ascii", "MPLBACKEND": "TkAgg", "DISPLAY": ""}
     process = command(*small(str(tmp_path / "größe")), environ=environ)
     out, err = process.communicate(timeout=100)
@@ -422,7 +420,7 @@ def test_module_on_an_ascii_terminal_without_a_display(tmp_path):
     assert Path(tmp_path / "größe" / "losses.png").exists()
 
 
-def test_variable_that_a_library_chokes_on(tmp_path):
+def test_invalid_environment_variable_of_a_library(tmp_path):
     process = command(*small(str(tmp_path)), environ={"TQDM_NCOLS": "wide"})
     out, err = process.communicate(timeout=100)
     assert (process.returncode, out, err.count(b"\n")) == (2, b"", 1)
@@ -430,7 +428,7 @@ def test_variable_that_a_library_chokes_on(tmp_path):
 
 
 @posix
-def test_locale_that_cannot_name_the_folder(tmp_path):
+def test_locale_cannot_encode_the_folder(tmp_path):
     folder = os.fsencode(tmp_path) + b"/gr\xf6\xdfe"
     environ = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     process = command(*small(folder), environ=environ)
@@ -476,7 +474,7 @@ def test_full_disk(tmp_path):
 
 
 @posix
-def test_terminal_that_is_closed_meanwhile(tmp_path):
+def test_terminal_closed_during_training(tmp_path):
     terminal, end = os.openpty()
     process = command(*small(str(tmp_path)), "--iterations", "2000", stdout=end, stderr=end, start_new_session=True)
     os.close(end)
@@ -492,7 +490,7 @@ def test_terminal_that_is_closed_meanwhile(tmp_path):
 @posix
 @pytest.mark.parametrize("argv", [("--help",), ("compare", "--help"), ("compare", "--iterations", "x")])
 @pytest.mark.parametrize("end", ["/dev/full", "closed", "broken"])
-def test_help_and_errors_that_nobody_can_read(argv, end):
+def test_help_and_errors_on_unusable_streams(argv, end):
     if end == "/dev/full":
         if not Path(end).exists():
             pytest.skip("/dev/full is Linux's")
@@ -516,18 +514,18 @@ def test_deleted_folder(tmp_path):
     assert re.fullmatch(rb"fastoptim compare: .*No such file or directory.*\n", err)
 
 
-PRESS = """
+SEND_SIGNAL = """
 import atexit, os, signal, sys
 where = sys.argv.pop(1)
-def press():
+def send_signal():
     os.kill(os.getpid(), signal.SIGINT)
-class Press:
+class Finder:
     def find_spec(self, name, *_):
         if name == where:
-            press()
-sys.meta_path.insert(0, Press())
+            send_signal()
+sys.meta_path.insert(0, Finder())
 if where == "exit":
-    atexit.register(press)
+    atexit.register(send_signal)
 from fastoptim.__main__ import main
 sys.exit(main())
 """
@@ -535,8 +533,8 @@ sys.exit(main())
 
 @posix
 @pytest.mark.parametrize("module", ["fastoptim.cli", "argparse", "numba", "sklearn.datasets"])
-def test_press_while_modules_are_loaded(tmp_path, module):
-    process = command(module, *small(str(tmp_path)), run=("-c", PRESS))
+def test_signal_during_imports(tmp_path, module):
+    process = command(module, *small(str(tmp_path)), run=("-c", SEND_SIGNAL))
     out, err = process.communicate(timeout=100)
     assert (process.returncode, out, err) == (130, b"", b"fastoptim: interrupted\n")
     assert not any(tmp_path.iterdir())
@@ -544,14 +542,14 @@ def test_press_while_modules_are_loaded(tmp_path, module):
 
 @posix
 @pytest.mark.parametrize(("where", "code"), [("matplotlib.figure", 130), ("exit", 0)])
-def test_press_at_the_end(tmp_path, where, code):
-    process = command(where, *small(str(tmp_path)), run=("-c", PRESS))
+def test_signal_at_the_end(tmp_path, where, code):
+    process = command(where, *small(str(tmp_path)), run=("-c", SEND_SIGNAL))
     out, err = process.communicate(timeout=100)
     assert (process.returncode, err) == (code, b"")
     assert b"losses.png" in out
 
 
-def test_nothing_is_loaded_before_it_is_needed():
+def test_numba_is_imported_lazily():
     code = "import sys, fastoptim.cli; print({'numpy', 'numba'} & sys.modules.keys())"
     assert command(run=("-c", code)).communicate(timeout=100)[0] == f"set(){os.linesep}".encode()
     for name in fastoptim.__all__:
@@ -593,7 +591,7 @@ def test_info(capsys, monkeypatch):
     assert rows["compiled code"] == str(Path("/where/code/is"))
 
 
-def test_info_of_what_is_not_there(capsys, monkeypatch):
+def test_info_without_optional_sources(capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "threadpoolctl", None)
     monkeypatch.setattr(numba, "threading_layer", raising(ValueError("No threading layer\ncould be loaded.")))
     monkeypatch.setattr(Path, "read_text", raising(FileNotFoundError("/proc/cpuinfo")))
@@ -607,7 +605,7 @@ def test_info_of_what_is_not_there(capsys, monkeypatch):
 
 @pytest.fixture
 def code(tmp_path, monkeypatch):
-    """A folder of compiled code: two files, and one that is something else."""
+    """A folder with two files of compiled code and one other file."""
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
     (tmp_path / "a.nbc").write_bytes(bytes(1000))
     (tmp_path / "b.nbc").write_bytes(bytes(234))
@@ -621,7 +619,7 @@ def test_cache(code, capsys):
     assert len(list(code.iterdir())) == 3
 
 
-def test_cache_is_cleared_of_compiled_code_only(code, capsys):
+def test_cache_clear_deletes_only_compiled_code(code, capsys):
     assert main(["cache", "--clear"]) == 0
     assert capsys.readouterr().out == f"{code}: deleted 2 files, 1,234 bytes\n"
     assert [path.name for path in code.iterdir()] == ["train-images-idx3-ubyte.gz"]
@@ -629,7 +627,7 @@ def test_cache_is_cleared_of_compiled_code_only(code, capsys):
     assert capsys.readouterr().out == f"{code}: deleted 0 files, 0 bytes\n"
 
 
-def test_cache_that_is_not_there(tmp_path, monkeypatch, capsys):
+def test_missing_cache_folder(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "none"))
     for options in ([], ["--clear"]):
         assert main(["cache", *options]) == 0
@@ -637,7 +635,7 @@ def test_cache_that_is_not_there(tmp_path, monkeypatch, capsys):
     assert not (tmp_path / "none").exists()
 
 
-def test_cache_that_cannot_be_cleared(code, monkeypatch, capsys):
+def test_cache_clear_reports_errors(code, monkeypatch, capsys):
     monkeypatch.setattr(Path, "unlink", raising(PermissionError(13, "Permission denied")))
     assert main(["cache", "--clear"]) == 1
     assert capsys.readouterr() == ("", f"fastoptim: cannot clear {code}: Permission denied\n")
@@ -645,7 +643,7 @@ def test_cache_that_cannot_be_cleared(code, monkeypatch, capsys):
 
 @posix
 @pytest.mark.parametrize("argv", [("info",), ("cache",)])
-def test_answers_that_cannot_be_written(argv):
+def test_output_to_a_full_disk(argv):
     if not Path("/dev/full").exists():
         pytest.skip("/dev/full is Linux's")
     with Path("/dev/full").open("wb") as full:
@@ -656,7 +654,7 @@ def test_answers_that_cannot_be_written(argv):
 
 
 @pytest.mark.parametrize("command_name", ["info", "cache"])
-def test_errors_name_the_help_of_their_command(command_name, capsys):
+def test_errors_point_to_the_help_of_their_command(command_name, capsys):
     with pytest.raises(SystemExit) as stop:
         main([command_name, "--all"])
     assert stop.value.code == 2
