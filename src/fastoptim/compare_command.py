@@ -162,7 +162,7 @@ class _Screen:
 
 
 def _deliver(comparison: "Comparison", folder: Path, screen: _Screen) -> int:
-    """Print the table and write the files, each whatever happens to the others; return the exit code."""
+    """Print the table and write the files, even if one of them fails; return the exit code."""
 
     def file(name: str, write_file: Callable[[Path], None]) -> str:
         # The folder may have been deleted during the training.
