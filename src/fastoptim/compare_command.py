@@ -99,7 +99,8 @@ def _prepare(options: argparse.Namespace, interruption: Interruption) -> "Compar
 
         # An exception has pooch delete its unfinished download.
         interruption.stop = _raise_interrupt
-        settings = Settings(**{field.name: getattr(options, field.name, None) for field in fields(Settings)})
+        names = {field.name for field in fields(Settings)}
+        settings = Settings(**{name: value for name, value in vars(options).items() if name in names})
         if not options.overwrite:
             _check_results(options.output)
         comparison = Comparison(load_data(options.data), settings)
