@@ -10,7 +10,7 @@ help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 13
 
 compare: $(VENV)/.compare ## train the five networks of the notes; picture, losses and table in comparison/
-	$(RUN) fastoptim compare $(ARGS)
+	$(RUN) fastoptim compare --overwrite $(ARGS)
 
 test: $(VENV)/.test ## lint; run all tests compiled, and those of the kernels once more as plain Python, for coverage
 	$(RUN) ruff check

@@ -1,5 +1,6 @@
 import csv
 import os
+import platform
 import re
 import shutil
 import signal
@@ -8,10 +9,16 @@ import sys
 import threading
 from pathlib import Path
 
+import llvmlite
+import numba
+import numpy as np
 import pytest
+import scipy
+from threadpoolctl import threadpool_info
 
 import fastoptim
-from fastoptim import cli, compare
+from fastoptim import compare, compare_command
+from fastoptim._terminal import Interruption
 from fastoptim.cli import main
 from fastoptim.compare import Comparison
 from fastoptim.family import NOTES_FIVE
@@ -19,7 +26,7 @@ from fastoptim.mnist import MnistUnavailableError
 
 pytestmark = pytest.mark.compiled
 
-posix = pytest.mark.skipif(os.name != "posix", reason="about signals, streams and folders as POSIX has them")
+posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals, streams and folders")
 
 SMALL = ["--data", "digits", "--hidden", "8", "--batch-size", "16"]
 
@@ -67,7 +74,7 @@ def test_options_reach_the_comparison(tmp_path, monkeypatch):
     ]
 
 
-def test_fallback_is_one_line_and_in_the_picture(tmp_path, monkeypatch, capsys):
+def test_fallback_is_printed_and_in_the_title(tmp_path, monkeypatch, capsys):
     titles = []
     monkeypatch.setattr(compare, "load_mnist", raising(MnistUnavailableError("MNIST is nowhere")))
     monkeypatch.setattr(Comparison, "write_png", lambda self, _: titles.append(self.data.title))
@@ -79,7 +86,7 @@ def test_fallback_is_one_line_and_in_the_picture(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    ("options", "complaint"),
+    ("options", "error"),
     [
         ("--iterations 0", "iterations must be from 1"),
         ("--iterations many", "invalid int value: 'many'"),
@@ -109,7 +116,7 @@ def test_fallback_is_one_line_and_in_the_picture(tmp_path, monkeypatch, capsys):
         ("--two\nlines", "unrecognized arguments: --two lines"),
     ],
 )
-def test_bad_option(tmp_path, monkeypatch, capsys, options, complaint):
+def test_bad_option(tmp_path, monkeypatch, capsys, options, error):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
     with pytest.raises(SystemExit) as stop:
@@ -117,19 +124,34 @@ def test_bad_option(tmp_path, monkeypatch, capsys, options, complaint):
     out, err = capsys.readouterr()
     assert stop.value.code == 2
     assert out == ""
-    assert re.fullmatch(rf"fastoptim( compare)?: .*{complaint}.*\n", err)
+    assert re.fullmatch(rf"fastoptim compare: .*{error}.* \(see fastoptim compare --help\)\n", err)
     assert not (tmp_path / "comparison").exists()
 
 
-def test_folder_in_place_of_a_result_is_found_before_the_training(tmp_path, capsys):
-    (tmp_path / "losses.png").mkdir()
-    with pytest.raises(SystemExit):
+@pytest.mark.parametrize("name", ["losses.csv", "losses.png"])
+def test_earlier_results_are_kept(tmp_path, monkeypatch, capsys, name):
+    monkeypatch.setattr(compare, "load_data", raising(AssertionError("loaded")))
+    (tmp_path / name).write_text("old")
+    with pytest.raises(SystemExit) as stop:
         main(["compare", *SMALL, "--output", str(tmp_path)])
-    assert "losses.png is a folder" in capsys.readouterr().err
+    out, err = capsys.readouterr()
+    assert (stop.value.code, out) == (2, "")
+    assert f"{tmp_path} already holds {name}: add --overwrite, or name another folder by --output" in err
+    assert (tmp_path / name).read_text() == "old"
+    assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_unwritable_output_is_found_before_the_training(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(cli.tempfile, "TemporaryFile", raising(PermissionError(13, "Permission denied")))
+def test_overwrite(tmp_path):
+    for name in ("losses.csv", "losses.png", "other"):
+        (tmp_path / name).write_text("old")
+    assert main(["compare", *SMALL, "--iterations", "3", "--output", str(tmp_path), "--overwrite"]) == 0
+    assert len(rows(tmp_path)) == 4
+    assert (tmp_path / "losses.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "other").read_text() == "old"
+
+
+def test_unwritable_output_is_refused_before_training(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(compare_command.tempfile, "TemporaryFile", raising(PermissionError(13, "Permission denied")))
     with pytest.raises(SystemExit) as stop:
         main(["compare", *SMALL, "--output", str(tmp_path)])
     out, err = capsys.readouterr()
@@ -145,27 +167,35 @@ def test_no_such_command(argv, capsys):
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_missing_extra(monkeypatch, capsys):
+@pytest.mark.parametrize("library", ["tqdm", "matplotlib", "sklearn", "threadpoolctl"])
+def test_missing_extra(tmp_path, monkeypatch, capsys, library):
+    monkeypatch.chdir(tmp_path)
     monkeypatch.delitem(sys.modules, "fastoptim.compare")
-    monkeypatch.setitem(sys.modules, "threadpoolctl", None)
+    for name in [name for name in sys.modules if name.startswith(f"{library}.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, library, None)
     with pytest.raises(SystemExit) as stop:
-        main(["compare"])
-    assert stop.value.code == 2
-    assert re.fullmatch(r".*threadpoolctl.*pip install fastoptim\[compare\].*\n", capsys.readouterr().err)
+        main(["compare", *SMALL])
+    out, err = capsys.readouterr()
+    assert (stop.value.code, out) == (2, "")
+    assert re.fullmatch(
+        rf"fastoptim compare: .* needs {library}.*: pip install 'fastoptim\[compare\]' \(see .*\)\n", err
+    )
+    assert not any(tmp_path.iterdir())
 
 
 def interrupt_after(monkeypatch, calls):
-    progress, count = cli._Progress.__call__, iter(range(calls))
+    progress, count = compare_command._Screen.show, iter(range(calls))
 
     def call(self, runs):
         progress(self, runs)
         if next(count, None) is None:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli._Progress, "__call__", call)
+    monkeypatch.setattr(compare_command._Screen, "show", call)
 
 
-def test_interruption_writes_what_was_computed(tmp_path, monkeypatch, capsys):
+def test_keyboard_interrupt_writes_what_was_computed(tmp_path, monkeypatch, capsys):
     interrupt_after(monkeypatch, 2)
     code = main(["compare", *SMALL, "--iterations", "900", "--threads", "1", "--output", str(tmp_path)])
     out, err = capsys.readouterr()
@@ -178,110 +208,136 @@ def test_interruption_writes_what_was_computed(tmp_path, monkeypatch, capsys):
     assert [column != "" for column in table[100]] == [True, True, True, True, False, False]
 
 
-def test_interruption_before_the_first_iteration_leaves_old_results(tmp_path, monkeypatch, capsys):
+def test_keyboard_interrupt_before_the_first_iteration(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(Comparison, "train", raising(KeyboardInterrupt()))
     (tmp_path / "losses.csv").write_text("old")
-    assert main(["compare", *SMALL, "--output", str(tmp_path)]) == 130
+    assert main(["compare", *SMALL, "--output", str(tmp_path), "--overwrite"]) == 130
     assert capsys.readouterr().err == "fastoptim: interrupted before the first iteration: nothing is written\n"
     assert (tmp_path / "losses.csv").read_text() == "old"
 
 
-def test_interruption_while_loading(tmp_path, monkeypatch, capsys):
+def test_keyboard_interrupt_while_loading(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(compare, "load_data", raising(KeyboardInterrupt()))
     assert main(["compare", "--output", str(tmp_path / "new")]) == 130
-    assert capsys.readouterr().err == "fastoptim: interrupted before the first iteration: nothing is written\n"
+    assert capsys.readouterr().err == "fastoptim: interrupted\n"
     assert not (tmp_path / "new").exists()
 
 
-def press(monkeypatch, owner, method, number=signal.SIGINT):
-    """Send a signal to this process whenever the method is called."""
+def send_signal(monkeypatch, owner, method, number=signal.SIGINT):
+    """Make each call of a method send a signal to this process."""
     call = getattr(owner, method)
 
-    def pressed(*args):
+    def signalled(*args):
         os.kill(os.getpid(), number)
         return call(*args)
 
-    monkeypatch.setattr(owner, method, pressed)
+    monkeypatch.setattr(owner, method, signalled)
 
 
 LONG = ["compare", *SMALL, "--iterations", "900", "--threads", "1", "--optimizers", "SGD", "--output"]
 
 
+@pytest.fixture
+def interruption():
+    """An installed handler of both signals, removed after the test."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handler = Interruption()
+    handler.listen()
+    yield handler
+    for number, function in before.items():
+        signal.signal(number, function)
+
+
 @posix
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_signal_keeps_what_was_computed(tmp_path, monkeypatch, capsys, number, code):
-    before = [signal.getsignal(which) for which in (signal.SIGINT, signal.SIGTERM)]
-    press(monkeypatch, cli._Progress, "__call__", number)
-    assert main([*LONG, str(tmp_path)]) == code
+def test_signal_keeps_what_was_computed(tmp_path, monkeypatch, capsys, interruption, number, code):
+    send_signal(monkeypatch, compare_command._Screen, "show", number)
+    assert main([*LONG, str(tmp_path)], interruption) == code
     out, err = capsys.readouterr()
     assert err == ""
     assert "interrupted: what was computed so far follows" in out
     assert len(rows(tmp_path)) == 101
     assert (tmp_path / "losses.png").exists()
-    assert [signal.getsignal(which) for which in (signal.SIGINT, signal.SIGTERM)] == before
 
 
 @posix
 @pytest.mark.parametrize("method", ["write_csv", "table", "write_png"])
-def test_second_press_does_not_break_off_the_writing(tmp_path, monkeypatch, capsys, method):
-    press(monkeypatch, cli._Progress, "__call__")
-    press(monkeypatch, Comparison, method)
-    assert main([*LONG, str(tmp_path)]) == 130
-    assert capsys.readouterr().err == ""
-    assert len(rows(tmp_path)) == 101
-    assert (tmp_path / "losses.png").exists()
-
-
-@posix
-@pytest.mark.parametrize("method", ["write_csv", "table", "write_png"])
-def test_press_after_the_training_lets_everything_be_written(tmp_path, monkeypatch, capsys, method):
-    press(monkeypatch, Comparison, method)
-    assert main([*LONG, str(tmp_path), "--iterations", "3"]) == 130
+def test_first_signal_while_writing_does_not_stop_it(tmp_path, monkeypatch, capsys, interruption, method):
+    send_signal(monkeypatch, Comparison, method)
+    assert main([*LONG, str(tmp_path), "--iterations", "3"], interruption) == 130
     assert capsys.readouterr().err == ""
     assert len(rows(tmp_path)) == 4
     assert (tmp_path / "losses.png").exists()
 
 
-COMPILING = """
+@posix
+def test_signal_during_compilation(tmp_path, monkeypatch, capsys, interruption):
+    send_signal(monkeypatch, Comparison, "_compile")
+    assert main([*LONG, str(tmp_path)], interruption) == 130
+    assert capsys.readouterr().err == "fastoptim: interrupted before the first iteration: nothing is written\n"
+    assert not any(tmp_path.iterdir())
+
+
+@posix
+def test_signal_while_loading_data(tmp_path, monkeypatch, capsys, interruption):
+    send_signal(monkeypatch, compare, "load_data", signal.SIGTERM)
+    assert main([*LONG, str(tmp_path)], interruption) == 143
+    assert capsys.readouterr().err == "fastoptim: interrupted\n"
+
+
+SEND_TWO_SIGNALS = """
 import os, signal, sys
+from fastoptim import compare_command
 from fastoptim.compare import Comparison
-from fastoptim.family import NOTES_FIVE
-Comparison._compile = lambda self: os.kill(os.getpid(), signal.{name})
+
+def send_signal(owner, method, number):
+    call = getattr(owner, method)
+    def signalled(*args):
+        os.kill(os.getpid(), number)
+        return call(*args)
+    setattr(owner, method, signalled)
+
+send_signal(compare_command._Screen, "show", signal.SIGINT)
+send_signal(Comparison, sys.argv.pop(1), signal.{name})
 from fastoptim.__main__ import main
 sys.exit(main())
 """
 
 
 @posix
-@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", -signal.SIGTERM)])
-def test_signal_while_kernels_are_compiled_ends_the_process_at_once(tmp_path, name, code):
-    process = command(*small(str(tmp_path)), run=("-c", COMPILING.format(name=name)))
-    _, err = process.communicate(timeout=100)
-    assert process.returncode == code
-    assert err in (b"", b"fastoptim: interrupted before the first iteration: nothing is written\n")
-    assert not any(tmp_path.iterdir())
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+@pytest.mark.parametrize(("method", "written"), [("table", set()), ("write_csv", set()), ("write_png", {"losses.csv"})])
+def test_second_signal_leaves_at_once(tmp_path, name, code, method, written):
+    for file in ("losses.csv", "losses.png"):
+        (tmp_path / file).write_text("old")
+    process = command(method, *LONG, str(tmp_path), "--overwrite", run=("-c", SEND_TWO_SIGNALS.format(name=name)))
+    out, err = process.communicate(timeout=100)
+    assert (process.returncode, err) == (code, b"fastoptim: interrupted\n")
+    assert b"interrupted: what was computed so far follows" in out
+    assert {path.name for path in tmp_path.iterdir()} == {"losses.csv", "losses.png"}
+    assert {path.name for path in tmp_path.iterdir() if path.read_bytes() != b"old"} == written
 
 
-@posix
-def test_third_press_gives_up_and_says_what_is_missing(tmp_path, monkeypatch, capsys):
-    (tmp_path / "losses.png").write_text("old")
-    for owner, method in ((cli._Progress, "__call__"), (Comparison, "table"), (compare, "plot_losses")):
-        press(monkeypatch, owner, method)
+def test_second_keyboard_interrupt(tmp_path, monkeypatch, capsys):
+    interrupt_after(monkeypatch, 2)
+    monkeypatch.setattr(Comparison, "write_png", raising(KeyboardInterrupt()))
     assert main([*LONG, str(tmp_path)]) == 130
-    assert capsys.readouterr().err == "fastoptim: interrupted again: losses.png not written\n"
-    assert len(rows(tmp_path)) == 101
-    assert (tmp_path / "losses.png").read_text() == "old"
-    assert len(list(tmp_path.iterdir())) == 2
+    assert capsys.readouterr().err == "fastoptim: interrupted\n"
+    assert len(rows(tmp_path)) > 100
 
 
 @posix
 def test_ignored_signal_stays_ignored(tmp_path, monkeypatch):
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     try:
-        press(monkeypatch, cli._Progress, "__call__")
-        assert main([*LONG, str(tmp_path), "--iterations", "110"]) == 0
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        interruption = Interruption()
+        interruption.listen()
+        send_signal(monkeypatch, compare_command._Screen, "show")
+        assert main([*LONG, str(tmp_path), "--iterations", "110"], interruption) == 0
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in zip((signal.SIGINT, signal.SIGTERM), before, strict=True):
+            signal.signal(number, handler)
 
 
 def test_in_a_thread(tmp_path):
@@ -297,7 +353,7 @@ def test_in_a_thread(tmp_path):
     "error", [OSError("disk\nfull"), ValueError("a backend that is none"), MemoryError("disk full")]
 )
 @pytest.mark.parametrize("name", ["losses.csv", "table", "losses.png"])
-def test_one_result_that_fails_does_not_cost_the_others(tmp_path, monkeypatch, capsys, name, error):
+def test_one_failed_result_does_not_stop_the_others(tmp_path, monkeypatch, capsys, name, error):
     monkeypatch.setattr(
         Comparison, {"losses.csv": "write_csv", "losses.png": "write_png"}.get(name, name), raising(error)
     )
@@ -310,7 +366,7 @@ def test_one_result_that_fails_does_not_cost_the_others(tmp_path, monkeypatch, c
         assert (f"wrote {tmp_path / file}" in out) == (file in results)
 
 
-def test_folder_that_was_deleted_meanwhile_is_made_again(tmp_path, monkeypatch):
+def test_folder_deleted_during_training_is_created_again(tmp_path, monkeypatch):
     train = Comparison.train
 
     def train_and_tidy_up(self, progress):
@@ -329,7 +385,7 @@ def test_out_of_memory(tmp_path, monkeypatch, capsys):
 
 
 def test_out_of_memory_keeps_what_was_computed(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(cli._Progress, "__call__", raising(MemoryError("no 9 TiB")))
+    monkeypatch.setattr(compare_command._Screen, "show", raising(MemoryError("no 9 TiB")))
     assert main([*LONG, str(tmp_path)]) == 1
     out, err = capsys.readouterr()
     assert err == "fastoptim: the batches do not fit into memory: no 9 TiB\n"
@@ -339,7 +395,7 @@ def test_out_of_memory_keeps_what_was_computed(tmp_path, monkeypatch, capsys):
 
 def command(*argv, run=("-m", "fastoptim"), **options):
     environ = {**os.environ, **options.pop("environ", {})}
-    # What Python holds back until its end is to fail there.
+    # Otherwise nothing is left in the buffers when Python exits.
     environ.pop("PYTHONUNBUFFERED", None)
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen([sys.executable, "-W", "error", *run, *argv], env=environ, **pipes | options)
@@ -349,7 +405,7 @@ def small(folder):
     return "compare", *SMALL, "--iterations", "3", "--output", folder
 
 
-def test_module_on_an_ascii_terminal_without_a_display(tmp_path):
+def test_ascii_terminal_without_a_display(tmp_path):
     environ = {"PYTHONIOENCODING": "ascii", "MPLBACKEND": "TkAgg", "DISPLAY": ""}
     process = command(*small(str(tmp_path / "größe")), environ=environ)
     out, err = process.communicate(timeout=100)
@@ -359,7 +415,7 @@ def test_module_on_an_ascii_terminal_without_a_display(tmp_path):
     assert Path(tmp_path / "größe" / "losses.png").exists()
 
 
-def test_variable_that_a_library_chokes_on(tmp_path):
+def test_invalid_environment_variable_of_a_library(tmp_path):
     process = command(*small(str(tmp_path)), environ={"TQDM_NCOLS": "wide"})
     out, err = process.communicate(timeout=100)
     assert (process.returncode, out, err.count(b"\n")) == (2, b"", 1)
@@ -367,7 +423,7 @@ def test_variable_that_a_library_chokes_on(tmp_path):
 
 
 @posix
-def test_locale_that_cannot_name_the_folder(tmp_path):
+def test_locale_cannot_encode_the_folder(tmp_path):
     folder = os.fsencode(tmp_path) + b"/gr\xf6\xdfe"
     environ = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     process = command(*small(folder), environ=environ)
@@ -413,7 +469,7 @@ def test_full_disk(tmp_path):
 
 
 @posix
-def test_terminal_that_is_closed_meanwhile(tmp_path):
+def test_terminal_closed_during_training(tmp_path):
     terminal, end = os.openpty()
     process = command(*small(str(tmp_path)), "--iterations", "2000", stdout=end, stderr=end, start_new_session=True)
     os.close(end)
@@ -429,7 +485,7 @@ def test_terminal_that_is_closed_meanwhile(tmp_path):
 @posix
 @pytest.mark.parametrize("argv", [("--help",), ("compare", "--help"), ("compare", "--iterations", "x")])
 @pytest.mark.parametrize("end", ["/dev/full", "closed", "broken"])
-def test_help_and_errors_that_nobody_can_read(argv, end):
+def test_help_and_errors_on_unusable_streams(argv, end):
     if end == "/dev/full":
         if not Path(end).exists():
             pytest.skip("/dev/full is Linux's")
@@ -450,21 +506,21 @@ def test_deleted_folder(tmp_path):
     process = command(*small(str(tmp_path)), run=("-c", code), cwd=tmp_path / "gone")
     out, err = process.communicate(timeout=100)
     assert (process.returncode, out) == (2, b"")
-    assert re.fullmatch(rb"fastoptim compare: the current folder does not exist any more: .*\n", err)
+    assert re.fullmatch(rb"fastoptim compare: .*No such file or directory.*\n", err)
 
 
-PRESS = """
+SEND_SIGNAL = """
 import atexit, os, signal, sys
 where = sys.argv.pop(1)
-def press():
+def send_signal():
     os.kill(os.getpid(), signal.SIGINT)
-class Press:
+class Finder:
     def find_spec(self, name, *_):
         if name == where:
-            press()
-sys.meta_path.insert(0, Press())
+            send_signal()
+sys.meta_path.insert(0, Finder())
 if where == "exit":
-    atexit.register(press)
+    atexit.register(send_signal)
 from fastoptim.__main__ import main
 sys.exit(main())
 """
@@ -472,27 +528,23 @@ sys.exit(main())
 
 @posix
 @pytest.mark.parametrize("module", ["fastoptim.cli", "argparse", "numba", "sklearn.datasets"])
-def test_press_while_modules_are_loaded(tmp_path, module):
-    process = command(module, *small(str(tmp_path)), run=("-c", PRESS))
+def test_signal_during_imports(tmp_path, module):
+    process = command(module, *small(str(tmp_path)), run=("-c", SEND_SIGNAL))
     out, err = process.communicate(timeout=100)
-    assert (process.returncode, out, err) == (
-        130,
-        b"",
-        b"fastoptim: interrupted before the first iteration: nothing is written\n",
-    )
+    assert (process.returncode, out, err) == (130, b"", b"fastoptim: interrupted\n")
     assert not any(tmp_path.iterdir())
 
 
 @posix
-@pytest.mark.parametrize(("where", "code"), [("matplotlib", 130), ("exit", 0)])
-def test_press_at_the_end(tmp_path, where, code):
-    process = command(where, *small(str(tmp_path)), run=("-c", PRESS))
+@pytest.mark.parametrize(("where", "code"), [("matplotlib.figure", 130), ("exit", 0)])
+def test_signal_at_the_end(tmp_path, where, code):
+    process = command(where, *small(str(tmp_path)), run=("-c", SEND_SIGNAL))
     out, err = process.communicate(timeout=100)
     assert (process.returncode, err) == (code, b"")
     assert b"losses.png" in out
 
 
-def test_nothing_is_loaded_before_it_is_needed():
+def test_numba_is_imported_lazily():
     code = "import sys, fastoptim.cli; print({'numpy', 'numba'} & sys.modules.keys())"
     assert command(run=("-c", code)).communicate(timeout=100)[0] == f"set(){os.linesep}".encode()
     for name in fastoptim.__all__:
@@ -506,3 +558,101 @@ def test_version(capsys):
         main(["--version"])
     assert stop.value.code == 0
     assert re.fullmatch(r"fastoptim \d+\.\d+.*\n", capsys.readouterr().out)
+
+
+def info(out):
+    return [(line[:16].strip(), line[17:]) for line in out.splitlines()]
+
+
+def test_info(capsys, monkeypatch):
+    monkeypatch.setenv("NUMBA_CACHE_DIR", "/where/code/is")
+    assert main(["info"]) == 0
+    out, err = capsys.readouterr()
+    rows = dict(info(out))
+    assert err == ""
+    assert rows["fastoptim"] == fastoptim.__version__
+    assert rows["Python"].startswith(platform.python_version())
+    assert rows["NumPy"] == np.__version__
+    assert rows["SciPy"] == scipy.__version__
+    assert rows["Numba"] == f"{numba.__version__}, llvmlite {llvmlite.__version__}"
+    assert re.fullmatch(r".+, \d+ cores", rows["CPU"])
+    assert rows["threading layer"] == f"{numba.threading_layer()}, {numba.get_num_threads()} threads"
+    libraries = [library for library in threadpool_info() if library["user_api"] == "blas"]
+    assert sorted(value for name, value in info(out) if name == "BLAS") == sorted(
+        f"{library['internal_api']} {library['version']}, {library['num_threads']} threads, {library['filepath']}"
+        for library in libraries
+    )
+    assert libraries
+    assert rows["compiled code"] == str(Path("/where/code/is"))
+
+
+def test_info_without_optional_sources(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "threadpoolctl", None)
+    monkeypatch.setattr(numba, "threading_layer", raising(ValueError("No threading layer\ncould be loaded.")))
+    monkeypatch.setattr(Path, "read_text", raising(FileNotFoundError("/proc/cpuinfo")))
+    monkeypatch.setattr(platform, "processor", lambda: "i486")
+    assert main(["info"]) == 0
+    rows = dict(info(capsys.readouterr().out))
+    assert rows["BLAS"] == "unknown: pip install threadpoolctl"
+    assert rows["threading layer"] == "none: No threading layer could be loaded."
+    assert rows["CPU"].startswith("i486, ")
+
+
+@pytest.fixture
+def code(tmp_path, monkeypatch):
+    """A folder with two files of compiled code and one other file."""
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    (tmp_path / "a.nbc").write_bytes(bytes(1000))
+    (tmp_path / "b.nbc").write_bytes(bytes(234))
+    (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(bytes(9))
+    return tmp_path
+
+
+def test_cache(code, capsys):
+    assert main(["cache"]) == 0
+    assert capsys.readouterr().out == f"{code}: 2 files, 1,234 bytes\n"
+    assert len(list(code.iterdir())) == 3
+
+
+def test_cache_clear_deletes_only_compiled_code(code, capsys):
+    assert main(["cache", "--clear"]) == 0
+    assert capsys.readouterr().out == f"{code}: deleted 2 files, 1,234 bytes\n"
+    assert [path.name for path in code.iterdir()] == ["train-images-idx3-ubyte.gz"]
+    assert main(["cache", "--clear"]) == 0
+    assert capsys.readouterr().out == f"{code}: deleted 0 files, 0 bytes\n"
+
+
+def test_missing_cache_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "none"))
+    for options in ([], ["--clear"]):
+        assert main(["cache", *options]) == 0
+        assert "0 files, 0 bytes" in capsys.readouterr().out
+    assert not (tmp_path / "none").exists()
+
+
+def test_cache_clear_reports_errors(code, monkeypatch, capsys):
+    monkeypatch.setattr(Path, "unlink", raising(PermissionError(13, "Permission denied")))
+    assert main(["cache", "--clear"]) == 1
+    assert capsys.readouterr() == ("", f"fastoptim: cannot clear {code}: Permission denied\n")
+
+
+@posix
+@pytest.mark.parametrize("argv", [("info",), ("cache",)])
+def test_output_to_a_full_disk(argv):
+    if not Path("/dev/full").exists():
+        pytest.skip("/dev/full is Linux's")
+    with Path("/dev/full").open("wb") as full:
+        process = command(*argv, stdout=full)
+        _, err = process.communicate(timeout=100)
+    assert process.returncode == 1
+    assert re.fullmatch(rb"fastoptim: cannot write to standard output: .*No space left on device\n", err)
+
+
+@pytest.mark.parametrize("command_name", ["info", "cache"])
+def test_errors_point_to_the_help_of_their_command(command_name, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([command_name, "--all"])
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == (
+        f"fastoptim {command_name}: unrecognized arguments: --all (see fastoptim {command_name} --help)\n"
+    )

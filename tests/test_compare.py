@@ -33,7 +33,7 @@ def curves(comparison):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_each_curve_is_that_of_the_plain_loop(data, dtype):
+def test_curves_equal_those_of_a_plain_loop(data, dtype):
     comp = train(data, iterations=230, optimizers=OPTIMIZERS, dtype=dtype, threads=2)
     for run in comp.runs:
         network, optimizer = fo.MultiLayerNet(12, [9, 8], 10, dtype=dtype, seed=3), getattr(fo, run.name)()
@@ -49,7 +49,7 @@ def test_each_curve_is_that_of_the_plain_loop(data, dtype):
         assert run.network.params["W1"].dtype == dtype
 
 
-def test_same_seed_same_curves_whatever_the_threads_and_the_company(data):
+def test_curves_depend_only_on_the_seed(data):
     ref = curves(train(data, iterations=120, threads=1))
     assert tuple(ref) == NOTES_FIVE == ("SGD", "Momentum", "AdaGrad", "Adam", "RMSprop")
     for threads in (2, 3, 7):
@@ -58,7 +58,7 @@ def test_same_seed_same_curves_whatever_the_threads_and_the_company(data):
     assert curves(train(data, iterations=120, seed=4)) != ref
 
 
-def test_networks_keep_together(data):
+def test_networks_advance_together(data):
     spreads = []
 
     def progress(runs):
@@ -71,8 +71,8 @@ def test_networks_keep_together(data):
     assert max(spreads) == 100
 
 
-def test_as_many_workers_as_threads(data, monkeypatch):
-    # Each of the first blocks waits for the other two: with fewer workers than threads the barrier breaks.
+def test_number_of_workers(data, monkeypatch):
+    # Each first block waits for the other two, so the barrier breaks with fewer than three workers.
     barrier = threading.Barrier(3, timeout=30)
     block = Comparison._train_block
 
@@ -90,7 +90,7 @@ def blas_threads():
     return [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
 
 
-def test_one_core_for_each_network_and_settings_left_as_found(data, monkeypatch):
+def test_one_thread_per_network_and_settings_are_restored(data, monkeypatch):
     during, parts = [], []
 
     def num_threads(n):
@@ -108,7 +108,7 @@ def test_one_core_for_each_network_and_settings_left_as_found(data, monkeypatch)
     assert parts[-10:] == [1] * 10
 
 
-def test_interruption_stops_within_a_block_and_can_be_made_good(data):
+def test_interrupted_training_can_be_continued(data):
     settings = Settings(iterations=400, batch_size=16, hidden=[9, 8], optimizers=["SGD", "Adam"], threads=2)
     ref = Comparison(data, settings)
     ref.train()
@@ -136,7 +136,7 @@ def test_interruption_stops_within_a_block_and_can_be_made_good(data):
     assert curves(comp) == curves(ref)
 
 
-def test_stop_lets_the_training_return_and_be_continued(data):
+def test_stopped_training_can_be_continued(data):
     settings = Settings(iterations=400, batch_size=16, hidden=[9, 8], optimizers=["SGD", "Adam", "AdaGrad"], threads=2)
     ref = Comparison(data, settings)
     ref.train()
@@ -148,6 +148,39 @@ def test_stop_lets_the_training_return_and_be_continued(data):
     assert curves(comp) == curves(ref)
 
 
+def test_stop_during_compilation(data, monkeypatch):
+    comp = Comparison(data, Settings(iterations=5, batch_size=16, hidden=[3]))
+    network, made = Comparison._network, []
+
+    def stop(self, hidden):
+        made.append(hidden)
+        comp.stop()
+        return network(self, hidden)
+
+    monkeypatch.setattr(Comparison, "_network", stop)
+    comp.train()
+    assert made == [[1]]
+    assert not any(run.losses for run in comp.runs)
+    monkeypatch.undo()
+    comp.train()
+    assert [len(run.losses) for run in comp.runs] == [5] * 5
+
+
+def test_one_network_for_each_core(data, monkeypatch):
+    workers = []
+
+    class Pool(compare.ThreadPoolExecutor):
+        def __init__(self, max_workers, **options):
+            workers.append(max_workers)
+            super().__init__(max_workers, **options)
+
+    monkeypatch.setattr(compare, "ThreadPoolExecutor", Pool)
+    for cores in (2, 9):
+        monkeypatch.setattr(compare.numba.config, "NUMBA_DEFAULT_NUM_THREADS", cores)
+        train(data, iterations=1)
+    assert workers == [2, 5]
+
+
 def test_error_in_a_worker_is_raised(data):
     comp = Comparison(data, Settings(iterations=5, batch_size=16, hidden=[3]))
     comp.runs[2].optimizer.update = lambda *_: 1 / 0
@@ -155,7 +188,7 @@ def test_error_in_a_worker_is_raised(data):
         comp.train()
 
 
-def test_learns_to_tell_digits():
+def test_networks_learn_digits():
     comp = Comparison(load_data("digits"), Settings(iterations=400, hidden=[40], optimizers=["Adam", "momentum"]))
     comp.train()
     for line in comp.table().splitlines()[1:]:
@@ -166,7 +199,7 @@ def test_learns_to_tell_digits():
     assert comp.table().splitlines()[0].split("  ")[0].strip() == "optimizer"
 
 
-def test_table_of_few_and_of_unequally_many_iterations(data):
+def test_table_of_unequal_numbers_of_iterations(data):
     comp = train(data, iterations=30, optimizers=["SGD", "Adam"])
     del comp.runs[1].losses[7:]
     titles, sgd, adam = comp.table().splitlines()
@@ -176,7 +209,7 @@ def test_table_of_few_and_of_unequally_many_iterations(data):
 
 
 @pytest.mark.parametrize(("batch_size", "refused"), [(50, False), (51, True)])
-def test_batch_is_no_larger_than_the_data(data, batch_size, refused):
+def test_batch_size_is_limited_by_the_data(data, batch_size, refused):
     if refused:
         with pytest.raises(ValueError, match="batch size must be from 1 to 50, the number of training images, got 51"):
             Comparison(data, Settings(batch_size=batch_size))
@@ -185,13 +218,13 @@ def test_batch_is_no_larger_than_the_data(data, batch_size, refused):
 
 
 @pytest.mark.parametrize("source", ["", "nonsense", "MNIST", "no/such/folder", __file__])
-def test_data_that_is_none_of_those(source):
+def test_unknown_data_source(source):
     with pytest.raises(ValueError, match=r"^data is auto, mnist, digits or a folder with the files of MNIST, not '"):
         load_data(source)
 
 
 @pytest.mark.parametrize(
-    ("settings", "complaint"),
+    ("settings", "error"),
     [
         ({"iterations": 0}, "iterations must be from 1 to .*, got 0"),
         ({"batch_size": -1}, "batch size must be from 1 to .*, got -1"),
@@ -204,12 +237,12 @@ def test_data_that_is_none_of_those(source):
         ({"optimizers": []}, "some of SGD, .*, got none"),
     ],
 )
-def test_settings_that_make_no_sense(settings, complaint):
-    with pytest.raises(ValueError, match=complaint):
+def test_invalid_settings(settings, error):
+    with pytest.raises(ValueError, match=error):
         Settings(**settings)
 
 
-def test_names_in_any_case_and_once():
+def test_optimizer_names_ignore_case_and_duplicates():
     assert Settings(optimizers=["rmsPROP", "sgd", "SGD"]).optimizers == ("RMSprop", "SGD")
 
 
@@ -255,7 +288,7 @@ def test_digits():
     np.testing.assert_array_equal(load_data("digits").x_test, digits.x_test)
 
 
-def test_auto_falls_back_only_where_mnist_is_not_to_be_had(monkeypatch, tmp_path):
+def test_auto_falls_back_only_if_mnist_is_unavailable(monkeypatch, tmp_path):
     def absent(**_):
         raise MnistUnavailableError("MNIST is nowhere")
 
@@ -274,7 +307,7 @@ def test_auto_falls_back_only_where_mnist_is_not_to_be_had(monkeypatch, tmp_path
 
 
 @pytest.mark.parametrize(("source", "folder"), [("auto", None), ("mnist", None), (".", ".")])
-def test_where_mnist_is_looked_for(monkeypatch, source, folder):
+def test_source_is_passed_to_load_mnist(monkeypatch, source, folder):
     asked = []
 
     def load(folder):

@@ -28,19 +28,19 @@ def test_smooth_curve(n):
 
 
 @pytest.mark.parametrize("n", [0, 1, 10])
-def test_curve_shorter_than_the_window_is_returned_as_it_is(n):
+def test_curve_shorter_than_the_window_is_unchanged(n):
     x = np.random.default_rng(0).normal(size=n)
     comp = smooth_curve(x)
     np.testing.assert_array_equal(comp, x)
     assert not np.shares_memory(comp, x)
 
 
-def test_smooth_curve_of_a_table():
+def test_smooth_curve_of_two_dimensions():
     with pytest.raises(ValueError, match=r"one-dimensional curve, got shape \(20, 2\)"):
         smooth_curve(np.zeros((20, 2)))
 
 
-def test_picture_is_that_of_the_notes():
+def test_plot_has_the_style_of_the_notes():
     rng = np.random.default_rng(0)
     curves = {name: rng.random(250) for name in [*FAMILY, "of the user"]}
     (axes,) = plot_losses(curves, "title").axes
@@ -61,7 +61,7 @@ def test_picture_is_that_of_the_notes():
         np.testing.assert_array_equal(line.get_ydata(), smooth_curve(losses))
 
 
-def test_picture_without_pyplot_and_display(tmp_path):
+def test_plot_without_pyplot_and_display(tmp_path):
     code = (
         "import sys; from fastoptim.curves import plot_losses;"
         f"plot_losses({{'SGD': [1.0, 0.5]}}).savefig({str(tmp_path / 'a.png')!r});"
@@ -71,7 +71,7 @@ def test_picture_without_pyplot_and_display(tmp_path):
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_picture_without_matplotlib(monkeypatch):
+def test_plot_without_matplotlib(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(ImportError, match=r"pip install fastoptim\[compare\]"):
+    with pytest.raises(ImportError, match=r"pip install 'fastoptim\[compare\]'"):
         plot_losses({})

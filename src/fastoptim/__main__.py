@@ -1,40 +1,26 @@
-"""``python -m fastoptim`` and ``fastoptim``: the command line as a process of its own."""
+"""``fastoptim`` and ``python -m fastoptim``: the command line as a process."""
 
-import os
-import signal
 import sys
-from types import FrameType
+
+from fastoptim._terminal import Interruption
 
 __all__ = ["main"]
 
 
 def main() -> int:
-    """Run the command line; Ctrl-C shows no traceback from the first moment to the last.
+    """Run the command line with its own handlers of Ctrl-C and SIGTERM.
 
     Returns
     -------
     int
         The exit code.
     """
-    interruptible = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    if interruptible:
-        signal.signal(signal.SIGINT, _leave)
-    try:
-        from fastoptim import cli
+    interruption = Interruption()
+    interruption.listen()
+    # This import takes long enough to be interrupted.
+    from fastoptim import cli
 
-        return cli.main()
-    finally:
-        if interruptible:
-            # All is done, and what Python does at its end should not be broken off.
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _leave(number: int, _frame: FrameType | None) -> None:
-    # An import or a compilation that is broken off may raise anything, or crash. There is nothing to lose yet.
-    try:
-        print("fastoptim: interrupted before the first iteration: nothing is written", file=sys.stderr, flush=True)
-    finally:
-        os._exit(128 + number)
+    return cli.main(interruption=interruption)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
-"""The main job of the notes: the optimizers side by side, on the same network and the same batches."""
+"""The comparison of the study notes: one network per optimizer, trained on the same batches."""
 
 import csv
 import io
-import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -11,6 +10,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,14 +25,14 @@ try:
     from sklearn.datasets import load_digits
     from threadpoolctl import threadpool_limits
 except ImportError as error:
-    raise ImportError(f"fastoptim.compare needs {error.name}: pip install fastoptim[compare]") from error
+    raise ImportError(f"fastoptim.compare needs {error.name}: pip install 'fastoptim[compare]'") from error
 
 __all__ = ["NOTES_FIVE", "OPTIMIZERS", "Comparison", "Data", "Run", "Settings", "load_data"]
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {name: getattr(fastoptim, name) for name in FAMILY}
 
-# The number of iterations after which a network goes back to the queue: small beside the whole, so that the last
-# workers end together, and large beside the cost of handing a network over.
+# Iterations after which a network returns to the queue. A small block lets all workers end at about the same time; a
+# large one makes the cost of the queue negligible.
 BLOCK = 100
 
 _LAST = 100
@@ -40,7 +40,7 @@ _LAST = 100
 
 @dataclass(frozen=True)
 class Data:
-    """Images as rows, labels as class numbers; `title` names them and `notice` says what a user should know."""
+    """Images as rows and labels as class numbers, a title for the plot, and a notice to be printed."""
 
     title: str
     x_train: NDArray[Any]
@@ -56,9 +56,9 @@ def load_data(source: str = "auto") -> Data:
     Parameters
     ----------
     source : str
-        ``"mnist"``: see `fastoptim.load_mnist`; ``"digits"``: the 1,797 handwritten digits of 8×8 pixels that
-        scikit-learn carries, every fifth of which is kept for the test; ``"auto"``: MNIST, or the digits where MNIST
-        is neither present nor downloadable; or else the folder of the four files of MNIST.
+        ``"mnist"``: see `fastoptim.load_mnist`; ``"digits"``: scikit-learn's 1,797 handwritten digits of 8×8 pixels,
+        every fifth of which is used for the test; ``"auto"``: MNIST, or the digits if MNIST is neither present nor
+        downloadable; otherwise a folder with the four files of MNIST.
 
     Returns
     -------
@@ -68,8 +68,7 @@ def load_data(source: str = "auto") -> Data:
     Raises
     ------
     OSError, ValueError
-        As `fastoptim.load_mnist` does, and if `source` is none of these. ``"auto"`` forgives only that MNIST is not to
-        be had: a folder that was named but is wrong is an error.
+        If `source` is none of these, and as `fastoptim.load_mnist`; ``"auto"`` handles only `MnistUnavailableError`.
 
     Examples
     --------
@@ -86,11 +85,8 @@ def load_data(source: str = "auto") -> Data:
     except MnistUnavailableError as error:
         if source == "mnist":
             raise
-        return replace(
-            _digits(),
-            title="MNIST is not available: 1,797 digits of scikit-learn",
-            notice=f"{error}; training on the 1,797 digits of scikit-learn",
-        )
+        notice = f"{error}; training on the 1,797 digits of scikit-learn"
+        return replace(_digits(), title="MNIST is not available: 1,797 digits of scikit-learn", notice=notice)
     return Data("MNIST", x_train, t_train, x_test, t_test)
 
 
@@ -103,12 +99,12 @@ def _digits() -> Data:
 
 @dataclass(frozen=True)
 class Settings:
-    """What to train, and how long.
+    """What to train and for how long.
 
     Parameters
     ----------
     iterations, batch_size : int
-        Number of updates of each network, and images per update.
+        Updates of each network and images per update.
     hidden : sequence of int
         Units of each hidden layer.
     optimizers : sequence of str
@@ -116,14 +112,14 @@ class Settings:
     dtype : dtype
         float32 or float64.
     seed : int
-        In [0, 2**32). It fixes weights and batches, and so every bit of the curves, whatever `threads`.
+        In [0, 2**32). It determines weights and batches, hence every bit of the curves for any `threads`.
     threads : int, optional
-        How many networks are trained at the same time; as many as there are cores by default.
+        Number of networks trained at the same time; by default the number of cores.
 
     Raises
     ------
     ValueError
-        If a value makes no sense.
+        If a value is out of range or a name is unknown.
 
     Examples
     --------
@@ -140,13 +136,10 @@ class Settings:
     threads: int | None = None
 
     def __post_init__(self) -> None:
-        # The upper bound keeps the sizes of arrays within what NumPy can index.
-        counts = [
-            ("iterations", self.iterations),
-            ("batch size", self.batch_size),
-            ("threads", 1 if self.threads is None else self.threads),
-        ]
+        # NumPy can index arrays of these sizes.
+        counts = [("iterations", self.iterations), ("batch size", self.batch_size)]
         counts += [("hidden layer", units) for units in self.hidden]
+        counts += [] if self.threads is None else [("threads", self.threads)]
         for name, value in counts:
             if not 1 <= value < 2**31:
                 raise ValueError(f"{name} must be from 1 to {2**31 - 1}, got {value}")
@@ -162,7 +155,7 @@ class Settings:
 
 @dataclass
 class Run:
-    """One network under one optimizer: its losses so far, and the seconds that its training took."""
+    """One network with its optimizer, the losses so far and the seconds of training."""
 
     name: str
     network: MultiLayerNet
@@ -172,17 +165,16 @@ class Run:
 
     @property
     def end_loss(self) -> float:
-        """The mean of the last 100 losses, or of all if they are fewer; NaN before the first."""
+        """The mean of the last 100 losses, or of all if there are fewer; NaN before the first."""
         return float(np.mean(self.losses[-_LAST:])) if self.losses else float("nan")
 
 
 class Comparison:
     """The training of one network per optimizer, all on the same batches.
 
-    Batches are drawn with replacement, as in the notes, so one may hold an image twice, but not more than there are.
-    Every network starts from the same weights, drawn with the seed, and an optimizer has its default
-    hyperparameters: a curve depends on nothing but the data, the settings and its own rule, neither on which other
-    optimizers run beside it nor on the number of threads.
+    Batches are drawn with replacement, as in the notes, so a batch may contain an image twice. All networks start from
+    the same weights, and optimizers have their default hyperparameters. A curve depends only on the data, the settings
+    and its optimizer, not on the other optimizers or the number of threads.
 
     Parameters
     ----------
@@ -199,8 +191,7 @@ class Comparison:
     Attributes
     ----------
     runs : list of Run
-        One per optimizer, in the order of the settings. Also complete up to the last iteration, curve by curve, when
-        `train` was interrupted.
+        One per optimizer, in the order of the settings. After an interruption it holds all completed iterations.
 
     Examples
     --------
@@ -211,11 +202,9 @@ class Comparison:
     """
 
     def __init__(self, data: Data, settings: Settings) -> None:
-        if settings.batch_size > len(data.x_train):
-            raise ValueError(
-                f"batch size must be from 1 to {len(data.x_train)}, the number of training images, "
-                f"got {settings.batch_size}"
-            )
+        n, batch_size = len(data.x_train), settings.batch_size
+        if batch_size > n:
+            raise ValueError(f"batch size must be from 1 to {n}, the number of training images, got {batch_size}")
         self.data, self.settings = data, settings
         self.runs = [Run(name, self._network(settings.hidden), OPTIMIZERS[name]()) for name in settings.optimizers]
         self._stopping = False
@@ -230,29 +219,29 @@ class Comparison:
         Parameters
         ----------
         progress : callable, optional
-            Called with `runs`, in the caller's thread, whenever a network has finished a block of 100 iterations.
+            Called with `runs` in the caller's thread each time a network has finished a block of 100 iterations.
 
         Raises
         ------
         KeyboardInterrupt
-            After Ctrl-C, and likewise whatever `progress` raises: when all workers have stopped, at the end of the
-            iteration that they were in. `runs` holds what was computed, and another call of `train` goes on from there.
+            After Ctrl-C, when all workers have finished their current iteration; likewise any exception of `progress`.
+            `runs` holds what was computed, and another call of `train` continues from there.
         """
-        self._compile()
         self._stopping = False
-        workers = min(self.settings.threads or _cores(), len(self.runs))
+        self._compile()
+        workers = min(self.settings.threads or numba.config.NUMBA_DEFAULT_NUM_THREADS, len(self.runs))
         waiting = list(self.runs)
         running: dict[Future[None], Run] = {}
-        # The networks are the parallel work, so BLAS gets one thread in each. The limit stands twice because most
-        # builds of BLAS keep one for the process, which has to be restored, but those on OpenMP keep one per thread.
+        # Networks run in parallel, so each gets one BLAS thread. The limit is set twice: most builds of BLAS keep one
+        # limit for the process, which is restored at the end, but builds with OpenMP keep one for each thread.
         one_thread = {"limits": 1, "user_api": "blas"}
         with (
             threadpool_limits(**one_thread),
             ThreadPoolExecutor(workers, initializer=lambda: threadpool_limits(**one_thread)) as pool,
         ):
             try:
-                while waiting or running:
-                    while waiting and len(running) < workers:
+                while running or (waiting and not self._stopping):
+                    while waiting and len(running) < workers and not self._stopping:
                         furthest_behind = min(waiting, key=lambda run: len(run.losses))
                         waiting.remove(furthest_behind)
                         running[pool.submit(self._train_block, furthest_behind)] = furthest_behind
@@ -263,20 +252,19 @@ class Comparison:
                             waiting.append(run)
                     if progress:
                         progress(self.runs)
-                    if self._stopping:
-                        waiting.clear()
             finally:
                 self._stopping = True
 
     def stop(self) -> None:
-        """Let `train` return when each network has finished the iteration that it is in; for handlers of signals."""
+        """Make `train` return after the current iteration of each network; signal handlers may call it."""
         self._stopping = True
 
     def _compile(self) -> None:
-        # Whoever was first to call a kernel would be charged for its compilation. It also loads the BLAS, whose threads
-        # cannot be limited before.
+        # Compile before time is measured, and load the BLAS, whose threads can only be limited once it is loaded.
         x, t = self.data.x_train[:1], self.data.t_train[:1]
         for run in self.runs:
+            if self._stopping:
+                return
             network = self._network([1])
             with num_threads(1):
                 type(run.optimizer)().update(network.params, network.gradient(x, t))
@@ -286,7 +274,7 @@ class Comparison:
         start = time.perf_counter()
         x_train, t_train, batch_size = self.data.x_train, self.data.t_train, self.settings.batch_size
         x = np.empty((batch_size, x_train.shape[1]), x_train.dtype)
-        # A block's batches come from the seed and the block's number alone: every network draws the same ones.
+        # The batches of a block depend only on the seed and the block's number, so all networks draw the same ones.
         block, done = divmod(len(run.losses), BLOCK)
         rng = np.random.default_rng([self.settings.seed, block])
         batches = rng.integers(len(x_train), size=(BLOCK, batch_size))
@@ -294,7 +282,7 @@ class Comparison:
             for batch in batches[done : self.settings.iterations - block * BLOCK]:
                 if self._stopping:
                     break
-                # Without the check of the indices, which are in range, the rows go straight into `x`.
+                # The indices are in range. Unless they are checked, rows are written to `x` without a copy.
                 np.take(x_train, batch, axis=0, out=x, mode="clip")
                 t = t_train[batch]
                 run.optimizer.update(run.network.params, run.network.gradient(x, t))
@@ -302,7 +290,7 @@ class Comparison:
         run.seconds += time.perf_counter() - start
 
     def table(self) -> str:
-        """Return the results as text: for each optimizer iterations, mean of the last losses, accuracy and seconds."""
+        """Return a table as text: iterations, mean of the last losses, accuracy and seconds of each optimizer."""
         last = f"loss (last {min(_LAST, max(len(run.losses) for run in self.runs))})"
         lines = [f"{'optimizer':<9}  {'iterations':>10}  {last:>15}  {'test accuracy':>13}  {'seconds':>7}"]
         for run in self.runs:
@@ -313,7 +301,7 @@ class Comparison:
         return "\n".join(lines)
 
     def write_csv(self, path: Path) -> None:
-        """Write the losses: a column ``iteration`` and one per optimizer, empty where training did not get to."""
+        """Write the losses: a column ``iteration`` and one per optimizer, empty after its last iteration."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["iteration", *(run.name for run in self.runs)])
@@ -323,12 +311,7 @@ class Comparison:
             stream.write(text.getvalue().encode())
 
     def write_png(self, path: Path) -> None:
-        """Write the notes' picture: the smoothed loss of each optimizer against the iteration."""
+        """Write the plot of the notes: the smoothed loss of each optimizer against the iteration."""
         figure = plot_losses({run.name: run.losses for run in self.runs}, self.data.title)
         with replacing(path) as stream:
             figure.savefig(stream, format="png")
-
-
-def _cores() -> int:
-    # A container or a batch system may allow fewer cores than the machine has.
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -60,9 +60,9 @@ def smooth_curve(x: ArrayLike) -> NDArray[np.float64]:
 
 
 def plot_losses(curves: Mapping[str, ArrayLike], title: str = "") -> "Figure":
-    """Draw smoothed loss curves against the iteration.
+    """Plot smoothed loss curves against the iteration.
 
-    Neither pyplot nor a display is used; ``figure.savefig(path)`` writes the picture.
+    Neither pyplot nor a display is needed; ``figure.savefig(path)`` writes the plot.
 
     Parameters
     ----------
@@ -74,12 +74,12 @@ def plot_losses(curves: Mapping[str, ArrayLike], title: str = "") -> "Figure":
     Returns
     -------
     matplotlib.figure.Figure
-        The y axis runs from 0 to 1, and every 100th iteration has a marker.
+        The y axis goes from 0 to 1, and every 100th iteration has a marker.
 
     Raises
     ------
     ImportError
-        If matplotlib is not installed: ``pip install fastoptim[compare]``.
+        If matplotlib is not installed: ``pip install 'fastoptim[compare]'``.
 
     Examples
     --------
@@ -88,7 +88,7 @@ def plot_losses(curves: Mapping[str, ArrayLike], title: str = "") -> "Figure":
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ImportError("plot_losses needs matplotlib: pip install fastoptim[compare]") from error
+        raise ImportError("plot_losses needs matplotlib: pip install 'fastoptim[compare]'") from error
 
     figure = Figure(figsize=(8, 5.5), dpi=150, layout="constrained")
     axes = figure.add_subplot()

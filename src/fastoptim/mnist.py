@@ -1,21 +1,19 @@
-"""The MNIST images: found on disk or downloaded, their SHA-256 sums checked either way, and never unpickled."""
+"""MNIST: read from disk or downloaded, and accepted only with the published SHA-256 checksums."""
 
 import gzip
 import hashlib
 import math
 import os
 import struct
-import threading
-import time
 import zlib
-from collections.abc import Iterator
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
-from queue import Empty, SimpleQueue
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from platformdirs import user_cache_path
 
 __all__ = ["FILES", "MIRRORS", "MnistUnavailableError", "load_mnist", "read_idx"]
 
@@ -23,24 +21,18 @@ Split: TypeAlias = tuple[NDArray[Any], NDArray[Any]]
 
 
 class MnistUnavailableError(OSError):
-    """MNIST is neither on this machine nor to be had from a mirror."""
+    """MNIST is not on this machine and could not be downloaded."""
 
 
-class _File(NamedTuple):
-    sha256: str
-    shape: tuple[int, ...]
-
-
-# The order is that of the returned arrays.
-FILES = {
-    "train-images-idx3-ubyte.gz": _File(
-        "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609", (60_000, 28, 28)
+# SHA-256 and shape of each file, in the order of the returned arrays.
+FILES: dict[str, tuple[str, tuple[int, ...]]] = {
+    "train-images-idx3-ubyte.gz": (
+        "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+        (60_000, 28, 28),
     ),
-    "train-labels-idx1-ubyte.gz": _File("3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c", (60_000,)),
-    "t10k-images-idx3-ubyte.gz": _File(
-        "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6", (10_000, 28, 28)
-    ),
-    "t10k-labels-idx1-ubyte.gz": _File("f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6", (10_000,)),
+    "train-labels-idx1-ubyte.gz": ("3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c", (60_000,)),
+    "t10k-images-idx3-ubyte.gz": ("8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6", (10_000, 28, 28)),
+    "t10k-labels-idx1-ubyte.gz": ("f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6", (10_000,)),
 }
 
 MIRRORS = (
@@ -48,15 +40,13 @@ MIRRORS = (
     "https://storage.googleapis.com/cvdf-datasets/mnist/",
 )
 
-# Seconds within which a mirror has to answer before the network counts as absent, and then to deliver each piece.
-PATIENCE = 4.0
-
-_PIECE = 64 << 10
+# Seconds to wait for a connection and for each read. requests tries all addresses of a mirror, often eight or more, so
+# a firewall that drops packets costs a multiple of the first number.
+TIMEOUT_S = (1.0, 4.0)
 
 _WAY_OUT = "set FASTOPTIM_DATA to a folder with the four .gz files"
 
-# Nothing that is longer than this can be one of the four files, the largest of which has 9.9 MB.
-_LARGEST = 16 << 20
+_LARGEST = 16 << 20  # bytes; the largest of the four files has 9.9 MB
 
 
 def load_mnist(
@@ -68,38 +58,35 @@ def load_mnist(
 ) -> tuple[Split, Split]:
     """Return the 60,000 training and 10,000 test images of MNIST with their labels.
 
-    The four compressed files are looked for in `folder`, or else in the folder named by the environment variable
-    ``FASTOPTIM_DATA``, or else in the user's cache folder, into which they are downloaded if they are not there.
+    The four compressed files are read from `folder`, else from the folder named by the environment variable
+    ``FASTOPTIM_DATA``, else from the user's cache folder, into which missing or damaged files are downloaded.
 
     Parameters
     ----------
     normalize : bool
-        Return the pixels as float32 in [0, 1], that is ``pixel / 255``; otherwise as uint8 in [0, 255].
+        Return pixels as float32 in [0, 1], that is ``pixel / 255``; otherwise as uint8 in [0, 255].
     flatten : bool
         Return images of shape (N, 784); otherwise (N, 1, 28, 28).
     one_hot_label : bool
-        Return labels as float64 rows of shape (N, 10), one at the digit's place and zero elsewhere; otherwise as
-        uint8 class numbers of shape (N,).
+        Return labels as float64 one-hot rows of shape (N, 10); otherwise as uint8 digits of shape (N,).
     folder : path, optional
-        Where the files are; nothing else is tried then.
+        The only folder to look in.
 
     Returns
     -------
     (x_train, t_train), (x_test, t_test) : tuple of pairs of arrays
-        New arrays, which the caller may change.
+        New, writable arrays.
 
     Raises
     ------
     OSError
-        If `folder` or ``FASTOPTIM_DATA`` is given and one of the files cannot be read; a `FileNotFoundError` if it is
-        not there.
+        If a file in `folder` or ``FASTOPTIM_DATA`` cannot be read; `FileNotFoundError` if it does not exist.
     ValueError
-        If a file in such a folder is damaged or another than the published one.
+        If a file in such a folder does not have the published checksum.
     MnistUnavailableError
-        If no folder is given, the cache lacks a file and no mirror delivers it, or the cache cannot be written to; an
-        `OSError`.
+        If no folder is given and the files are neither in the cache nor downloadable into it; an `OSError`.
     ImportError
-        If no folder is given and pooch, which knows the cache folder and downloads, is not installed.
+        If a file has to be downloaded and pooch is not installed: ``pip install 'fastoptim[compare]'``.
 
     References
     ----------
@@ -128,21 +115,13 @@ def _find(folder: str | os.PathLike[str] | None) -> list[NDArray[np.uint8]]:
         folder = os.environ.get("FASTOPTIM_DATA") or None
     if folder is not None:
         return _read(Path(folder))
-    try:
-        import pooch
-    except ImportError as error:
-        raise ImportError(
-            "load_mnist needs pooch to look for MNIST in the cache and to download it: pip install fastoptim[compare], "
-            "or set FASTOPTIM_DATA to the folder of the four .gz files"
-        ) from error
-    cache = Path(pooch.os_cache("fastoptim"))
+    cache = user_cache_path("fastoptim")
     if not cache.is_absolute():
-        raise MnistUnavailableError(f"{cache} is not to be found without HOME: {_WAY_OUT}")
-    try:
+        raise MnistUnavailableError(f"{cache} cannot be located without HOME: {_WAY_OUT}")
+    # A file that is missing, damaged or unreadable is downloaded again.
+    with suppress(OSError, ValueError):
         return _read(cache)
-    except (OSError, ValueError):
-        # Whatever is missing, damaged or unreadable in the cache is fetched again.
-        _download(cache)
+    _download(cache)
     return _read(cache)
 
 
@@ -154,17 +133,14 @@ def _read(folder: Path) -> list[NDArray[np.uint8]]:
         if hashlib.sha256(packed).hexdigest() != sha256:
             raise ValueError(f"{path} is damaged or another file (its SHA-256 is not {sha256}): replace it")
         arrays.append(read_idx(packed, shape, path))
-    for digits in arrays[1::2]:
-        if digits.max() > 9:
-            raise ValueError(f"{folder} has a label {digits.max()}: expected digits from 0 to 9")
     return arrays
 
 
 def _packed(path: Path) -> bytes:
-    """Return what is in a file, or as much of it as one of the four can have."""
+    """Return the content of a file, up to the size that one of the four files can have."""
     needed = f"a data folder, given or named by FASTOPTIM_DATA, must hold {', '.join(FILES)}"
     try:
-        # A pipe is no such file, and is not opened: that would be to wait for whoever writes into it.
+        # Opening a pipe would wait for its writer.
         if path.is_file():
             with path.open("rb") as stream:
                 return stream.read(_LARGEST)
@@ -179,17 +155,17 @@ def read_idx(packed: bytes, shape: tuple[int, ...], origin: object = "the data")
     """Return the array of unsigned bytes in a gzip-compressed IDX file.
 
     An IDX file begins with two zero bytes, the type (8: unsigned byte) and the number of axes, then the length of
-    each axis as a big-endian 32-bit number; the elements follow in C order. Because `shape` is known, the header is
-    known too, and no more is decompressed than the array needs.
+    each axis as a big-endian 32-bit number; the elements follow in C order. No more is decompressed than an array of
+    `shape` needs.
 
     Parameters
     ----------
     packed : bytes
         The compressed file.
     shape : tuple of int
-        The shape that the file must have.
+        The expected shape.
     origin : object
-        What an error calls the file.
+        The name of the file in errors.
 
     Returns
     -------
@@ -199,7 +175,7 @@ def read_idx(packed: bytes, shape: tuple[int, ...], origin: object = "the data")
     Raises
     ------
     ValueError
-        If `packed` is not gzip, is cut short, has another header or another length.
+        If `packed` is not a complete gzip file, or its header or length does not fit `shape`.
 
     Examples
     --------
@@ -210,7 +186,7 @@ def read_idx(packed: bytes, shape: tuple[int, ...], origin: object = "the data")
     size = len(header) + math.prod(shape)
     try:
         with gzip.open(BytesIO(packed)) as stream:
-            # One byte more than allowed tells a longer file apart without unpacking all of it.
+            # One more byte than expected is enough to detect a longer file.
             content = stream.read(size + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise ValueError(f"{origin} is not a whole gzip file ({error}): replace it") from error
@@ -220,88 +196,25 @@ def read_idx(packed: bytes, shape: tuple[int, ...], origin: object = "the data")
 
 
 def _download(cache: Path) -> None:
-    import pooch
+    try:
+        import pooch
+        import requests
+    except ImportError as error:
+        raise ImportError(
+            f"downloading MNIST needs {error.name}: pip install 'fastoptim[compare]', or {_WAY_OUT}"
+        ) from error
 
-    reason = f"no mirror answered within {PATIENCE:g} s"
-    for mirror in _answering(MIRRORS, next(iter(FILES))):
+    fetch = pooch.HTTPDownloader(timeout=TIMEOUT_S)
+    reasons = []
+    for mirror in MIRRORS:
         try:
             for name, (sha256, _) in FILES.items():
-                if (path := cache / name).exists() and not path.is_file():
-                    # pooch would wait for a pipe to find out whether it has the right sum.
-                    path.unlink()
-                # What is there with the right sum is left alone; what comes is moved into place when it is whole.
-                pooch.retrieve(mirror + name, f"sha256:{sha256}", name, cache, downloader=_fetch)
+                # A file with the right checksum is kept. A download is moved into place when it is complete.
+                pooch.retrieve(mirror + name, f"sha256:{sha256}", name, cache, downloader=fetch)
+            return
+        except (requests.ConnectionError, requests.Timeout):
+            reasons.append(f"{mirror} is unreachable or too slow")
         except (OSError, ValueError) as error:
-            reason = " ".join(str(error).split())
-        else:
-            return
+            reasons.append(" ".join(str(error).split()))
+    reason = "; ".join(dict.fromkeys(reasons))
     raise MnistUnavailableError(f"MNIST is not in {cache} and could not be downloaded ({reason}): {_WAY_OUT}")
-
-
-def _fetch(url: str, destination: str, _pooch: object) -> None:
-    """Write what `url` delivers to a file, or give up if that is too much or too slow, which pooch's own way does not.
-
-    It is received by a thread that nobody waits for, because a server that sends a byte now and again keeps whoever
-    waits for a whole piece.
-    """
-    pieces: SimpleQueue[bytes | Exception] = SimpleQueue()
-
-    def receive() -> None:
-        import requests
-
-        received = 0
-        try:
-            with requests.get(url, headers={"Accept-Encoding": "identity"}, stream=True, timeout=PATIENCE) as answer:
-                answer.raise_for_status()
-                # Nothing is unpacked here, even if the server says that it should be.
-                for piece in answer.raw.stream(_PIECE, decode_content=False):
-                    received += len(piece)
-                    if received > _LARGEST:
-                        raise ValueError(f"more than {_LARGEST} bytes")
-                    pieces.put(piece)
-            pieces.put(b"")
-        except Exception as error:
-            pieces.put(error)
-
-    threading.Thread(target=receive, daemon=True).start()
-    with Path(destination).open("wb") as stream:
-        while True:
-            try:
-                piece = pieces.get(timeout=PATIENCE)
-            except Empty:
-                raise OSError(f"{url} delivers less than {_PIECE >> 10} KiB in {PATIENCE:g} s") from None
-            if isinstance(piece, Exception):
-                raise OSError(f"{url} was not received: {piece}") from piece
-            if not piece:
-                return
-            stream.write(piece)
-
-
-def _answering(mirrors: tuple[str, ...], name: str) -> Iterator[str]:
-    """Yield the mirrors that have the file `name`, the quickest first.
-
-    All are asked at once, in threads that nobody waits for: where the network swallows packets, the lookup of a name
-    or the attempt at each of a host's many addresses would add up to minutes.
-    """
-    import pooch
-
-    ask = pooch.HTTPDownloader(timeout=PATIENCE)
-    answers: SimpleQueue[tuple[str, bool]] = SimpleQueue()
-
-    def knock(mirror: str) -> None:
-        try:
-            has_it = ask(mirror + name, None, None, check_only=True)
-        except Exception:
-            has_it = False
-        answers.put((mirror, has_it))
-
-    for mirror in mirrors:
-        threading.Thread(target=knock, args=(mirror,), daemon=True).start()
-    deadline = time.monotonic() + PATIENCE
-    for _ in mirrors:
-        try:
-            mirror, has_it = answers.get(timeout=max(0.0, deadline - time.monotonic()))
-        except Empty:
-            return
-        if has_it:
-            yield mirror

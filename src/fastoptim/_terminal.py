@@ -1,0 +1,90 @@
+"""Signals and standard streams of the command line."""
+
+import io
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import TextIO
+
+__all__ = ["Interruption", "ensure_streams", "flush_streams", "one_line", "print_error", "write"]
+
+
+class Interruption:
+    """The handler of Ctrl-C and SIGTERM: the first signal calls `stop`, the second ends the process at once.
+
+    `code` is 0 before the first signal, then 130 for SIGINT and 143 for SIGTERM. While `stop` is None, the first signal
+    ends the process: an exception in the middle of an import may be lost, or crash an extension module.
+    """
+
+    code = 0
+    stop: Callable[[], object] | None = None
+
+    def listen(self) -> None:
+        """Handle both signals, except one that the parent process had this process ignore."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL):
+                signal.signal(number, self._handle)
+
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        is_first, self.code = not self.code, 128 + number
+        if is_first and self.stop:
+            self.stop()
+            return
+        try:
+            print_error("interrupted")
+        finally:
+            os._exit(self.code)
+
+
+def ensure_streams() -> None:
+    """Open standard output and standard error if they are closed, and escape what they cannot encode."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            # Otherwise the next file to be opened would get the stream's number, and what is printed.
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8"))
+        if isinstance(stream := getattr(sys, name), io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def flush_streams() -> None:
+    """Flush standard output and standard error; Python would report an error, with a traceback, when it exits."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            _silence(stream)
+
+
+def write(text: str, printer: Callable[[str], object] = print) -> int:
+    """Print a line on standard output; return the exit code: 1 after an error, except a closed pipe (``| head``)."""
+    try:
+        printer(text)
+        sys.stdout.flush()
+    except OSError as error:
+        _silence(sys.stdout)
+        if not isinstance(error, BrokenPipeError):
+            return print_error(f"cannot write to standard output: {one_line(error)}")
+    return 0
+
+
+def print_error(message: str, code: int = 1) -> int:
+    """Print one line on standard error and return the exit code."""
+    try:
+        print(f"fastoptim: {one_line(message)}", file=sys.stderr, flush=True)
+    except OSError:
+        _silence(sys.stderr)
+    return code
+
+
+def _silence(stream: TextIO) -> None:
+    # The stream keeps its buffer after an error, and writes it again at the next flush.
+    with Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), stream.fileno())
+
+
+def one_line(message: object) -> str:
+    """Return the text of a message or an exception without line breaks, or the exception's name if it has no text."""
+    return " ".join(str(message).split()) or type(message).__name__

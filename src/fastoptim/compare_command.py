@@ -1,0 +1,187 @@
+"""The command ``fastoptim compare``: its options, what it prints and the files that it writes."""
+
+import argparse
+import signal
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fastoptim._terminal import Interruption, one_line, print_error, write
+from fastoptim.family import FAMILY, NOTES_FIVE
+
+if TYPE_CHECKING:
+    from fastoptim.compare import Comparison, Run
+
+__all__ = ["add_parser"]
+
+_CSV, _PNG = "losses.csv", "losses.png"
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command to the subparsers of `argparse`."""
+    parser = commands.add_parser(
+        "compare",
+        help="train one network per optimizer on the same batches and compare the losses",
+        description="Train one network per optimizer on the same batches of handwritten digits; "
+        f"print a table and write {_PNG} and {_CSV}. Ctrl-C ends the training and keeps what was computed; "
+        "a second Ctrl-C leaves at once.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
+    )
+    option = parser.add_argument
+    option("--output", type=Path, default=Path("comparison"), metavar="DIR", help="folder of the results")
+    option("--overwrite", action="store_true", help="replace the results of an earlier run in that folder")
+    option(
+        "--data",
+        default="auto",
+        metavar="auto|mnist|digits|DIR",
+        help="MNIST, or the digits of scikit-learn if it cannot be had; only the one, or the other; "
+        "MNIST from a folder of its four files",
+    )
+    option("--iterations", type=int, default=2000, metavar="N", help="updates of each network")
+    option("--batch-size", type=int, default=128, metavar="N", help="images per update, at most all there are")
+    option("--hidden", type=_integers, default="100,100,100,100", metavar="N,N,...", help="units of the hidden layers")
+    option(
+        "--optimizers",
+        type=lambda text: [name.strip() for name in text.split(",")],
+        default=",".join(NOTES_FIVE),
+        metavar="NAME,...",
+        help=f"any of {', '.join(FAMILY)}",
+    )
+    option("--dtype", choices=("float32", "float64"), default="float32", help="of weights and state")
+    option("--seed", type=int, default=0, metavar="N", help="of weights and batches")
+    # The help would show a default of None.
+    threads = "networks trained at the same time (default: one per core)"
+    option("--threads", type=int, default=argparse.SUPPRESS, metavar="N", help=threads)
+    parser.set_defaults(run=_run, parser=parser)
+
+
+def _integers(text: str) -> list[int]:
+    try:
+        return [int(number) for number in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected layer sizes such as 100,100, got {text!r}") from None
+
+
+def _run(options: argparse.Namespace, interruption: Interruption) -> int:
+    comparison = _prepare(options, interruption)
+    interruption.stop = comparison.stop
+    screen = _Screen(comparison)
+    code = 0
+    try:
+        with screen.bar:
+            comparison.train(screen.show)
+    except KeyboardInterrupt:
+        interruption.code = 128 + signal.SIGINT
+    except MemoryError as error:
+        code = print_error(f"the batches do not fit into memory: {one_line(error)}")
+    if not any(run.losses for run in comparison.runs):
+        return code or print_error("interrupted before the first iteration: nothing is written", interruption.code)
+    if interruption.code:
+        screen.print("interrupted: what was computed so far follows")
+    code |= _deliver(comparison, options.output, screen) | screen.code
+    return interruption.code or code
+
+
+def _prepare(options: argparse.Namespace, interruption: Interruption) -> "Comparison":
+    """Check everything and load the data; an error ends the process with code 2, before anything is computed."""
+    fail = options.parser.error
+    try:
+        for library in ("matplotlib", "tqdm"):
+            if find_spec(library) is None:
+                raise ImportError(f"fastoptim compare needs {library}: pip install 'fastoptim[compare]'")
+        # This import fails if an environment variable of tqdm is wrong.
+        import tqdm  # noqa: F401
+
+        from fastoptim.compare import Comparison, Settings, load_data
+
+        # An exception has pooch delete its unfinished download.
+        interruption.stop = _raise_interrupt
+        names = {field.name for field in fields(Settings)}
+        settings = Settings(**{name: value for name, value in vars(options).items() if name in names})
+        if not options.overwrite:
+            _check_results(options.output)
+        comparison = Comparison(load_data(options.data), settings)
+        _check_output(options.output)
+    except MemoryError as error:
+        fail(f"data and networks do not fit into memory: {one_line(error)}")
+    except (ImportError, OSError, ValueError) as error:
+        fail(one_line(error))
+    return comparison
+
+
+def _raise_interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def _check_results(folder: Path) -> None:
+    for name in (_CSV, _PNG):
+        if (folder / name).exists():
+            raise ValueError(f"{folder} already holds {name}: add --overwrite, or name another folder by --output")
+
+
+def _check_output(folder: Path) -> None:
+    """Raise an error if the folder cannot be written to: better before the training than after it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        why = "it is not a folder" if isinstance(error, FileExistsError) else error.strerror
+        raise OSError(f"argument --output: cannot write to {folder}: {why}") from None
+
+
+class _Screen:
+    """Standard output above a progress bar. After an error the training goes on, and the exit code is 1."""
+
+    code = 0
+
+    def __init__(self, comparison: "Comparison") -> None:
+        from tqdm import tqdm
+
+        # The losses of five optimizers leave room for little else in 80 columns.
+        layout = "{percentage:3.0f}%|{bar}| {remaining}{postfix}"
+        total = comparison.settings.iterations * len(comparison.runs)
+        self.bar = tqdm(total=total, bar_format=layout, dynamic_ncols=True, leave=False, disable=None)
+        self._printed = 0
+        if comparison.data.notice:
+            self.print(comparison.data.notice)
+        self.print("iteration" + "".join(f"{run.name:>10}" for run in comparison.runs))
+
+    def print(self, text: str) -> None:
+        self.code |= write(text, self.bar.write)
+
+    def show(self, runs: Sequence["Run"]) -> None:
+        """Move the bar, and print the losses of every 100th iteration that all networks have passed."""
+        losses = " ".join(f"{run.name} {run.losses[-1]:z.2f}" for run in runs if run.losses)
+        self.bar.set_postfix_str(losses, refresh=False)
+        self.bar.update(sum(len(run.losses) for run in runs) - self.bar.n)
+        while self._printed < min(len(run.losses) for run in runs):
+            self.print(f"{self._printed:>9}" + "".join(f"{run.losses[self._printed]:>z10.4f}" for run in runs))
+            self._printed += 100
+
+
+def _deliver(comparison: "Comparison", folder: Path, screen: _Screen) -> int:
+    """Print the table and write the files, even if one of them fails; return the exit code."""
+
+    def file(name: str, write_file: Callable[[Path], None]) -> str:
+        # The folder may have been deleted during the training.
+        folder.mkdir(parents=True, exist_ok=True)
+        write_file(folder / name)
+        return f"wrote {folder / name}"
+
+    results: dict[str, Callable[[], str]] = {
+        "table": comparison.table,
+        _CSV: lambda: file(_CSV, comparison.write_csv),
+        _PNG: lambda: file(_PNG, comparison.write_png),
+    }
+    code = 0
+    for name, make in results.items():
+        try:
+            screen.print(make())
+        except Exception as error:
+            # matplotlib may raise anything, depending on its installation.
+            code = print_error(f"{name} not written: {one_line(error)}")
+    return code
