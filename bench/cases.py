@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise, product
 from math import prod
+from typing import Any
+
+import numpy as np
 
 import naive
 
-__all__ = ["HUGE", "NOTES", "WIDTHS", "Net", "Update", "networks", "updates"]
+from . import notes
+
+__all__ = ["HUGE", "NOTES", "WIDTHS", "Irregular", "Net", "Turns", "Update", "irregular_updates", "networks", "updates"]
 
 NOTES = 109_810
 """Parameters of the notes' network 784-100-100-100-100-10, in ten arrays."""
@@ -81,6 +87,127 @@ def updates(*, quick: bool = False, huge: bool = False) -> Iterator[Update]:
             continue
         for layout in _layouts(size):
             yield Update(rule, size, dtype, layout, threads)
+
+
+Draw = Callable[..., Any]
+"""Random values of a shape and a dtype, float64 by default."""
+
+Turns = list[tuple[dict[str, Any], dict[str, Any]]]
+"""Parameters and gradients of updates that one optimizer makes in turn, over and over."""
+
+
+def _two_gradients(params: dict[str, Any], gradient: Callable[[Any], Any]) -> Turns:
+    # As in a training loop, the gradients are other objects at each step.
+    return [(params, {key: gradient(p) for key, p in params.items()}) for _ in range(2)]
+
+
+def _draw_like(draw: Draw, params: dict[str, Any]) -> Turns:
+    return _two_gradients(params, lambda p: draw(p.shape, p.dtype))
+
+
+def _block_of_columns(draw: Draw, small: bool) -> Turns:
+    width = 10 if small else 100
+    return _draw_like(draw, {"W": draw((width, width))[:, : width // 2]})
+
+
+def _one_strided(draw: Draw, _small: bool) -> Turns:
+    params = {key: draw(shape) for k in range(5) for key, shape in ((f"W{k}", (10, 10)), (f"b{k}", (10,)))}
+    params["W2"] = draw((10, 20))[:, :10]
+    return _draw_like(draw, params)
+
+
+def _fortran_gradients(draw: Draw, small: bool) -> Turns:
+    params = {"W": draw((5, 10) if small else (50, 100))}
+    return _two_gradients(params, lambda p: np.asfortranarray(draw(p.shape)))
+
+
+def _float64_gradients(n_arrays: int, size: int, draw: Draw, small: bool) -> Turns:
+    params = {f"W{k}": draw(50 if small else size, np.float32) for k in range(n_arrays)}
+    return _two_gradients(params, lambda p: draw(p.shape, np.float64))
+
+
+def _integer_gradients(draw: Draw, small: bool) -> Turns:
+    return _two_gradients({"W": draw(50 if small else 5_000)}, lambda p: (5 * draw(p.shape)).astype(int))
+
+
+def _float16(draw: Draw, small: bool) -> Turns:
+    return _draw_like(draw, {"W": draw(50 if small else 5_000, np.float16)})
+
+
+def _floats(count: int, draw: Draw, _small: bool) -> Turns:
+    return _two_gradients({key: float(draw()) for key in "xyzw"[:count]}, lambda _: float(draw()))
+
+
+def _network(draw: Draw, small: bool) -> dict[str, Any]:
+    return {key: draw([min(n, 5) for n in shape] if small else shape) for key, shape in _SHAPES[NOTES].items()}
+
+
+def _two_dicts(draw: Draw, small: bool) -> Turns:
+    turns = [_draw_like(draw, _network(draw, small)) for _ in range(2)]
+    return [turns[0][0], turns[1][0], turns[0][1], turns[1][1]]
+
+
+def _rebound(draw: Draw, small: bool) -> Turns:
+    # More sets than an optimizer might keep plans for, so that each is new to it.
+    params, grads = _network(draw, small), [_network(draw, small) for _ in range(2)]
+    return [({key: p.copy() for key, p in params.items()}, grads[k % 2]) for k in range(16)]
+
+
+def _overlapping(draw: Draw, small: bool) -> Turns:
+    size = 30 if small else 30_000
+    buffer = draw(2 * size - size // 3)
+    return _draw_like(draw, {"a": buffer[:size], "b": buffer[-size:]})
+
+
+@dataclass(frozen=True)
+class Irregular:
+    """One optimizer on parameters or gradients other than contiguous arrays of one dtype that stay in place.
+
+    ``build(draw, small)`` returns the turns. Where ``rebinds``, one dict has its arrays replaced before each of them.
+    """
+
+    group: str
+    what: str
+    build: Callable[[Draw, bool], Turns]
+    rule: str = "Adam"
+    threads: int | None = None
+    rebinds: bool = False
+    small: bool = False
+
+    @property
+    def id(self) -> str:
+        name = f"{self.rule}, {self.what}"
+        return name if self.threads is None else f"{name}, {self.threads} thread"
+
+    def turns(self) -> Turns:
+        return self.build(partial(naive.draw, np.random.default_rng(0)), self.small)
+
+    def shrunk(self) -> Irregular:
+        """Return the same case with arrays small enough for a test of the benchmarks."""
+        return replace(self, small=True)
+
+
+# Sizes at which our kernels might use several threads are measured on one, because CPU time is compared.
+_IRREGULAR = (
+    Irregular("strided", "W[:, :50] of a (100, 100) float64 matrix", _block_of_columns),
+    Irregular("strided", "ten small arrays, one of them strided", _one_strided),
+    Irregular("strided", "F-ordered gradients for C-ordered parameters, 5,000", _fortran_gradients),
+    Irregular("mixed", "float32 with float64 gradients, 5,000", partial(_float64_gradients, 1, 5_000)),
+    Irregular("mixed", "float32 with float64 gradients, 2 × 78,400", partial(_float64_gradients, 2, 78_400), threads=1),
+    Irregular("mixed", "integer gradients, 5,000", _integer_gradients),
+    Irregular("float16", "float16, 5,000", _float16),
+    Irregular("floats", "two Python floats", partial(_floats, 2)),
+    Irregular("floats", "four Python floats", partial(_floats, 4)),
+    Irregular("shared", "two dicts of ten arrays in turn", _two_dicts, threads=1),
+    Irregular("rebound", "ten arrays rebound before each step", _rebound, threads=1, rebinds=True),
+    Irregular("overlapping", "two overlapping views, 30,000 each", _overlapping, threads=1),
+)
+
+
+def irregular_updates() -> Iterator[Irregular]:
+    """Yield the cases of the groups *strided*, *mixed*, *float16*, *floats*, *shared*, *rebound*, *overlapping*."""
+    for case, rule in product(_IRREGULAR, notes.RULES):
+        yield replace(case, rule=rule)
 
 
 @dataclass(frozen=True)

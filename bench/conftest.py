@@ -7,7 +7,7 @@ from typing import Any
 import numba
 import pytest
 
-from . import cases, networks, peers
+from . import cases, irregular, networks, peers
 from .timing import Pacing
 
 STARTED = pytest.StashKey()
@@ -130,6 +130,7 @@ def pytest_generate_tests(metafunc):
         "test_update": [
             (c, name) for c in cases.updates(quick=quick, huge=huge) for name in peers.racing(c, quick=quick)
         ],
+        "test_irregular_update": [(c, name) for c in cases.irregular_updates() for name in irregular.OPTIMIZERS],
         "test_network": [
             (c, name) for c in cases.networks(quick=quick) for name, each in networks.NETWORKS.items() if each.takes(c)
         ],

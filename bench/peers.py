@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
@@ -28,6 +28,7 @@ __all__ = [
     "OURS_SERIAL",
     "absent",
     "contestants",
+    "limited",
     "racing",
     "torch_threads",
     "versions",
@@ -86,10 +87,14 @@ def _vanish(sets: list[Any]) -> None:
 # Ours
 
 
+def limited(threads: int | None) -> AbstractContextManager[Any]:
+    """Keep our optimizers to a number of threads; None leaves them as they are."""
+    return nullcontext() if threads is None else fo.num_threads(threads)
+
+
 def _ours(optimizer: fo.Optimizer, case: Update, params: Arrays, grads: Arrays) -> Contestant:
     pack = fo.flatten if case.layout == "flat" else _copies
     p, sets = pack(params), _gradients(case, grads, pack)
-    limit = nullcontext if case.threads is None else partial(fo.num_threads, case.threads)
     if case.layout == "flat":
         step = partial(optimizer.update, p, *sets)
     else:
@@ -98,7 +103,7 @@ def _ours(optimizer: fo.Optimizer, case: Update, params: Arrays, grads: Arrays) 
         def step() -> None:
             optimizer.update(p, next_g())
 
-    return Contestant(step, lambda: p, limit=limit, vanish=partial(_vanish, sets))
+    return Contestant(step, lambda: p, limit=partial(limited, case.threads), vanish=partial(_vanish, sets))
 
 
 def _fastoptim(case: Update, params: Arrays, grads: Arrays) -> Contestant:

@@ -8,11 +8,11 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from .cases import HUGE, NOTES, WIDTHS, Net, Update
+from .cases import HUGE, NOTES, WIDTHS, Net, Update, irregular_updates
 from .peers import CEILING, CEILING_SERIAL, OURS, OURS_SERIAL
 from .processes import EMPTY, FULL
 from .results import FOLDER, Measured, Results, duration
@@ -202,6 +202,31 @@ def _update(rule: str, size: int, library: str, package: str | None = None, layo
     return faster_update(Update(rule, size, layout=layout), library, package)
 
 
+def _irregular(*texts: str, rules: Iterable[str] = ("Adam",)) -> Callable[[Results], Figure]:
+    """How many times faster than NumPy ours is in the worst case that has one of these texts in its name."""
+    cases = [case for case in irregular_updates() if case.rule in rules and any(text in case.what for text in texts)]
+    return least(*(faster(case.group, case.id, "NumPy") for case in cases))
+
+
+def _irregular_rows() -> Iterator[Target]:
+    yield Target("W[:, :50] of a (100, 100) matrix: faster than NumPy", _irregular("W[:, :50]"), 1.5, 3)
+    mixed = "float32 with float64 gradients"
+    yield Target(f"{mixed}, 5,000: faster than NumPy", _irregular(f"{mixed}, 5,000"), 2, 4)
+    yield Target(f"{mixed}, 2 × 78,400: faster than NumPy", _irregular(f"{mixed}, 2 × 78,400"), 4, 10)
+    yield Target("ten small arrays, one strided: faster than NumPy", _irregular("one of them strided"), 3, 5)
+    yield Target("two, and four, Python floats: faster than NumPy", _irregular("Python floats"), 1.2, 3)
+    sgd_on_floats = _irregular("Python floats", rules=["SGD"])
+    yield Target("SGD on Python floats: faster than NumPy", sgd_on_floats, 0.3, 0.7)
+    yield Target("F-ordered gradients, 5,000: faster than NumPy", _irregular("F-ordered"), 2, 4)
+    two_dicts = _irregular("two dicts", rules=["SGD", "Momentum", "Adam"])
+    yield Target("SGD, Momentum, Adam for two dicts in turn: faster than NumPy", two_dicts, 3, 6)
+    yield Target("ten arrays rebound before each step: faster than NumPy", _irregular("rebound"), 1, 2)
+    yield Target("two overlapping views, 30,000 each: faster than NumPy", _irregular("overlapping"), 1, 3)
+    rest = [case for case in irregular_updates() if (case.rule, case.group) != ("SGD", "floats")]
+    every = least(*(faster(case.group, case.id, "NumPy") for case in rest))
+    yield Target("each rule of the notes in each of these cases, float16, integers: same", every, 0.9, 1.5)
+
+
 def _rows() -> Iterator[Target]:
     fused = ("torch fused", "torch")
     yield Target(
@@ -224,6 +249,7 @@ def _rows() -> Iterator[Target]:
     yield Target("1e3 in one array: faster than torch fused", _update("Adam", 1_000, *fused), 4, 8)
     yield Target("1e3 in one array: faster than NumPy", _update("Adam", 1_000, "NumPy"), 1.5, 3)
     yield Target("10 parameters in a dict of two: faster than NumPy", _update("Adam", 10, "NumPy", **separate), 1, 2)
+    yield from _irregular_rows()
     yield Target("1e6: faster than torch fused", _update("Adam", 1_000_000, *fused), 1.3, 1.6)
     yield Target("1e6: faster than optax", _update("Adam", 1_000_000, "optax", "optax"), 3, 4)
     yield Target("1e6: faster than NumPy", _update("Adam", 1_000_000, "NumPy"), 25, 35)
