@@ -173,6 +173,8 @@ class Irregular:
     threads: int | None = None
     rebinds: bool = False
     small: bool = False
+    parallel: bool = False
+    """Whether more than one thread may work, so that wall-clock time is compared, and not CPU time of the thread."""
 
     @property
     def id(self) -> str:
@@ -187,20 +189,23 @@ class Irregular:
         return replace(self, small=True)
 
 
-# Sizes at which our kernels might use several threads are measured on one, because CPU time is compared.
+_LARGE = (
+    Irregular("mixed", "float32 with float64 gradients, 2 × 78,400", partial(_float64_gradients, 2, 78_400)),
+    Irregular("shared", "two dicts of ten arrays in turn", _two_dicts),
+    Irregular("rebound", "ten arrays rebound before each step", _rebound, rebinds=True),
+)
 _IRREGULAR = (
     Irregular("strided", "W[:, :50] of a (100, 100) float64 matrix", _block_of_columns),
     Irregular("strided", "ten small arrays, one of them strided", _one_strided),
     Irregular("strided", "F-ordered gradients for C-ordered parameters, 5,000", _fortran_gradients),
     Irregular("mixed", "float32 with float64 gradients, 5,000", partial(_float64_gradients, 1, 5_000)),
-    Irregular("mixed", "float32 with float64 gradients, 2 × 78,400", partial(_float64_gradients, 2, 78_400), threads=1),
     Irregular("mixed", "integer gradients, 5,000", _integer_gradients),
     Irregular("float16", "float16, 5,000", _float16),
     Irregular("floats", "two Python floats", partial(_floats, 2)),
     Irregular("floats", "four Python floats", partial(_floats, 4)),
-    Irregular("shared", "two dicts of ten arrays in turn", _two_dicts, threads=1),
-    Irregular("rebound", "ten arrays rebound before each step", _rebound, threads=1, rebinds=True),
     Irregular("overlapping", "two overlapping views, 30,000 each", _overlapping, threads=1),
+    *(replace(case, parallel=True) for case in _LARGE),
+    *(replace(case, threads=1) for case in _LARGE),
 )
 
 

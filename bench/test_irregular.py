@@ -1,6 +1,6 @@
-"""Groups *strided*, *mixed*, *float16*, *floats*, *shared*, *rebound*, *overlapping*: one update, by CPU time."""
+"""Groups *strided*, *mixed*, *float16*, *floats*, *shared*, *rebound*, *overlapping*: one update."""
 
-from time import thread_time
+from time import perf_counter, thread_time
 
 import pytest
 
@@ -15,4 +15,5 @@ def test_irregular_update(case, library, benchmark, report, pacing):
     if benchmark.disabled:
         benchmark.pedantic(contestants(case.shrunk())[library].step)
         return
-    report(case.group, case.id, library, lambda: race(contestants(case), pacing.for_cpu_time(), thread_time))
+    pacing, clock = (pacing, perf_counter) if case.parallel else (pacing.for_cpu_time(), thread_time)
+    report(case.group, case.id, library, lambda: race(contestants(case), pacing, clock), parallel=case.parallel)
