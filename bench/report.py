@@ -6,7 +6,8 @@ import argparse
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from .cases import networks, updates
+from . import notes
+from .cases import irregular_updates, networks, updates
 from .charts import CHARTS
 from .peers import CEILING, LIBRARIES, OURS
 from .results import FOLDER, Results, duration, times_ours
@@ -80,6 +81,23 @@ def update(results: Results) -> Iterator[str]:
         )
 
 
+def irregular(results: Results) -> Iterator[str]:
+    rows: dict[str, dict[str, str]] = {}
+    for case in irregular_updates():
+        if "NumPy" in (libraries := results.get(case.group, case.id)):
+            name = case.what if case.threads is None else f"{case.what}, one thread"
+            rows.setdefault(name, {})[case.rule] = times_ours(libraries, "NumPy")
+    if not rows:
+        return
+    yield "## Irregular updates\n"
+    yield "Strided, mixed, overlapping or rebound arrays, and Python floats, against the notes' own NumPy code"
+    yield "(`bench/notes.py`). How many times as long as fastoptim NumPy takes; below 1, NumPy is faster.\n"
+    yield from table(
+        ("case", *notes.RULES),
+        ((name, *(ratios.get(rule, "–") for rule in notes.RULES)) for name, ratios in rows.items()),
+    )
+
+
 def network(results: Results) -> Iterator[str]:
     yield "## The network\n"
     yield "The ceiling is the products alone, by the same BLAS. NumPy's is the notes' code, in float64.\n"
@@ -150,7 +168,15 @@ def endurance(results: Results) -> Iterator[str]:
     )
 
 
-SECTIONS: tuple[Callable[[Results], Iterator[str]], ...] = (targets, update, network, comparison, start, endurance)
+SECTIONS: tuple[Callable[[Results], Iterator[str]], ...] = (
+    targets,
+    update,
+    irregular,
+    network,
+    comparison,
+    start,
+    endurance,
+)
 
 
 def main() -> None:

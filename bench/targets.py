@@ -1,6 +1,7 @@
-"""The targets, each with the figure that was measured: ``python -m bench.targets [--quick] [--measure]``.
+"""The targets, each with the figure that was measured: ``python -m bench.targets [--measure] [--quick] [--judge]``.
 
-Exit code 1 if one is missed. A target whose peer is not installed, or whose case was not measured, is skipped by name.
+Only ``--judge`` makes a missed target an error. A target whose peer is not installed, or whose case was not measured,
+is skipped by name.
 """
 
 from __future__ import annotations
@@ -352,15 +353,24 @@ def measure(path: Path, *options: str) -> int:
 
 
 def main() -> int:
-    """Print the targets; measure before if asked to."""
-    parser = argparse.ArgumentParser(description="Hold the targets of speed against what was measured.")
-    parser.add_argument("--measure", action="store_true", help="measure anew, and do not take the latest figures")
-    parser.add_argument("--quick", action="store_true", help="the essential, in two minutes")
+    """Print the targets beside the figures of the last measurement, or of a new one."""
+    parser = argparse.ArgumentParser(description="Print the targets of speed beside what was measured.")
+    parser.add_argument("--measure", action="store_true", help="measure first; other options are passed to pytest")
+    parser.add_argument("--quick", action="store_true", help="only what the targets ask for, in three minutes")
+    parser.add_argument("--judge", action="store_true", help="exit with code 1 if a target is missed")
     options, passed_on = parser.parse_known_args()
-    path = FOLDER / ("quick.json" if options.quick else "all.json")
-    code = measure(path, *(["--quick"] if options.quick else []), *passed_on) if options.measure else 0
+    if passed_on and not options.measure:
+        parser.error(f"only --measure passes options on to pytest: {' '.join(passed_on)}")
+    quick, all_ = FOLDER / "quick.json", FOLDER / "all.json"
+    code = 0
+    if options.measure:
+        path = quick if options.quick else all_
+        code = measure(path, *(["--quick"] if options.quick else []), *passed_on)
+    else:
+        measured = [path for path in ([quick] if options.quick else [quick, all_]) if path.exists()]
+        path = max(measured, key=lambda path: path.stat().st_mtime, default=quick)
     if not path.exists():
-        parser.error("nothing was measured yet: make bench, or --measure")
+        parser.error("nothing was measured yet: run make bench-quick, or make bench")
     results = Results.load(path)
     verdicts = judge(results)
     width = max(len(verdict.target.what) for verdict in verdicts)
@@ -370,7 +380,11 @@ def main() -> int:
         print(f"{v.target.what:<{width}}", *(f"{text:>8}" for text in v.shown), f"{v.text}{where}", sep="  ")
     if results.is_disturbed:
         print(f"\nOther processes kept {results.machine['others']:.2f} cores busy meanwhile: measure again in peace.")
-    return code or int(any(verdict.missed for verdict in verdicts))
+    missed = sum(verdict.missed for verdict in verdicts)
+    if options.judge and missed:
+        print(f"\n{missed} targets were missed in the measurement of {results.when[:16]}.")
+        return 1
+    return code
 
 
 if __name__ == "__main__":
