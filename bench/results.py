@@ -29,12 +29,13 @@ class Measured:
 
 @dataclass(frozen=True)
 class Results:
-    """All of a run: ``cases[group][case][library]``."""
+    """All of a run: ``cases[group][case][library]``; beside it what `make against` measured last, if it did."""
 
     cases: dict[str, dict[str, dict[str, Measured]]]
     machine: dict[str, Any]
     commit: dict[str, Any]
     when: str
+    against: dict[str, Any] | None = None
 
     @classmethod
     def load(cls, path: Path) -> Results:
@@ -45,7 +46,9 @@ class Results:
             group, case, library = (extra.pop(key) for key in ("group", "case", "library"))
             measured = Measured(stats["median"], stats["min"], stats["max"], stats["data"], extra)
             cases.setdefault(group, {}).setdefault(case, {})[library] = measured
-        return cls(cases, data["machine_info"], data["commit_info"], data["datetime"])
+        turns = path.parent / "against.json"
+        against = json.loads(turns.read_text(encoding="utf-8")) if turns.exists() else None
+        return cls(cases, data["machine_info"], data["commit_info"], data["datetime"], against)
 
     @property
     def versions(self) -> dict[str, str]:

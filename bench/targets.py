@@ -195,6 +195,20 @@ def slowing(results: Results) -> Figure:
     return Figure(worst.slowest / worst.fastest, where)
 
 
+def against(text: str) -> Callable[[Results], Figure]:
+    """Our time by that of another commit, in the worst of the cases of `make against` with a text in their name."""
+
+    def figure(results: Results) -> Figure:
+        found = results.against
+        cases = {case: times for case, times in found["cases"].items() if text in case} if found else {}
+        if not cases:
+            raise Skipped("not measured: make against REV=edaf04f")
+        worst, value = max(((case, t["this"] / t["other"]) for case, t in cases.items()), key=lambda pair: pair[1])
+        return Figure(value, f"{worst}; {found['commit']} against {found['rev']}")
+
+    return figure
+
+
 _BIG = (1_000_000, 10_000_000, HUGE)
 _OTHERS = ("SGD", "Momentum", "Nesterov", "AdaGrad", "RMSprop")
 
@@ -251,6 +265,11 @@ def _rows() -> Iterator[Target]:
     yield Target("1e3 in one array: faster than NumPy", _update("Adam", 1_000, "NumPy"), 1.5, 3)
     yield Target("10 parameters in a dict of two: faster than NumPy", _update("Adam", 10, "NumPy", **separate), 1, 2)
     yield from _irregular_rows()
+    in_turns = {"less_is_better": True}
+    yield Target("10 to 1e6 on one thread: time by that of another commit", against("one thread"), 1.03, 1, **in_turns)
+    yield Target("1e5 and 1e6 on all threads: same, by the clock", against("all threads"), 1.03, 1, **in_turns)
+    first = against("first update, CPU")
+    yield Target("full cache: first update, time by that of another commit", first, 1.05, 1, **in_turns)
     yield Target("1e6: faster than torch fused", _update("Adam", 1_000_000, *fused), 1.3, 1.6)
     yield Target("1e6: faster than optax", _update("Adam", 1_000_000, "optax", "optax"), 3, 4)
     yield Target("1e6: faster than NumPy", _update("Adam", 1_000_000, "NumPy"), 25, 35)
