@@ -94,16 +94,19 @@ def draw_rules(results: Results) -> Figure | None:
     curves = {rule: _curves(results, rule) for rule in naive.RULES}
     if not all(OURS in each for each in curves.values()):
         return None
-    figure = Figure(figsize=(10, 6), dpi=150, layout="constrained")
-    grid = figure.subplots(2, 3, sharex=True, sharey=True)
-    for axes, (rule, each) in zip(grid.flat, curves.items(), strict=True):
+    n_rows = -(-len(curves) // 3)
+    figure = Figure(figsize=(10, 3 * n_rows), dpi=150, layout="constrained")
+    grid = figure.subplots(n_rows, 3, sharex=True, sharey=True)
+    for axes in grid.flat[len(curves) :]:
+        axes.set_axis_off()
+    for axes, (rule, each) in zip(grid.flat, curves.items(), strict=False):
         for library, (x, y) in each.items():
             _line(axes, library, x, y)
         axes.set(title=rule, xscale="log", yscale="log")
         _plain(axes)
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.yaxis.set_major_formatter(EngFormatter("s"))
-    for axes in grid[1]:
+    for axes in grid[-1]:
         axes.set_xlabel("parameters")
     for axes in grid[:, 0]:
         axes.set_ylabel("one update, float32")

@@ -131,13 +131,17 @@ def _touch_2(p, g, a, b):
     return p + g, a + g, b + g
 
 
+def _touch_3(p, g, a, b, c):
+    return p + g, a + g, b + g, c + g
+
+
 def _no_scalars(_self: fo.Optimizer) -> tuple[float, ...]:
     return ()
 
 
 _TOUCH = [
-    type("Touch", (fo.Optimizer,), {"slots": tuple("ab"[:n]), "rule": staticmethod(rule), "scalars": _no_scalars})
-    for n, rule in enumerate((_touch_0, _touch_1, _touch_2))
+    type("Touch", (fo.Optimizer,), {"slots": tuple("abc"[:n]), "rule": staticmethod(rule), "scalars": _no_scalars})
+    for n, rule in enumerate((_touch_0, _touch_1, _touch_2, _touch_3))
 ]
 
 
@@ -176,18 +180,23 @@ def torch_threads(n: int | None):
         torch.set_num_threads(before)
 
 
+_TORCH: dict[str, tuple[str, dict[str, Any]]] = {
+    "SGD": ("SGD", {"lr": 0.01}),
+    "Momentum": ("SGD", {"lr": 0.01, "momentum": 0.9}),
+    "Nesterov": ("SGD", {"lr": 0.01, "momentum": 0.9, "nesterov": True}),
+    "AdaGrad": ("Adagrad", {"lr": 0.01, "eps": 1e-7}),
+    "RMSprop": ("RMSprop", {"lr": 0.01, "alpha": 0.99, "eps": 1e-7}),
+    "Adam": ("Adam", {"lr": 0.001, "eps": 1e-7}),
+}
+"""For each rule that torch has, its class and the notes' hyperparameters."""
+
+
 def torch_optimizer(rule: str, params: list[Any], **how: Any) -> Any:
     """Return torch's optimizer with the notes' hyperparameters."""
     from torch import optim
 
-    return {
-        "SGD": partial(optim.SGD, lr=0.01),
-        "Momentum": partial(optim.SGD, lr=0.01, momentum=0.9),
-        "Nesterov": partial(optim.SGD, lr=0.01, momentum=0.9, nesterov=True),
-        "AdaGrad": partial(optim.Adagrad, lr=0.01, eps=1e-7),
-        "RMSprop": partial(optim.RMSprop, lr=0.01, alpha=0.99, eps=1e-7),
-        "Adam": partial(optim.Adam, lr=0.001, eps=1e-7),
-    }[rule](params, **how)
+    name, hyperparameters = _TORCH[rule]
+    return getattr(optim, name)(params, **hyperparameters, **how)
 
 
 def _torch_contestant(make: Callable[[list[Any]], Any], case: Update, params: Arrays, grads: Arrays) -> Contestant:
@@ -219,19 +228,24 @@ def _deepspeed(case: Update, params: Arrays, grads: Arrays) -> Contestant:
 # optax
 
 
+_OPTAX: dict[str, tuple[str, dict[str, Any]]] = {
+    "SGD": ("sgd", {"learning_rate": 0.01}),
+    "Momentum": ("sgd", {"learning_rate": 0.01, "momentum": 0.9}),
+    "Nesterov": ("sgd", {"learning_rate": 0.01, "momentum": 0.9, "nesterov": True}),
+    # Its epsilon stands inside the root, so this is 1e-7 outside.
+    "AdaGrad": ("adagrad", {"learning_rate": 0.01, "initial_accumulator_value": 0, "eps": 1e-14}),
+    "RMSprop": ("rmsprop", {"learning_rate": 0.01, "decay": 0.99, "eps": 1e-7, "eps_in_sqrt": False}),
+    "Adam": ("adam", {"learning_rate": 0.001, "eps": 1e-7}),
+}
+"""For each rule that optax has, its function and the notes' hyperparameters."""
+
+
 def optax_optimizer(rule: str) -> Any:
     """Return optax's optimizer with the notes' hyperparameters."""
     import optax
 
-    return {
-        "SGD": partial(optax.sgd, 0.01),
-        "Momentum": partial(optax.sgd, 0.01, momentum=0.9),
-        "Nesterov": partial(optax.sgd, 0.01, momentum=0.9, nesterov=True),
-        # Its epsilon stands inside the root, so this is 1e-7 outside.
-        "AdaGrad": partial(optax.adagrad, 0.01, initial_accumulator_value=0, eps=1e-14),
-        "RMSprop": partial(optax.rmsprop, 0.01, decay=0.99, eps=1e-7, eps_in_sqrt=False),
-        "Adam": partial(optax.adam, 0.001, eps=1e-7),
-    }[rule]()
+    name, hyperparameters = _OPTAX[rule]
+    return getattr(optax, name)(**hyperparameters)
 
 
 def _optax(case: Update, params: Arrays, grads: Arrays) -> Contestant:
@@ -274,13 +288,17 @@ LIBRARIES = {
     CEILING: Library(_ceiling),
     CEILING_SERIAL: Library(partial(_serial, _ceiling), takes=_is_big),
     "NumPy": Library(_numpy, takes=_not_huge),
-    "torch fused": Library(partial(_torch, fused=True), ("torch",), lambda case: case.rule != "RMSprop"),
+    "torch fused": Library(
+        partial(_torch, fused=True), ("torch",), lambda case: case.rule in _TORCH and case.rule != "RMSprop"
+    ),
     "torch foreach": Library(
         partial(_torch, foreach=True), ("torch",), lambda case: case.rule == "RMSprop" and _not_huge(case)
     ),
-    "torch": Library(_torch, ("torch",), _not_huge),
+    "torch": Library(_torch, ("torch",), lambda case: case.rule in _TORCH and _not_huge(case)),
     # XLA makes its threads when a process starts, so it is not there in cases of one thread.
-    "optax": Library(_optax, ("jax", "optax"), lambda case: case.threads is None and _not_huge(case)),
+    "optax": Library(
+        _optax, ("jax", "optax"), lambda case: case.rule in _OPTAX and case.threads is None and _not_huge(case)
+    ),
     "DeepSpeed": Library(
         _deepspeed, ("torch", "deepspeed"), lambda case: (case.rule, case.dtype) == ("Adam", "float32")
     ),
