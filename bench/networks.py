@@ -17,7 +17,8 @@ import fastoptim as fo
 import naive
 
 from .cases import Net
-from .peers import CEILING, OURS, Library, torch_threads
+from .frameworks import torch_threads
+from .peers import CEILING, OURS, Library
 from .timing import Contestant
 
 __all__ = ["NETWORKS", "contestants", "jax_loss", "limited", "products", "torch_loss"]

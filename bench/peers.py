@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
@@ -19,7 +19,8 @@ import naive
 
 from . import notes
 from .cases import HUGE, Update
-from .timing import Contestant
+from .frameworks import OPTAX_RULES, TORCH_RULES, deepspeed_contestant, optax_contestant, torch_contestant
+from .timing import Arrays, Contestant
 
 __all__ = [
     "CEILING",
@@ -31,11 +32,8 @@ __all__ = [
     "contestants",
     "limited",
     "racing",
-    "torch_threads",
     "versions",
 ]
-
-Arrays = dict[str, NDArray[Any]]
 
 PACKAGES = ("fastoptim", "numpy", "scipy", "numba", "llvmlite", "torch", "jax", "optax", "deepspeed")
 
@@ -164,113 +162,6 @@ def _numpy(case: Update, params: Arrays, grads: Arrays) -> Contestant:
     return Contestant(lambda: optimizer.update(p, next_g()), lambda: p, vanish=partial(_vanish, sets))
 
 
-# torch
-
-
-@contextmanager
-def torch_threads(n: int | None):
-    """Keep torch to ``n`` threads; None is as many as Numba has, so that all libraries have the same."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(n or numba.config.NUMBA_NUM_THREADS)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-_TORCH: dict[str, tuple[str, dict[str, Any]]] = {
-    "SGD": ("SGD", {"lr": 0.01}),
-    "Momentum": ("SGD", {"lr": 0.01, "momentum": 0.9}),
-    "Nesterov": ("SGD", {"lr": 0.01, "momentum": 0.9, "nesterov": True}),
-    "AdaGrad": ("Adagrad", {"lr": 0.01, "eps": 1e-7}),
-    "RMSprop": ("RMSprop", {"lr": 0.01, "alpha": 0.99, "eps": 1e-7}),
-    "Adam": ("Adam", {"lr": 0.001, "eps": 1e-7}),
-}
-"""For each rule that torch has, its class and the notes' hyperparameters."""
-
-
-def torch_optimizer(rule: str, params: list[Any], **how: Any) -> Any:
-    """Return torch's optimizer with the notes' hyperparameters."""
-    from torch import optim
-
-    name, hyperparameters = _TORCH[rule]
-    return getattr(optim, name)(params, **hyperparameters, **how)
-
-
-def _torch_contestant(make: Callable[[list[Any]], Any], case: Update, params: Arrays, grads: Arrays) -> Contestant:
-    import torch
-
-    tensors = {key: torch.nn.Parameter(torch.tensor(array)) for key, array in params.items()}
-    for key, tensor in tensors.items():
-        # The gradients stay the same tensors: autograd exchanges them in C++, and torch asks for them at each step.
-        tensor.grad = torch.tensor(grads[key])
-    return Contestant(
-        make(list(tensors.values())).step,
-        lambda: {key: tensor.detach().numpy() for key, tensor in tensors.items()},
-        limit=partial(torch_threads, case.threads),
-        vanish=lambda: [tensor.grad.zero_() for tensor in tensors.values()],
-    )
-
-
-def _torch(case: Update, params: Arrays, grads: Arrays, **how: Any) -> Contestant:
-    return _torch_contestant(partial(torch_optimizer, case.rule, **how), case, params, grads)
-
-
-def _deepspeed(case: Update, params: Arrays, grads: Arrays) -> Contestant:
-    from deepspeed.ops.adam import DeepSpeedCPUAdam
-
-    make = partial(DeepSpeedCPUAdam, lr=0.001, eps=1e-7, adamw_mode=False)
-    return _torch_contestant(make, case, params, grads)
-
-
-# optax
-
-
-_OPTAX: dict[str, tuple[str, dict[str, Any]]] = {
-    "SGD": ("sgd", {"learning_rate": 0.01}),
-    "Momentum": ("sgd", {"learning_rate": 0.01, "momentum": 0.9}),
-    "Nesterov": ("sgd", {"learning_rate": 0.01, "momentum": 0.9, "nesterov": True}),
-    # Its epsilon stands inside the root, so this is 1e-7 outside.
-    "AdaGrad": ("adagrad", {"learning_rate": 0.01, "initial_accumulator_value": 0, "eps": 1e-14}),
-    "RMSprop": ("rmsprop", {"learning_rate": 0.01, "decay": 0.99, "eps": 1e-7, "eps_in_sqrt": False}),
-    "Adam": ("adam", {"learning_rate": 0.001, "eps": 1e-7}),
-}
-"""For each rule that optax has, its function and the notes' hyperparameters."""
-
-
-def optax_optimizer(rule: str) -> Any:
-    """Return optax's optimizer with the notes' hyperparameters."""
-    import optax
-
-    name, hyperparameters = _OPTAX[rule]
-    return getattr(optax, name)(**hyperparameters)
-
-
-def _optax(case: Update, params: Arrays, grads: Arrays) -> Contestant:
-    import jax
-    import optax
-
-    jax.config.update("jax_enable_x64", True)
-    optimizer = optax_optimizer(case.rule)
-    p = {key: jax.numpy.array(array) for key, array in params.items()}
-    g = {key: jax.numpy.array(array) for key, array in grads.items()}
-    state = optimizer.init(p)
-
-    @partial(jax.jit, donate_argnums=(0, 1))
-    def update(p, state, g):
-        change, state = optimizer.update(g, state, p)
-        return optax.apply_updates(p, change), state
-
-    def step() -> None:
-        nonlocal p, state
-        p, state = update(p, state, g)
-
-    # A loop of training does not wait for each update, so neither does this one but at its end.
-    return Contestant(step, lambda: {key: np.asarray(a) for key, a in p.items()}, lambda: jax.block_until_ready(p))
-
-
 # All of them
 
 
@@ -282,6 +173,10 @@ def _not_huge(case: Update) -> bool:
     return case.size < HUGE
 
 
+def _torch_has(case: Update) -> bool:
+    return case.rule in TORCH_RULES
+
+
 LIBRARIES = {
     OURS: Library(_fastoptim),
     OURS_SERIAL: Library(partial(_serial, _fastoptim), takes=_is_big),
@@ -289,18 +184,20 @@ LIBRARIES = {
     CEILING_SERIAL: Library(partial(_serial, _ceiling), takes=_is_big),
     "NumPy": Library(_numpy, takes=_not_huge),
     "torch fused": Library(
-        partial(_torch, fused=True), ("torch",), lambda case: case.rule in _TORCH and case.rule != "RMSprop"
+        partial(torch_contestant, fused=True), ("torch",), lambda case: _torch_has(case) and case.rule != "RMSprop"
     ),
     "torch foreach": Library(
-        partial(_torch, foreach=True), ("torch",), lambda case: case.rule == "RMSprop" and _not_huge(case)
+        partial(torch_contestant, foreach=True), ("torch",), lambda case: case.rule == "RMSprop" and _not_huge(case)
     ),
-    "torch": Library(_torch, ("torch",), lambda case: case.rule in _TORCH and _not_huge(case)),
+    "torch": Library(torch_contestant, ("torch",), lambda case: _torch_has(case) and _not_huge(case)),
     # XLA makes its threads when a process starts, so it is not there in cases of one thread.
     "optax": Library(
-        _optax, ("jax", "optax"), lambda case: case.rule in _OPTAX and case.threads is None and _not_huge(case)
+        optax_contestant,
+        ("jax", "optax"),
+        lambda case: case.rule in OPTAX_RULES and case.threads is None and _not_huge(case),
     ),
     "DeepSpeed": Library(
-        _deepspeed, ("torch", "deepspeed"), lambda case: (case.rule, case.dtype) == ("Adam", "float32")
+        deepspeed_contestant, ("torch", "deepspeed"), lambda case: (case.rule, case.dtype) == ("Adam", "float32")
     ),
 }
 """Slow peers do not take part at a hundred million elements, where memory for all of them would run out."""

@@ -17,8 +17,11 @@ from math import ceil
 from time import perf_counter, sleep
 from typing import Any
 
-__all__ = ["Contestant", "Pacing", "nothing", "race", "without_gc"]
+from numpy.typing import NDArray
 
+__all__ = ["Arrays", "Contestant", "Pacing", "nothing", "race", "without_gc"]
+
+Arrays = dict[str, NDArray[Any]]
 Clock = Callable[[], float]
 
 

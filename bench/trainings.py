@@ -19,8 +19,9 @@ import naive
 from fastoptim.compare import BLOCK, NOTES_FIVE, Comparison, Data, Settings, load_data
 
 from .cases import Net
+from .frameworks import optax_optimizer, torch_optimizer
 from .networks import jax_loss, limited, products, torch_loss
-from .peers import CEILING, OURS, absent, optax_optimizer, torch_optimizer
+from .peers import CEILING, OURS, absent
 
 __all__ = ["NEEDS", "TRAININGS", "data"]
 
