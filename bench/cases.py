@@ -1,4 +1,4 @@
-"""The case table: what is measured, at which sizes, in which dtypes and layouts; the libraries are in `peers`."""
+"""The case table: sizes, dtypes and layouts that are measured. The libraries are in `peers`."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ _SHAPES = {
 class Update:
     """One optimizer on one set of parameters.
 
-    ``layout`` is ``"flat"``, where our parameters and gradients are flat dicts, or ``"separate"``, where each is an
-    array of its own and the gradients are other arrays at each step, as a network without a flat buffer makes them.
-    Peers hold their parameters as their users do. ``threads`` is None for all that there are.
+    With ``layout="flat"`` our parameters and gradients are flat dicts. With ``layout="separate"`` each array has its
+    own memory and the gradients are other arrays at each step, as in a network without a flat buffer. Peers hold
+    their parameters as their users do. ``threads`` is None for all threads.
     """
 
     rule: str
@@ -63,24 +63,24 @@ class Update:
 
     @property
     def bytes(self) -> int:
-        """What one step must move: it reads the parameter, its gradient and its state, and writes all but one back."""
+        """Bytes that one step must move: it reads parameter, gradient and state, and writes all but the gradient."""
         return self.size * (3 + 2 * self.n_slots) * int(self.dtype[5:]) // 8
 
     def shrunk(self) -> Update:
-        """Return this case, or one like it that a test of the benchmarks has time for."""
+        """Return this case, or a similar one that is small enough for a test of the benchmarks."""
         return self if self.size <= NOTES else replace(self, size=20_011)
 
 
 def _layouts(size: int) -> tuple[str, ...]:
-    # An array that is alone lies in memory the same way in both.
+    # A single array has the same memory layout in both.
     return ("flat", "separate") if size in _SHAPES else ("flat",)
 
 
 def updates(*, quick: bool = False, huge: bool = False) -> Iterator[Update]:
-    """Yield the cases of the group *update*; the quick ones are those that the targets ask for."""
+    """Yield the cases of the group *update*; with ``quick`` only those that the targets need."""
     sizes = (10, 1_000, 10_000, NOTES, 1_000_000, 10_000_000) + ((HUGE,) if huge else ())
     for rule, dtype, threads, size in product(naive.RULES, ("float32", "float64"), (None, 1), sizes):
-        # Ten and ten thousand elements tell what the arithmetic of a rule takes.
+        # The arithmetic per element of a rule is derived from ten and ten thousand elements.
         needed = rule == "Adam" or size >= 1_000_000 or size in (10, 10_000)
         essential = (dtype, threads) == ("float32", None) and needed
         if (quick and not essential) or (size == HUGE and (dtype, threads) != ("float32", None)):
@@ -231,7 +231,7 @@ class Net:
 
     @property
     def flops(self) -> int:
-        """Multiplications and additions of the products alone."""
+        """Multiplications and additions of the matrix products alone."""
         layers = [2 * self.batch * prod(pair) for pair in pairwise(self.widths)]
         return 3 * sum(layers) - layers[0] if self.method == "gradient" else sum(layers)
 
