@@ -1,4 +1,4 @@
-"""The charts of the report, made for the README as well."""
+"""The charts of the report and of the README."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def draw_endurance(results: Results) -> Figure | None:
         axes.xaxis.set_major_formatter("{x:,g}")
         axes.yaxis.set_major_formatter(EngFormatter("s"))
     slowest = max(each.slowest for libraries in runs.values() for name, each in libraries.items() if name in COLORS)
-    # All axes share one scale, which is set when everything has been drawn.
+    # All axes share one scale, so it is set after everything is drawn.
     figure.axes[0].set(ylabel="one step", ylim=(5e-6, 2 * slowest))
     _legend(figure)
     return figure
@@ -174,4 +174,4 @@ CHARTS = {
     "comparison.png": draw_comparison,
     "endurance.png": draw_endurance,
 }
-"""By the name of its file, each a function of the results, which returns None if its cases were not measured."""
+"""For each file name the function that draws it; the function returns None if its cases were not measured."""
