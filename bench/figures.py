@@ -1,6 +1,6 @@
-"""The figures that targets are set for, each a function of the results.
+"""The figures that the targets judge, each a function of the results.
 
-All are from medians of one process; limits are of the fastest rounds.
+A figure is computed from medians of one process, its limit from the fastest rounds.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ __all__ = [
 
 
 class Skipped(Exception):
-    """There is no figure, and why."""
+    """Raised if a figure cannot be computed; the message says why."""
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure, the case that it is of, what it would be if ours were as fast as the machine allows, and what does.
+    """A figure, its case, and the limit that the machine sets.
 
-    ``best`` is the part of what the machine allows that the fastest round of ours reached: in the median there is also
-    what the machine did for others.
+    ``limit`` is the value if we were as fast as the machine allows, and ``why`` names the resource behind it. ``best``
+    is the fraction of the machine's speed that our fastest round reached, in which other processes interfere least.
     """
 
     value: float
@@ -61,7 +61,7 @@ def _seconds(results: Results, group: str, case: str, library: str, package: str
 
 @dataclass(frozen=True)
 class Bound:
-    """The least time that the machine allows, and what takes it: the best that was seen, not the median."""
+    """The shortest time that the machine allows, and the resource that takes it. It is a minimum, not a median."""
 
     seconds: float
     why: str
@@ -74,9 +74,9 @@ def _memory(results: Results, case: str, group: str = "update") -> Bound | None:
 
 
 def _arithmetic(results: Results, case: Update) -> Bound | None:
-    """What the arithmetic takes: no longer than the quickest case that lies in the caches of one core, less its start.
+    """Bound the time of the arithmetic by the fastest case that fits into the caches of one core, less its overhead.
 
-    For rules with a root and a division that is the time of the processor's divider, which no vector width shortens.
+    For rules with a root and a division it is the time of the processor's divider, which wider vectors do not shorten.
     """
 
     def fastest(size: int, threads: int | None) -> float | None:
@@ -84,7 +84,7 @@ def _arithmetic(results: Results, case: Update) -> Bound | None:
         return measured and measured.fastest
 
     start = fastest(10, None)
-    # Ten thousand elements are too few for a second thread.
+    # Ten thousand elements are updated by one thread.
     some = {size: fastest(size, threads) for size, threads in ((10_000, None), (NOTES, 1), (1_000_000, 1))}
     if start is None or not any(some.values()):
         return None
@@ -106,7 +106,7 @@ def _ratio(other: float, ours: Measured, where: str, bound: Bound | None) -> Fig
 
 
 def faster(group: str, case: str, library: str, package: str | None = None):
-    """How many times faster ours is than another library."""
+    """Return the figure of another library's time by ours."""
 
     def figure(results: Results) -> Figure:
         other = _seconds(results, group, case, library, package)
@@ -116,7 +116,7 @@ def faster(group: str, case: str, library: str, package: str | None = None):
 
 
 def faster_update(case: Update, library: str, package: str | None = None):
-    """How many times faster our update is than another library's; than the ceiling, its fraction of that."""
+    """Return the figure of another library's time by ours; for the ceiling it is the fraction that we reach."""
 
     def figure(results: Results) -> Figure:
         other = _seconds(results, "update", case.id, library, package)
@@ -126,7 +126,7 @@ def faster_update(case: Update, library: str, package: str | None = None):
 
 
 def threads(size: int):
-    """How many times faster all threads are than one; the limit is what the ceiling gains by them."""
+    """Return the figure of the time on one thread by that on all; the limit is the same ratio of the ceiling."""
     case = Update("Adam", size).id
 
     def figure(results: Results) -> Figure:
@@ -140,7 +140,7 @@ def threads(size: int):
 
 
 def least(*figures: Callable[[Results], Figure]) -> Callable[[Results], Figure]:
-    """The worst of some figures, as far as they were measured."""
+    """Return the lowest of those figures that were measured."""
 
     def figure(results: Results) -> Figure:
         found, reasons = [], []
@@ -157,21 +157,21 @@ def least(*figures: Callable[[Results], Figure]) -> Callable[[Results], Figure]:
 
 
 def seconds(group: str, case: str, library: str) -> Callable[[Results], Figure]:
-    """The seconds themselves."""
+    """Return the figure of the seconds that a library takes."""
     return lambda results: Figure(_seconds(results, group, case, library))
 
 
 def compiling(results: Results) -> Figure:
-    """How many seconds longer a run is with an empty cache of compiled code."""
+    """How many seconds an empty cache of compiled code adds to a run."""
     case = "make compare, 20 iterations"
     empty, full = (_seconds(results, "start", case, library) for library in (EMPTY, FULL))
     return Figure(empty - full)
 
 
 def slowing(results: Results) -> Figure:
-    """How much slower the slowest window of steps is than the fastest, for the rule where that is most.
+    """The time of the slowest window of steps by that of the fastest, for the rule where it is largest.
 
-    On one thread, for there the time of a step tells of its arithmetic, and not of who else wants the cores.
+    Steps on one thread are used, because they depend least on what other processes do.
     """
     runs = {case: libraries[OURS_SERIAL] for case, libraries in results.cases.get("endurance", {}).items()}
     if not runs:
@@ -181,7 +181,7 @@ def slowing(results: Results) -> Figure:
 
 
 def against(text: str) -> Callable[[Results], Figure]:
-    """Our time by that of another commit, in the worst of the cases of `make against` with a text in their name."""
+    """Return the figure of our time by that of another commit, in the worst case with this text in its name."""
 
     def figure(results: Results) -> Figure:
         found = results.against
