@@ -1,4 +1,4 @@
-"""The optimizers of torch, DeepSpeed and optax, with the notes' hyperparameters; each is imported when it is needed."""
+"""The optimizers of torch, DeepSpeed and optax with the notes' hyperparameters. All imports are lazy."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = [
 
 @contextmanager
 def torch_threads(n: int | None):
-    """Keep torch to ``n`` threads; None is as many as Numba has, so that all libraries have the same."""
+    """Limit torch to ``n`` threads. With None it has as many as Numba, so that all libraries have equal means."""
     import torch
 
     before = torch.get_num_threads()
@@ -65,7 +65,7 @@ def _contestant_of_tensors(make: Callable[[list[Any]], Any], case: Update, param
 
     tensors = {key: torch.nn.Parameter(torch.tensor(array)) for key, array in params.items()}
     for key, tensor in tensors.items():
-        # The gradients stay the same tensors: autograd exchanges them in C++, and torch asks for them at each step.
+        # Keeping the same gradient tensors costs torch nothing: it looks them up at each step anyway.
         tensor.grad = torch.tensor(grads[key])
     return Contestant(
         make(list(tensors.values())).step,
@@ -93,7 +93,7 @@ OPTAX_RULES: dict[str, tuple[str, dict[str, Any]]] = {
     "SGD": ("sgd", {"learning_rate": 0.01}),
     "Momentum": ("sgd", {"learning_rate": 0.01, "momentum": 0.9}),
     "Nesterov": ("sgd", {"learning_rate": 0.01, "momentum": 0.9, "nesterov": True}),
-    # Its epsilon stands inside the root, so this is 1e-7 outside.
+    # optax adds its epsilon inside the root; 1e-14 there is 1e-7 outside.
     "AdaGrad": ("adagrad", {"learning_rate": 0.01, "initial_accumulator_value": 0, "eps": 1e-14}),
     "RMSprop": ("rmsprop", {"learning_rate": 0.01, "decay": 0.99, "eps": 1e-7, "eps_in_sqrt": False}),
     "Adam": ("adam", {"learning_rate": 0.001, "eps": 1e-7}),
@@ -128,5 +128,5 @@ def optax_contestant(case: Update, params: Arrays, grads: Arrays) -> Contestant:
         nonlocal p, state
         p, state = update(p, state, g)
 
-    # A loop of training does not wait for each update, so neither does this one but at its end.
+    # A training loop does not wait for each update, so this one waits only at the end of a block.
     return Contestant(step, lambda: {key: np.asarray(a) for key, a in p.items()}, lambda: jax.block_until_ready(p))
