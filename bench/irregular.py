@@ -1,4 +1,4 @@
-"""Ours and the notes' optimizers, on the cases that are irregular."""
+"""Our optimizers and those of the notes, set up for the irregular cases."""
 
 from __future__ import annotations
 
