@@ -1,7 +1,7 @@
 """The optimizers of the study notes, written as the textbook *Deep Learning from Scratch* (vol. 1) writes them.
 
-The NumPy contestant of the races. `tests/naive.py` has the same rules as an oracle, with a general loop around them
-that the textbook's code does not pay for.
+They are the NumPy contestant of the races. The oracle of the tests, `tests/naive.py`, has the same rules inside a
+general loop, whose overhead the textbook's code does not have.
 """
 
 import numpy as np
