@@ -1,4 +1,4 @@
-"""Every library that updates parameters, behind one interface; ours, and the ceiling, among them."""
+"""The libraries that take part in the races of updates, behind one interface: ours, the ceiling, and the peers."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ OURS, OURS_SERIAL, CEILING, CEILING_SERIAL = "fastoptim", "fastoptim, 1 thread",
 
 @cache
 def absent(package: str) -> str | None:
-    """Return why a package cannot take part, or None."""
+    """Return the reason that a package cannot take part, or None."""
     try:
         version(package)
     except PackageNotFoundError:
@@ -51,13 +51,13 @@ def absent(package: str) -> str | None:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of the packages that are installed."""
+    """Return the versions of the installed packages."""
     return {package: version(package) for package in PACKAGES if absent(package) is None}
 
 
 @dataclass(frozen=True)
 class Library:
-    """``make`` copies what it is given, for an update the parameters and gradients."""
+    """A contestant. ``make`` copies its arguments, so that libraries do not share parameters or gradients."""
 
     make: Callable[..., Contestant]
     needs: tuple[str, ...] = ()
@@ -73,7 +73,7 @@ def _copies(arrays: Arrays) -> Arrays:
 
 
 def _gradients(case: Update, grads: Arrays, pack: Callable[[Arrays], Any] = _copies) -> list[Any]:
-    # Two sets in turn are other arrays at each step, and no more memory than an allocator that reuses it would touch.
+    # Two alternating sets give other arrays at each step, in as little memory as an allocator that reuses it.
     return [pack(grads) for _ in range(1 if case.layout == "flat" else 2)]
 
 
@@ -87,7 +87,7 @@ def _vanish(sets: list[Any]) -> None:
 
 
 def limited(threads: int | None) -> AbstractContextManager[Any]:
-    """Keep our optimizers to a number of threads; None leaves them as they are."""
+    """Limit our optimizers to a number of threads; None sets no limit."""
     return nullcontext() if threads is None else fo.num_threads(threads)
 
 
@@ -113,8 +113,8 @@ def _serial(make: Callable[..., Contestant], case: Update, params: Arrays, grads
     return make(replace(case, threads=1), params, grads)
 
 
-# The ceiling: rules that read and write as much memory as a real one, and do the least with it. Every value must
-# change, or the compiler leaves out the writing.
+# The ceiling: rules that read and write as much memory as a real one, with trivial arithmetic. Every value must
+# change, or the compiler removes the store.
 
 
 def _touch_0(p, g):
@@ -144,8 +144,8 @@ _TOUCH = [
 
 
 def _ceiling(case: Update, params: Arrays, grads: Arrays) -> Contestant:
-    # Whatever the layout of the case, nothing is faster than one stretch of memory; and a ceiling does not try how many
-    # threads are best, it takes all.
+    # One contiguous buffer is the fastest layout, so the ceiling is always flat. It uses all threads at once and does
+    # not try whether one is faster.
     best = replace(case, layout="flat", threads=case.threads or numba.config.NUMBA_NUM_THREADS)
     contestant = _ours(_TOUCH[case.n_slots](), best, params, grads)
     return Contestant(contestant.step, limit=contestant.limit)
@@ -155,7 +155,7 @@ def _ceiling(case: Update, params: Arrays, grads: Arrays) -> Contestant:
 
 
 def _numpy(case: Update, params: Arrays, grads: Arrays) -> Contestant:
-    # The oracle's loop is slower than the notes', so it stands in only for rules that the notes do not have.
+    # The oracle's loop is slower than the notes' code, so it is used only for rules that the notes do not have.
     optimizer = notes.RULES.get(case.rule, naive.RULES[case.rule])()
     p, sets = _copies(params), _gradients(case, grads)
     next_g = cycle(sets).__next__
@@ -190,7 +190,7 @@ LIBRARIES = {
         partial(torch_contestant, foreach=True), ("torch",), lambda case: case.rule == "RMSprop" and _not_huge(case)
     ),
     "torch": Library(torch_contestant, ("torch",), lambda case: _torch_has(case) and _not_huge(case)),
-    # XLA makes its threads when a process starts, so it is not there in cases of one thread.
+    # XLA creates its threads when the process starts, so it cannot be limited to one.
     "optax": Library(
         optax_contestant,
         ("jax", "optax"),
@@ -200,17 +200,17 @@ LIBRARIES = {
         deepspeed_contestant, ("torch", "deepspeed"), lambda case: (case.rule, case.dtype) == ("Adam", "float32")
     ),
 }
-"""Slow peers do not take part at a hundred million elements, where memory for all of them would run out."""
+"""By name. Slow peers are left out at a hundred million elements, where the memory would not suffice for all."""
 
 
 def racing(case: Update, *, quick: bool = False) -> list[str]:
-    """Return the libraries that take part in a case, installed or not; in the quick run those of the targets."""
+    """Return the libraries that take part in a case, installed or not; with ``quick`` those that the targets need."""
     names = [name for name, library in LIBRARIES.items() if library.takes(case)]
     return [name for name in names if not quick or case.rule in ("Adam", "RMSprop") or name in (OURS, CEILING)]
 
 
 def _draw(case: Update) -> tuple[Arrays, Arrays]:
-    # Gradients of ordinary size: between torch's Adam and the notes', whose epsilons differ, they make no difference.
+    # With gradients near one, the different epsilons of torch's Adam and the notes' make no visible difference.
     rng = np.random.default_rng(0)
 
     def draw(shape: tuple[int, ...]) -> NDArray[Any]:
@@ -222,7 +222,7 @@ def _draw(case: Update) -> tuple[Arrays, Arrays]:
 
 
 def contestants(case: Update, names: list[str]) -> dict[str, Contestant]:
-    """Set up libraries for a case and see to it that three steps of each lead to what three steps of the notes do."""
+    """Set up libraries for a case and check that three steps of each agree with three steps of the notes."""
     params, grads = _draw(case)
     ready = {name: LIBRARIES[name].make(case, params, grads) for name in names}
     check(case, ready, params, grads)
@@ -230,7 +230,7 @@ def contestants(case: Update, names: list[str]) -> dict[str, Contestant]:
 
 
 def check(case: Update, ready: Mapping[str, Contestant], params: Arrays, grads: Arrays) -> None:
-    """Raise `AssertionError` if three steps change a parameter by other than the notes' code, to a thousandth."""
+    """Raise `AssertionError` if a parameter differs from the oracle's by a thousandth of its change in three steps."""
     oracle, ref = naive.RULES[case.rule](), _copies(params)
     for _ in range(3):
         oracle.update(ref, grads)
