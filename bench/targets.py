@@ -1,7 +1,7 @@
-"""The targets, each with the figure that was measured: ``python -m bench.targets [--measure] [--quick] [--judge]``.
+"""The targets of speed beside the measured figures: ``python -m bench.targets [--measure] [--quick] [--judge]``.
 
-Only ``--judge`` makes a missed target an error. A target whose peer is not installed, or whose case was not measured,
-is skipped by name.
+Only with ``--judge`` is a missed target an error. Targets without a measurement, for example because a peer is not
+installed, are listed as skipped.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ __all__ = ["COLUMNS", "TARGETS", "Target", "judge", "main"]
 
 @dataclass(frozen=True)
 class Target:
-    """What is asked of a figure: ``least``, better ``aim``. Where less is better, these are upper bounds."""
+    """Two lower bounds of a figure, ``least`` and ``aim``; upper bounds where less is better."""
 
     what: str
     figure: Callable[[Results], Figure]
@@ -62,7 +62,7 @@ def _update(rule: str, size: int, library: str, package: str | None = None, layo
 
 
 def _irregular(what: str, rules: Iterable[str] = ("Adam",), threads: int | None = None):
-    """How many times faster than NumPy ours is, in the worst of the irregular cases with this in their name."""
+    """Return the figure of NumPy's time by ours, in the worst of the irregular cases with this text in their name."""
     cases = [case for case in irregular_updates() if case.rule in rules and what in case.what]
     return least(*(faster(case.group, case.id, "NumPy") for case in cases if case.threads == threads))
 
@@ -83,7 +83,7 @@ def _irregular_rows() -> Iterator[Target]:
     yield Target("two overlapping views, 30,000 each: faster than NumPy", _irregular("overlapping", threads=1), 1, 3)
     rest = [case for case in irregular_updates() if (case.rule, case.group) != ("SGD", "floats")]
     every = least(*(faster(case.group, case.id, "NumPy") for case in rest))
-    yield Target("each rule of the notes in each of these cases, float16, integers: same", every, 0.9, 1.5)
+    yield Target("six rules, each of these cases, float16, integers: faster than NumPy", every, 0.9, 1.5)
 
 
 def _rows() -> Iterator[Target]:
@@ -111,7 +111,7 @@ def _rows() -> Iterator[Target]:
     yield from _irregular_rows()
     in_turns = {"less_is_better": True}
     yield Target("10 to 1e6 on one thread: time by that of another commit", against("one thread"), 1.03, 1, **in_turns)
-    yield Target("1e5 and 1e6 on all threads: same, by the clock", against("all threads"), 1.03, 1, **in_turns)
+    yield Target("1e5 and 1e6 on all threads: same, by wall clock", against("all threads"), 1.03, 1, **in_turns)
     first = against("first update, CPU")
     yield Target("full cache: first update, time by that of another commit", first, 1.05, 1, **in_turns)
     yield Target("1e6: faster than torch fused", _update("Adam", 1_000_000, *fused), 1.3, 1.6)
@@ -153,7 +153,7 @@ COLUMNS = ("figure", "at least", "aim", "limit")
 
 @dataclass(frozen=True)
 class Verdict:
-    """A target beside what was found."""
+    """A target, its figure, and the result as text."""
 
     target: Target
     figure: Figure | None
@@ -165,7 +165,7 @@ class Verdict:
 
     @property
     def obstacle(self) -> str:
-        """What keeps the figure from its target: a limit of the machine, as far as one was measured."""
+        """The limit that the machine sets to the figure, if one was measured."""
         figure = self.figure
         if figure is None or figure.limit is None:
             return ": no limit of the machine was measured."
@@ -173,11 +173,11 @@ class Verdict:
         reached = f"{figure.value / figure.limit:.0%} of it"
         if figure.best is not None:
             reached += f", and {figure.best:.0%} in the fastest round"
-        return f"{where}: {figure.why}, which leaves {limit}; reached are {reached}."
+        return f"{where}: {figure.why}, which allows {limit}; we reach {reached}."
 
     @property
     def shown(self) -> tuple[str, str, str, str]:
-        """The figure, its bounds, and what the machine allows."""
+        """The figure, its bounds and its limit, as text."""
         value, limit = (self.figure.value, self.figure.limit) if self.figure else (None, None)
         show = self.target.show
         return (
@@ -189,7 +189,7 @@ class Verdict:
 
 
 def judge(results: Results) -> list[Verdict]:
-    """Hold every target against the results."""
+    """Compare the results with every target."""
     verdicts = []
     for target in TARGETS:
         try:
@@ -208,7 +208,7 @@ def judge(results: Results) -> list[Verdict]:
 
 
 def measure(path: Path, *options: str) -> int:
-    """Run the suite in a process of its own and write what it finds to a file."""
+    """Run the suite in a new process, write the times to a file, and return the exit code of pytest."""
     path.parent.mkdir(exist_ok=True)
     columns = ["--benchmark-columns=median,iqr,rounds", "--benchmark-sort=name"]
     command = [sys.executable, "-m", "pytest", "bench", "-q", "-p", "no:randomly", f"--benchmark-json={path}", *columns]
@@ -219,7 +219,7 @@ def main() -> int:
     """Print the targets beside the figures of the last measurement, or of a new one."""
     parser = argparse.ArgumentParser(description="Print the targets of speed beside what was measured.")
     parser.add_argument("--measure", action="store_true", help="measure first; other options are passed to pytest")
-    parser.add_argument("--quick", action="store_true", help="only what the targets ask for, in three minutes")
+    parser.add_argument("--quick", action="store_true", help="only what the targets need, in three minutes")
     parser.add_argument("--judge", action="store_true", help="exit with code 1 if a target is missed")
     options, passed_on = parser.parse_known_args()
     if passed_on and not options.measure:
@@ -242,10 +242,10 @@ def main() -> int:
         where = f" ({v.figure.where})" if v.figure and v.figure.where else ""
         print(f"{v.target.what:<{width}}", *(f"{text:>8}" for text in v.shown), f"{v.text}{where}", sep="  ")
     if results.is_disturbed:
-        print(f"\nOther processes kept {results.machine['others']:.2f} cores busy meanwhile: measure again in peace.")
+        print(f"\nOther processes used {results.machine['others']:.2f} cores meanwhile: repeat on a quiet machine.")
     missed = sum(verdict.missed for verdict in verdicts)
     if options.judge and missed:
-        print(f"\n{missed} targets were missed in the measurement of {results.when[:16]}.")
+        print(f"\n{missed} targets missed in the measurement of {results.when[:16]}.")
         return 1
     return code
 
