@@ -22,10 +22,10 @@ test: $(VENV)/.test ## lint; run all tests compiled, and those of the kernels on
 soak: $(VENV)/.test ## kill a process that saves checkpoints, 200 times at random moments: each file must be whole
 	$(VENV)/bin/python tests/soak_checkpoints.py 200
 
-fuzz: $(VENV)/.test ## lay the library beside the oracle in EXAMPLES=100000 random stories of updates (20 minutes)
+fuzz: $(VENV)/.test ## compare the library with the oracle in EXAMPLES=100000 random sequences of updates (20 minutes)
 	$(VENV)/bin/python tools/fuzz.py --examples $(or $(EXAMPLES),100000) $(ARGS)
 
-mutants: $(VENV)/.test ## alter one operation of the kernels and optimizers at a time: which does no test notice? (an hour)
+mutants: $(VENV)/.test ## alter one operation of the library at a time; list the changes that no test detects (an hour)
 	$(VENV)/bin/python tools/mutants.py $(ARGS)
 
 wheel: $(VENV)/.test ## build the wheel, try it and check its types where nothing else is installed
