@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python -m
 
-.PHONY: help compare test fuzz soak mutants wheel bench bench-quick bench-check bench-peers clean
+.PHONY: help compare test fuzz soak mutants wheel bench bench-quick targets against bench-check bench-peers clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 13
@@ -22,10 +22,10 @@ test: $(VENV)/.test ## lint; run all tests compiled, and those of the kernels on
 soak: $(VENV)/.test ## kill a process that saves checkpoints, 200 times at random moments: each file must be whole
 	$(VENV)/bin/python tests/soak_checkpoints.py 200
 
-fuzz: $(VENV)/.test ## lay the library beside the oracle in EXAMPLES=100000 random stories of updates (20 minutes)
+fuzz: $(VENV)/.test ## compare the library with the oracle in EXAMPLES=100000 random sequences of updates (20 minutes)
 	$(VENV)/bin/python tools/fuzz.py --examples $(or $(EXAMPLES),100000) $(ARGS)
 
-mutants: $(VENV)/.test ## alter one operation of the kernels and optimizers at a time: which does no test notice? (an hour)
+mutants: $(VENV)/.test ## alter one operation of the library at a time; list the changes that no test detects (an hour)
 	$(VENV)/bin/python tools/mutants.py $(ARGS)
 
 wheel: $(VENV)/.test ## build the wheel, try it and check its types where nothing else is installed
@@ -34,10 +34,16 @@ wheel: $(VENV)/.test ## build the wheel, try it and check its types where nothin
 	$(PYTHON) tools/try_wheel.py dist
 
 bench: $(VENV)/.bench ## measure against every peer that is installed (half an hour); targets, bench/report.md, charts
-	$(RUN) bench.targets --measure $(ARGS); code=$$?; $(RUN) bench.report && exit $$code
+	$(RUN) bench.targets --measure --judge $(ARGS); code=$$?; $(RUN) bench.report && exit $$code
 
-bench-quick: $(VENV)/.bench ## measure what the targets ask for (2 minutes); targets
+bench-quick: $(VENV)/.bench ## measure what the targets ask for (3 minutes); print the figures beside the targets
 	$(RUN) bench.targets --measure --quick $(ARGS)
+
+targets: $(VENV)/.bench ## judge the last measurement: exit code 1 if it misses a target
+	$(RUN) bench.targets --judge $(ARGS)
+
+against: $(VENV)/.bench ## time updates in turns with those of a commit, REV=edaf04f, and the first update
+	$(VENV)/bin/python tools/against.py $(REV) $(ARGS)
 
 bench-check: $(VENV)/.bench ## run each benchmark once, with timing off
 	$(RUN) pytest bench -q --benchmark-disable $(ARGS)

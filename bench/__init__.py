@@ -1,7 +1,7 @@
-"""Benchmarks: `make bench`. The suite measures once, in `test_*.py`; `targets` and `report` only read what it found."""
+"""Benchmarks: `make bench`. Only `test_*.py` measures; `targets` and `report` read the file of figures it writes."""
 
 import sys
 from pathlib import Path
 
-# The notes' code is a peer here and the oracle of the tests; it is written once, in tests/naive.py.
+# The oracle of the tests, tests/naive.py, checks the results of every contestant.
 sys.path.append(str(Path(__file__).parent.parent / "tests"))

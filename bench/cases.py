@@ -1,15 +1,21 @@
-"""The case table: what is measured, at which sizes, in which dtypes and layouts; the libraries are in `peers`."""
+"""The case table: sizes, dtypes and layouts that are measured. The libraries are in `peers`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise, product
 from math import prod
+from typing import Any
+
+import numpy as np
 
 import naive
 
-__all__ = ["HUGE", "NOTES", "WIDTHS", "Net", "Update", "networks", "updates"]
+from . import notes
+
+__all__ = ["HUGE", "NOTES", "WIDTHS", "Irregular", "Net", "Turns", "Update", "irregular_updates", "networks", "updates"]
 
 NOTES = 109_810
 """Parameters of the notes' network 784-100-100-100-100-10, in ten arrays."""
@@ -31,9 +37,9 @@ _SHAPES = {
 class Update:
     """One optimizer on one set of parameters.
 
-    ``layout`` is ``"flat"``, where our parameters and gradients are flat dicts, or ``"separate"``, where each is an
-    array of its own and the gradients are other arrays at each step, as a network without a flat buffer makes them.
-    Peers hold their parameters as their users do. ``threads`` is None for all that there are.
+    With ``layout="flat"`` our parameters and gradients are flat dicts. With ``layout="separate"`` each array has its
+    own memory and the gradients are other arrays at each step, as in a network without a flat buffer. Peers hold
+    their parameters as their users do. ``threads`` is None for all threads.
     """
 
     rule: str
@@ -57,30 +63,156 @@ class Update:
 
     @property
     def bytes(self) -> int:
-        """What one step must move: it reads the parameter, its gradient and its state, and writes all but one back."""
+        """Bytes that one step must move: it reads parameter, gradient and state, and writes all but the gradient."""
         return self.size * (3 + 2 * self.n_slots) * int(self.dtype[5:]) // 8
 
     def shrunk(self) -> Update:
-        """Return this case, or one like it that a test of the benchmarks has time for."""
+        """Return this case, or a similar one that is small enough for a test of the benchmarks."""
         return self if self.size <= NOTES else replace(self, size=20_011)
 
 
 def _layouts(size: int) -> tuple[str, ...]:
-    # An array that is alone lies in memory the same way in both.
+    # A single array has the same memory layout in both.
     return ("flat", "separate") if size in _SHAPES else ("flat",)
 
 
 def updates(*, quick: bool = False, huge: bool = False) -> Iterator[Update]:
-    """Yield the cases of the group *update*; the quick ones are those that the targets ask for."""
+    """Yield the cases of the group *update*; with ``quick`` only those that the targets need."""
     sizes = (10, 1_000, 10_000, NOTES, 1_000_000, 10_000_000) + ((HUGE,) if huge else ())
     for rule, dtype, threads, size in product(naive.RULES, ("float32", "float64"), (None, 1), sizes):
-        # Ten and ten thousand elements tell what the arithmetic of a rule takes.
+        # The arithmetic per element of a rule is derived from ten and ten thousand elements.
         needed = rule == "Adam" or size >= 1_000_000 or size in (10, 10_000)
         essential = (dtype, threads) == ("float32", None) and needed
         if (quick and not essential) or (size == HUGE and (dtype, threads) != ("float32", None)):
             continue
         for layout in _layouts(size):
             yield Update(rule, size, dtype, layout, threads)
+
+
+Draw = Callable[..., Any]
+"""Random values of a shape and a dtype, float64 by default."""
+
+Turns = list[tuple[dict[str, Any], dict[str, Any]]]
+"""Parameters and gradients of updates that one optimizer makes in turn, over and over."""
+
+
+def _two_gradients(params: dict[str, Any], gradient: Callable[[Any], Any]) -> Turns:
+    # As in a training loop, the gradients are other objects at each step.
+    return [(params, {key: gradient(p) for key, p in params.items()}) for _ in range(2)]
+
+
+def _draw_like(draw: Draw, params: dict[str, Any]) -> Turns:
+    return _two_gradients(params, lambda p: draw(p.shape, p.dtype))
+
+
+def _block_of_columns(draw: Draw, small: bool) -> Turns:
+    width = 10 if small else 100
+    return _draw_like(draw, {"W": draw((width, width))[:, : width // 2]})
+
+
+def _one_strided(draw: Draw, _small: bool) -> Turns:
+    params = {key: draw(shape) for k in range(5) for key, shape in ((f"W{k}", (10, 10)), (f"b{k}", (10,)))}
+    params["W2"] = draw((10, 20))[:, :10]
+    return _draw_like(draw, params)
+
+
+def _fortran_gradients(draw: Draw, small: bool) -> Turns:
+    params = {"W": draw((5, 10) if small else (50, 100))}
+    return _two_gradients(params, lambda p: np.asfortranarray(draw(p.shape)))
+
+
+def _float64_gradients(n_arrays: int, size: int, draw: Draw, small: bool) -> Turns:
+    params = {f"W{k}": draw(50 if small else size, np.float32) for k in range(n_arrays)}
+    return _two_gradients(params, lambda p: draw(p.shape, np.float64))
+
+
+def _integer_gradients(draw: Draw, small: bool) -> Turns:
+    return _two_gradients({"W": draw(50 if small else 5_000)}, lambda p: (5 * draw(p.shape)).astype(int))
+
+
+def _float16(draw: Draw, small: bool) -> Turns:
+    return _draw_like(draw, {"W": draw(50 if small else 5_000, np.float16)})
+
+
+def _floats(count: int, draw: Draw, _small: bool) -> Turns:
+    return _two_gradients({key: float(draw()) for key in "xyzw"[:count]}, lambda _: float(draw()))
+
+
+def _network(draw: Draw, small: bool) -> dict[str, Any]:
+    return {key: draw([min(n, 5) for n in shape] if small else shape) for key, shape in _SHAPES[NOTES].items()}
+
+
+def _two_dicts(draw: Draw, small: bool) -> Turns:
+    turns = [_draw_like(draw, _network(draw, small)) for _ in range(2)]
+    return [turns[0][0], turns[1][0], turns[0][1], turns[1][1]]
+
+
+def _rebound(draw: Draw, small: bool) -> Turns:
+    # More sets than an optimizer might keep plans for, so that each is new to it.
+    params, grads = _network(draw, small), [_network(draw, small) for _ in range(2)]
+    return [({key: p.copy() for key, p in params.items()}, grads[k % 2]) for k in range(16)]
+
+
+def _overlapping(draw: Draw, small: bool) -> Turns:
+    size = 30 if small else 30_000
+    buffer = draw(2 * size - size // 3)
+    return _draw_like(draw, {"a": buffer[:size], "b": buffer[-size:]})
+
+
+@dataclass(frozen=True)
+class Irregular:
+    """One optimizer on parameters or gradients other than contiguous arrays of one dtype that stay in place.
+
+    ``build(draw, small)`` returns the turns. Where ``rebinds``, one dict has its arrays replaced before each of them.
+    """
+
+    group: str
+    what: str
+    build: Callable[[Draw, bool], Turns]
+    rule: str = "Adam"
+    threads: int | None = None
+    rebinds: bool = False
+    small: bool = False
+    parallel: bool = False
+    """Whether more than one thread may work, so that wall-clock time is compared, and not CPU time of the thread."""
+
+    @property
+    def id(self) -> str:
+        name = f"{self.rule}, {self.what}"
+        return name if self.threads is None else f"{name}, {self.threads} thread"
+
+    def turns(self) -> Turns:
+        return self.build(partial(naive.draw, np.random.default_rng(0)), self.small)
+
+    def shrunk(self) -> Irregular:
+        """Return the same case with arrays small enough for a test of the benchmarks."""
+        return replace(self, small=True)
+
+
+_LARGE = (
+    Irregular("mixed", "float32 with float64 gradients, 2 × 78,400", partial(_float64_gradients, 2, 78_400)),
+    Irregular("shared", "two dicts of ten arrays in turn", _two_dicts),
+    Irregular("rebound", "ten arrays rebound before each step", _rebound, rebinds=True),
+)
+_IRREGULAR = (
+    Irregular("strided", "W[:, :50] of a (100, 100) float64 matrix", _block_of_columns),
+    Irregular("strided", "ten small arrays, one of them strided", _one_strided),
+    Irregular("strided", "F-ordered gradients for C-ordered parameters, 5,000", _fortran_gradients),
+    Irregular("mixed", "float32 with float64 gradients, 5,000", partial(_float64_gradients, 1, 5_000)),
+    Irregular("mixed", "integer gradients, 5,000", _integer_gradients),
+    Irregular("float16", "float16, 5,000", _float16),
+    Irregular("floats", "two Python floats", partial(_floats, 2)),
+    Irregular("floats", "four Python floats", partial(_floats, 4)),
+    Irregular("overlapping", "two overlapping views, 30,000 each", _overlapping, threads=1),
+    *(replace(case, parallel=True) for case in _LARGE),
+    *(replace(case, threads=1) for case in _LARGE),
+)
+
+
+def irregular_updates() -> Iterator[Irregular]:
+    """Yield the cases of the groups *strided*, *mixed*, *float16*, *floats*, *shared*, *rebound*, *overlapping*."""
+    for case, rule in product(_IRREGULAR, notes.RULES):
+        yield replace(case, rule=rule)
 
 
 @dataclass(frozen=True)
@@ -99,7 +231,7 @@ class Net:
 
     @property
     def flops(self) -> int:
-        """Multiplications and additions of the products alone."""
+        """Multiplications and additions of the matrix products alone."""
         layers = [2 * self.batch * prod(pair) for pair in pairwise(self.widths)]
         return 3 * sum(layers) - layers[0] if self.method == "gradient" else sum(layers)
 

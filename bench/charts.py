@@ -1,4 +1,4 @@
-"""The charts of the report, made for the README as well."""
+"""The charts of the report and of the README."""
 
 from __future__ import annotations
 
@@ -94,16 +94,19 @@ def draw_rules(results: Results) -> Figure | None:
     curves = {rule: _curves(results, rule) for rule in naive.RULES}
     if not all(OURS in each for each in curves.values()):
         return None
-    figure = Figure(figsize=(10, 6), dpi=150, layout="constrained")
-    grid = figure.subplots(2, 3, sharex=True, sharey=True)
-    for axes, (rule, each) in zip(grid.flat, curves.items(), strict=True):
+    n_rows = -(-len(curves) // 3)
+    figure = Figure(figsize=(10, 3 * n_rows), dpi=150, layout="constrained")
+    grid = figure.subplots(n_rows, 3, sharex=True, sharey=True)
+    for axes in grid.flat[len(curves) :]:
+        axes.set_axis_off()
+    for axes, (rule, each) in zip(grid.flat, curves.items(), strict=False):
         for library, (x, y) in each.items():
             _line(axes, library, x, y)
         axes.set(title=rule, xscale="log", yscale="log")
         _plain(axes)
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.yaxis.set_major_formatter(EngFormatter("s"))
-    for axes in grid[1]:
+    for axes in grid[-1]:
         axes.set_xlabel("parameters")
     for axes in grid[:, 0]:
         axes.set_ylabel("one update, float32")
@@ -159,7 +162,7 @@ def draw_endurance(results: Results) -> Figure | None:
         axes.xaxis.set_major_formatter("{x:,g}")
         axes.yaxis.set_major_formatter(EngFormatter("s"))
     slowest = max(each.slowest for libraries in runs.values() for name, each in libraries.items() if name in COLORS)
-    # All axes share one scale, which is set when everything has been drawn.
+    # All axes share one scale, so it is set after everything is drawn.
     figure.axes[0].set(ylabel="one step", ylim=(5e-6, 2 * slowest))
     _legend(figure)
     return figure
@@ -171,4 +174,4 @@ CHARTS = {
     "comparison.png": draw_comparison,
     "endurance.png": draw_endurance,
 }
-"""By the name of its file, each a function of the results, which returns None if its cases were not measured."""
+"""For each file name the function that draws it; the function returns None if its cases were not measured."""

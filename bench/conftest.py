@@ -7,7 +7,7 @@ from typing import Any
 import numba
 import pytest
 
-from . import cases, networks, peers
+from . import cases, irregular, networks, peers
 from .timing import Pacing
 
 STARTED = pytest.StashKey()
@@ -15,20 +15,20 @@ STARTED = pytest.StashKey()
 
 def pytest_addoption(parser):
     group = parser.getgroup("fastoptim")
-    group.addoption("--quick", action="store_true", help="only what the targets ask for, in two minutes")
-    group.addoption("--seconds", type=float, help="of measuring for each case and library")
-    group.addoption("--iterations", type=int, help="of the comparison; 300 by default, 100 in the quick run")
-    group.addoption("--huge", action="store_true", help="also a hundred million elements: needs 16 GB, and minutes")
+    group.addoption("--quick", action="store_true", help="only what the targets need, in three minutes")
+    group.addoption("--seconds", type=float, help="to measure each library in each case")
+    group.addoption("--iterations", type=int, help="of the comparison (default: 300, or 100 with --quick)")
+    group.addoption("--huge", action="store_true", help="add cases of 100 million elements: 16 GB and some minutes")
 
 
 def pytest_collection_modifyitems(items):
     for item in items:
-        # What torch and JAX warn of is not ours to mend.
+        # Warnings of torch and JAX must not fail our benchmarks.
         item.add_marker(pytest.mark.filterwarnings("default"))
 
 
 def _busy() -> tuple[float, float]:
-    """Return how many seconds of processor time this process and its children took, and how many all did."""
+    """Return the CPU seconds of this process and its children, and those of all processes."""
     own = sum(os.times()[:4])
     stat = Path("/proc/stat")
     if not stat.exists():
@@ -50,7 +50,7 @@ def pytest_benchmark_update_json(config, output_json):
     started, (own, all_) = config.stash[STARTED]
     own, all_ = (now - then for now, then in zip(_busy(), (own, all_), strict=True))
     machine["others"] = max(0.0, all_ - own) / (perf_counter() - started)
-    # The report is committed: it says what the machine is, not what it is called.
+    # The report is committed and public, so the host name is removed.
     machine["node"] = ""
 
 
@@ -62,10 +62,11 @@ def _threading_layer() -> str:
 
 
 class Clock:
-    """Tells the time that has been measured already.
+    """A clock that replays durations measured earlier.
 
-    pytest-benchmark runs one function a test, and one test after the other; our libraries take turns, all of a case
-    at once. So each test plays back what its library took, and pytest-benchmark reads it off this clock.
+    pytest-benchmark measures one function per test, one test after the other, but the libraries of a case must take
+    turns. So a case is measured once for all its libraries, and each test replays the durations of its library to
+    pytest-benchmark.
     """
 
     now = 0.0
@@ -87,7 +88,7 @@ CLOCK = Clock()
 
 @pytest.fixture(scope="session")
 def latest():
-    """The case measured last, and its figures: the tests of one case follow each other."""
+    """The last case measured and its durations. One is enough, because the tests of a case are consecutive."""
     return {}
 
 
@@ -110,7 +111,7 @@ def iterations(quick, request):
 
 @pytest.fixture
 def report(benchmark, latest):
-    """Measure a case once for all its libraries and hand each test the figures of its own."""
+    """Return a function that measures a case once for all its libraries and reports those of one library."""
 
     def report(group: str, case: str, library: str, measure: Callable[[], dict[str, list[float]]], **extra: Any):
         if latest.get("case") != (group, case):
@@ -130,6 +131,7 @@ def pytest_generate_tests(metafunc):
         "test_update": [
             (c, name) for c in cases.updates(quick=quick, huge=huge) for name in peers.racing(c, quick=quick)
         ],
+        "test_irregular_update": [(c, name) for c in cases.irregular_updates() for name in irregular.OPTIMIZERS],
         "test_network": [
             (c, name) for c in cases.networks(quick=quick) for name, each in networks.NETWORKS.items() if each.takes(c)
         ],

@@ -1,4 +1,4 @@
-"""The notes' network in every library: one method on one batch, and the products alone as their ceiling."""
+"""The notes' network in every library. The ceiling is the matrix products alone."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ import fastoptim as fo
 import naive
 
 from .cases import Net
-from .peers import CEILING, OURS, Library, torch_threads
+from .frameworks import torch_threads
+from .peers import CEILING, OURS, Library
 from .timing import Contestant
 
 __all__ = ["NETWORKS", "contestants", "jax_loss", "limited", "products", "torch_loss"]
@@ -27,13 +28,13 @@ Batch = tuple[NDArray[Any], NDArray[Any]]
 
 @cache
 def _blas() -> ThreadpoolController:
-    # To look through all loaded libraries takes milliseconds.
+    # Searching all loaded libraries takes milliseconds.
     return ThreadpoolController()
 
 
 @contextmanager
 def limited(threads: int | None):
-    """Keep our network, its BLAS and NumPy's to a number of threads; None leaves them as they are."""
+    """Limit our network, its BLAS and NumPy's BLAS to a number of threads; None sets no limit."""
     with ExitStack() as stack:
         if threads is not None:
             stack.enter_context(_blas().limit(limits=threads, user_api="blas"))
@@ -56,7 +57,7 @@ def _fastoptim(case: Net, network: naive.MultiLayerNet, batch: Batch) -> Contest
     return _contestant(case, ours, batch)
 
 
-# The ceiling: what BLAS does in a step, through the same np.dot, with nothing in between.
+# The ceiling: the matrix products of a step through the same np.dot, and nothing else.
 
 
 @numba.njit(nogil=True)
@@ -74,7 +75,7 @@ def _backward(a, w, z, dw, below):
 
 
 def products(case: Net) -> Callable[[], None]:
-    """Return a function that does the products of one call of a method, and nothing else."""
+    """Return a function that computes only the matrix products of one call of a method."""
     rng = np.random.default_rng(0)
     draw = partial(rng.standard_normal, dtype=np.float32)
     a = tuple(draw((case.batch, width)) for width in case.widths[:-1])
@@ -101,7 +102,7 @@ def _numpy(case: Net, network: naive.MultiLayerNet, batch: Batch) -> Contestant:
 
 
 def torch_loss(params: dict[str, Any], x: Any, t: Any) -> Any:
-    """Return torch's loss of the notes' network; its weights lie as the notes' do."""
+    """Return torch's loss of the notes' network, with weights of shape (inputs, outputs) as in the notes."""
     from torch.nn.functional import cross_entropy
 
     return cross_entropy(_torch_scores(params, x), t)
@@ -188,7 +189,7 @@ NETWORKS: dict[str, Library] = {
 
 
 def contestants(case: Net, names: list[str]) -> dict[str, Contestant]:
-    """Set up libraries for a case and see to it that they find what the notes' code finds, to a thousandth."""
+    """Set up libraries for a case and check that their results agree with the notes' code to a thousandth."""
     rng = np.random.default_rng(0)
     batch = (
         rng.random((case.batch, case.widths[0]), np.float32),
@@ -204,7 +205,7 @@ def contestants(case: Net, names: list[str]) -> dict[str, Contestant]:
                 result = contestant.result()
             for key in ref if isinstance(ref, dict) else [...]:
                 expected, found = (np.asarray(r[key] if isinstance(r, dict) else r) for r in (ref, result))
-                # Not element by element: where a ReLU stands at zero, its gradient is one thing or another by rounding.
+                # The norm is compared, because rounding decides single elements where the input of a ReLU is near zero.
                 error = np.linalg.norm(found - expected) / np.linalg.norm(expected)
                 assert error < 1e-3, f"{name} {key}: {error:.1e}"
     return ready

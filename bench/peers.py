@@ -1,9 +1,9 @@
-"""Every library that updates parameters, behind one interface; ours, and the ceiling, among them."""
+"""The libraries that take part in the races of updates, behind one interface: ours, the ceiling, and the peers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 import fastoptim as fo
 import naive
 
+from . import notes
 from .cases import HUGE, Update
-from .timing import Contestant
+from .frameworks import OPTAX_RULES, TORCH_RULES, deepspeed_contestant, optax_contestant, torch_contestant
+from .timing import Arrays, Contestant
 
 __all__ = [
     "CEILING",
@@ -28,12 +30,10 @@ __all__ = [
     "OURS_SERIAL",
     "absent",
     "contestants",
+    "limited",
     "racing",
-    "torch_threads",
     "versions",
 ]
-
-Arrays = dict[str, NDArray[Any]]
 
 PACKAGES = ("fastoptim", "numpy", "scipy", "numba", "llvmlite", "torch", "jax", "optax", "deepspeed")
 
@@ -42,7 +42,7 @@ OURS, OURS_SERIAL, CEILING, CEILING_SERIAL = "fastoptim", "fastoptim, 1 thread",
 
 @cache
 def absent(package: str) -> str | None:
-    """Return why a package cannot take part, or None."""
+    """Return the reason that a package cannot take part, or None."""
     try:
         version(package)
     except PackageNotFoundError:
@@ -51,13 +51,13 @@ def absent(package: str) -> str | None:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of the packages that are installed."""
+    """Return the versions of the installed packages."""
     return {package: version(package) for package in PACKAGES if absent(package) is None}
 
 
 @dataclass(frozen=True)
 class Library:
-    """``make`` copies what it is given, for an update the parameters and gradients."""
+    """A contestant. ``make`` copies its arguments, so that libraries do not share parameters or gradients."""
 
     make: Callable[..., Contestant]
     needs: tuple[str, ...] = ()
@@ -73,7 +73,7 @@ def _copies(arrays: Arrays) -> Arrays:
 
 
 def _gradients(case: Update, grads: Arrays, pack: Callable[[Arrays], Any] = _copies) -> list[Any]:
-    # Two sets in turn are other arrays at each step, and no more memory than an allocator that reuses it would touch.
+    # Two alternating sets give other arrays at each step, in as little memory as an allocator that reuses it.
     return [pack(grads) for _ in range(1 if case.layout == "flat" else 2)]
 
 
@@ -86,10 +86,14 @@ def _vanish(sets: list[Any]) -> None:
 # Ours
 
 
+def limited(threads: int | None) -> AbstractContextManager[Any]:
+    """Limit our optimizers to a number of threads; None sets no limit."""
+    return nullcontext() if threads is None else fo.num_threads(threads)
+
+
 def _ours(optimizer: fo.Optimizer, case: Update, params: Arrays, grads: Arrays) -> Contestant:
     pack = fo.flatten if case.layout == "flat" else _copies
     p, sets = pack(params), _gradients(case, grads, pack)
-    limit = nullcontext if case.threads is None else partial(fo.num_threads, case.threads)
     if case.layout == "flat":
         step = partial(optimizer.update, p, *sets)
     else:
@@ -98,7 +102,7 @@ def _ours(optimizer: fo.Optimizer, case: Update, params: Arrays, grads: Arrays) 
         def step() -> None:
             optimizer.update(p, next_g())
 
-    return Contestant(step, lambda: p, limit=limit, vanish=partial(_vanish, sets))
+    return Contestant(step, lambda: p, limit=partial(limited, case.threads), vanish=partial(_vanish, sets))
 
 
 def _fastoptim(case: Update, params: Arrays, grads: Arrays) -> Contestant:
@@ -109,8 +113,8 @@ def _serial(make: Callable[..., Contestant], case: Update, params: Arrays, grads
     return make(replace(case, threads=1), params, grads)
 
 
-# The ceiling: rules that read and write as much memory as a real one, and do the least with it. Every value must
-# change, or the compiler leaves out the writing.
+# The ceiling: rules that read and write as much memory as a real one, with trivial arithmetic. Every value must
+# change, or the compiler removes the store.
 
 
 def _touch_0(p, g):
@@ -125,19 +129,23 @@ def _touch_2(p, g, a, b):
     return p + g, a + g, b + g
 
 
+def _touch_3(p, g, a, b, c):
+    return p + g, a + g, b + g, c + g
+
+
 def _no_scalars(_self: fo.Optimizer) -> tuple[float, ...]:
     return ()
 
 
 _TOUCH = [
-    type("Touch", (fo.Optimizer,), {"slots": tuple("ab"[:n]), "rule": staticmethod(rule), "scalars": _no_scalars})
-    for n, rule in enumerate((_touch_0, _touch_1, _touch_2))
+    type("Touch", (fo.Optimizer,), {"slots": tuple("abc"[:n]), "rule": staticmethod(rule), "scalars": _no_scalars})
+    for n, rule in enumerate((_touch_0, _touch_1, _touch_2, _touch_3))
 ]
 
 
 def _ceiling(case: Update, params: Arrays, grads: Arrays) -> Contestant:
-    # Whatever the layout of the case, nothing is faster than one stretch of memory; and a ceiling does not try how many
-    # threads are best, it takes all.
+    # One contiguous buffer is the fastest layout, so the ceiling is always flat. It uses all threads at once and does
+    # not try whether one is faster.
     best = replace(case, layout="flat", threads=case.threads or numba.config.NUMBA_NUM_THREADS)
     contestant = _ours(_TOUCH[case.n_slots](), best, params, grads)
     return Contestant(contestant.step, limit=contestant.limit)
@@ -147,106 +155,11 @@ def _ceiling(case: Update, params: Arrays, grads: Arrays) -> Contestant:
 
 
 def _numpy(case: Update, params: Arrays, grads: Arrays) -> Contestant:
-    optimizer, p, sets = naive.RULES[case.rule](), _copies(params), _gradients(case, grads)
+    # The oracle's loop is slower than the notes' code, so it is used only for rules that the notes do not have.
+    optimizer = notes.RULES.get(case.rule, naive.RULES[case.rule])()
+    p, sets = _copies(params), _gradients(case, grads)
     next_g = cycle(sets).__next__
     return Contestant(lambda: optimizer.update(p, next_g()), lambda: p, vanish=partial(_vanish, sets))
-
-
-# torch
-
-
-@contextmanager
-def torch_threads(n: int | None):
-    """Keep torch to ``n`` threads; None is as many as Numba has, so that all libraries have the same."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(n or numba.config.NUMBA_NUM_THREADS)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def torch_optimizer(rule: str, params: list[Any], **how: Any) -> Any:
-    """Return torch's optimizer with the notes' hyperparameters."""
-    from torch import optim
-
-    return {
-        "SGD": partial(optim.SGD, lr=0.01),
-        "Momentum": partial(optim.SGD, lr=0.01, momentum=0.9),
-        "Nesterov": partial(optim.SGD, lr=0.01, momentum=0.9, nesterov=True),
-        "AdaGrad": partial(optim.Adagrad, lr=0.01, eps=1e-7),
-        "RMSprop": partial(optim.RMSprop, lr=0.01, alpha=0.99, eps=1e-7),
-        "Adam": partial(optim.Adam, lr=0.001, eps=1e-7),
-    }[rule](params, **how)
-
-
-def _torch_contestant(make: Callable[[list[Any]], Any], case: Update, params: Arrays, grads: Arrays) -> Contestant:
-    import torch
-
-    tensors = {key: torch.nn.Parameter(torch.tensor(array)) for key, array in params.items()}
-    for key, tensor in tensors.items():
-        # The gradients stay the same tensors: autograd exchanges them in C++, and torch asks for them at each step.
-        tensor.grad = torch.tensor(grads[key])
-    return Contestant(
-        make(list(tensors.values())).step,
-        lambda: {key: tensor.detach().numpy() for key, tensor in tensors.items()},
-        limit=partial(torch_threads, case.threads),
-        vanish=lambda: [tensor.grad.zero_() for tensor in tensors.values()],
-    )
-
-
-def _torch(case: Update, params: Arrays, grads: Arrays, **how: Any) -> Contestant:
-    return _torch_contestant(partial(torch_optimizer, case.rule, **how), case, params, grads)
-
-
-def _deepspeed(case: Update, params: Arrays, grads: Arrays) -> Contestant:
-    from deepspeed.ops.adam import DeepSpeedCPUAdam
-
-    make = partial(DeepSpeedCPUAdam, lr=0.001, eps=1e-7, adamw_mode=False)
-    return _torch_contestant(make, case, params, grads)
-
-
-# optax
-
-
-def optax_optimizer(rule: str) -> Any:
-    """Return optax's optimizer with the notes' hyperparameters."""
-    import optax
-
-    return {
-        "SGD": partial(optax.sgd, 0.01),
-        "Momentum": partial(optax.sgd, 0.01, momentum=0.9),
-        "Nesterov": partial(optax.sgd, 0.01, momentum=0.9, nesterov=True),
-        # Its epsilon stands inside the root, so this is 1e-7 outside.
-        "AdaGrad": partial(optax.adagrad, 0.01, initial_accumulator_value=0, eps=1e-14),
-        "RMSprop": partial(optax.rmsprop, 0.01, decay=0.99, eps=1e-7, eps_in_sqrt=False),
-        "Adam": partial(optax.adam, 0.001, eps=1e-7),
-    }[rule]()
-
-
-def _optax(case: Update, params: Arrays, grads: Arrays) -> Contestant:
-    import jax
-    import optax
-
-    jax.config.update("jax_enable_x64", True)
-    optimizer = optax_optimizer(case.rule)
-    p = {key: jax.numpy.array(array) for key, array in params.items()}
-    g = {key: jax.numpy.array(array) for key, array in grads.items()}
-    state = optimizer.init(p)
-
-    @partial(jax.jit, donate_argnums=(0, 1))
-    def update(p, state, g):
-        change, state = optimizer.update(g, state, p)
-        return optax.apply_updates(p, change), state
-
-    def step() -> None:
-        nonlocal p, state
-        p, state = update(p, state, g)
-
-    # A loop of training does not wait for each update, so neither does this one but at its end.
-    return Contestant(step, lambda: {key: np.asarray(a) for key, a in p.items()}, lambda: jax.block_until_ready(p))
 
 
 # All of them
@@ -260,34 +173,44 @@ def _not_huge(case: Update) -> bool:
     return case.size < HUGE
 
 
+def _torch_has(case: Update) -> bool:
+    return case.rule in TORCH_RULES
+
+
 LIBRARIES = {
     OURS: Library(_fastoptim),
     OURS_SERIAL: Library(partial(_serial, _fastoptim), takes=_is_big),
     CEILING: Library(_ceiling),
     CEILING_SERIAL: Library(partial(_serial, _ceiling), takes=_is_big),
     "NumPy": Library(_numpy, takes=_not_huge),
-    "torch fused": Library(partial(_torch, fused=True), ("torch",), lambda case: case.rule != "RMSprop"),
-    "torch foreach": Library(
-        partial(_torch, foreach=True), ("torch",), lambda case: case.rule == "RMSprop" and _not_huge(case)
+    "torch fused": Library(
+        partial(torch_contestant, fused=True), ("torch",), lambda case: _torch_has(case) and case.rule != "RMSprop"
     ),
-    "torch": Library(_torch, ("torch",), _not_huge),
-    # XLA makes its threads when a process starts, so it is not there in cases of one thread.
-    "optax": Library(_optax, ("jax", "optax"), lambda case: case.threads is None and _not_huge(case)),
+    "torch foreach": Library(
+        partial(torch_contestant, foreach=True), ("torch",), lambda case: case.rule == "RMSprop" and _not_huge(case)
+    ),
+    "torch": Library(torch_contestant, ("torch",), lambda case: _torch_has(case) and _not_huge(case)),
+    # XLA creates its threads when the process starts, so it cannot be limited to one.
+    "optax": Library(
+        optax_contestant,
+        ("jax", "optax"),
+        lambda case: case.rule in OPTAX_RULES and case.threads is None and _not_huge(case),
+    ),
     "DeepSpeed": Library(
-        _deepspeed, ("torch", "deepspeed"), lambda case: (case.rule, case.dtype) == ("Adam", "float32")
+        deepspeed_contestant, ("torch", "deepspeed"), lambda case: (case.rule, case.dtype) == ("Adam", "float32")
     ),
 }
-"""Slow peers do not take part at a hundred million elements, where memory for all of them would run out."""
+"""By name. Slow peers are left out at a hundred million elements, where the memory would not suffice for all."""
 
 
 def racing(case: Update, *, quick: bool = False) -> list[str]:
-    """Return the libraries that take part in a case, installed or not; in the quick run those of the targets."""
+    """Return the libraries that take part in a case, installed or not; with ``quick`` those that the targets need."""
     names = [name for name, library in LIBRARIES.items() if library.takes(case)]
     return [name for name in names if not quick or case.rule in ("Adam", "RMSprop") or name in (OURS, CEILING)]
 
 
 def _draw(case: Update) -> tuple[Arrays, Arrays]:
-    # Gradients of ordinary size: between torch's Adam and the notes', whose epsilons differ, they make no difference.
+    # With gradients near one, the different epsilons of torch's Adam and the notes' make no visible difference.
     rng = np.random.default_rng(0)
 
     def draw(shape: tuple[int, ...]) -> NDArray[Any]:
@@ -299,7 +222,7 @@ def _draw(case: Update) -> tuple[Arrays, Arrays]:
 
 
 def contestants(case: Update, names: list[str]) -> dict[str, Contestant]:
-    """Set up libraries for a case and see to it that three steps of each lead to what three steps of the notes do."""
+    """Set up libraries for a case and check that three steps of each agree with three steps of the notes."""
     params, grads = _draw(case)
     ready = {name: LIBRARIES[name].make(case, params, grads) for name in names}
     check(case, ready, params, grads)
@@ -307,7 +230,7 @@ def contestants(case: Update, names: list[str]) -> dict[str, Contestant]:
 
 
 def check(case: Update, ready: Mapping[str, Contestant], params: Arrays, grads: Arrays) -> None:
-    """Raise `AssertionError` if three steps change a parameter by other than the notes' code, to a thousandth."""
+    """Raise `AssertionError` if a parameter differs from the oracle's by a thousandth of its change in three steps."""
     oracle, ref = naive.RULES[case.rule](), _copies(params)
     for _ in range(3):
         oracle.update(ref, grads)

@@ -1,4 +1,4 @@
-"""Processes of their own: what a start takes, with an empty cache of compiled code and with a full one."""
+"""Start-up time, measured in new processes with an empty and with a full cache of compiled code."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ ROOT = Path(__file__).parent.parent
 
 @contextmanager
 def environment(*, empty: bool) -> Iterator[dict[str, str]]:
-    """Yield the variables of a process whose cache of compiled code is empty, or the usual one.
+    """Yield the environment variables of a process whose cache of compiled code is empty, or is the usual one.
 
-    Python keeps its bytecode, as it does for whoever installs a library, whatever this process was told.
+    Python may write bytecode there even if this process may not, because an installed library has its bytecode.
     """
     env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     if not empty:
@@ -38,7 +38,7 @@ def environment(*, empty: bool) -> Iterator[dict[str, str]]:
 
 @dataclass(frozen=True)
 class Script:
-    """Python code for a new process; ``inside`` if it prints its own seconds and not the whole process counts."""
+    """Python code for a new process. The whole process is timed, or with ``inside`` the code prints its seconds."""
 
     code: str
     inside: bool = False
@@ -91,7 +91,7 @@ def _empty_and_full(script: Script) -> dict[str, Script]:
 
 
 SCRIPTS: dict[str, dict[str, Script]] = {
-    # Numba and SciPy are there in any case: what counts is what the library adds to them.
+    # Numba and SciPy are dependencies, so only the time beyond their import is ours.
     "import": {
         OURS: _import("fastoptim.optimizers, fastoptim.network", "import numba, scipy.linalg"),
         "NumPy": _import("numpy"),
@@ -102,11 +102,11 @@ SCRIPTS: dict[str, dict[str, Script]] = {
     "first update": {**_empty_and_full(Script(_OURS)), "torch": Script(_TORCH), "jax": Script(_OPTAX)},
     "make compare, 20 iterations": _empty_and_full(Script(_COMPARE)),
 }
-"""By what is measured and for whom."""
+"""For each measurement, its script by library."""
 
 
 def seconds(script: Script, env: Mapping[str, str]) -> float:
-    """Run a script in a new process and return its seconds."""
+    """Run a script in a new process and return the seconds it took."""
     start = perf_counter()
     done = subprocess.run(
         [sys.executable, "-c", script.code], env=env, cwd=ROOT, check=True, text=True, stdout=subprocess.PIPE

@@ -1,4 +1,4 @@
-"""Write what was measured: bench/report.md and its charts. ``python -m bench.report [--quick]`` after `make bench`."""
+"""Write bench/report.md and its charts from the last measurement: ``python -m bench.report [--quick]``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import argparse
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from .cases import networks, updates
+from . import notes
+from .cases import irregular_updates, networks, updates
 from .charts import CHARTS
 from .peers import CEILING, LIBRARIES, OURS
 from .results import FOLDER, Results, duration, times_ours
@@ -18,14 +19,14 @@ HERE = Path(__file__).parent
 
 
 def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
-    """Return a table of Markdown; all columns but the first are numbers."""
+    """Return a Markdown table; all columns but the first are aligned right."""
     header = list(header)
     lines = [header, ["---", *["--:"] * (len(header) - 1)], *rows]
     return ["| " + " | ".join(line) + " |" for line in lines] + [""]
 
 
 def machine(results: Results) -> Iterator[str]:
-    """What it was measured on, with what, and how to do it again."""
+    """Yield the machine, the versions, and the command that reproduces the report."""
     info, commit = results.machine, results.commit
     cpu = info["cpu"]
     name = f"{cpu.get('brand_raw', info['processor'])}, {info['threads']} threads, {info['system']}"
@@ -36,21 +37,21 @@ def machine(results: Results) -> Iterator[str]:
         f"- other processes kept {info['others']:.2f} cores busy meanwhile",
         f"- reproduce with `make bench{'-quick' if info['quick'] else ''}`",
         "",
-        "Every figure is the median of blocks of steps, in which all libraries of a line took turns in one process",
-        "(see `bench/timing.py`), after their results were found equal. Ratios say how many times as long as fastoptim",
-        "another library takes. The *ceiling* is a kernel with the same memory traffic and trivial arithmetic.",
+        "Every figure is the median of blocks of steps. All libraries of a line took turns in one process",
+        "(see `bench/timing.py`), after a check that their results agree. A ratio is another library's time by",
+        "fastoptim's. The *ceiling* is a kernel with the same memory traffic and trivial arithmetic.",
         "",
     )
 
 
 def targets(results: Results) -> Iterator[str]:
     yield "## Targets\n"
-    yield "In the column *limit* stands what the figure would be if fastoptim took what the machine must take.\n"
+    yield "The column *limit* has the figure that the machine allows, if one was measured.\n"
     verdicts = judge(results)
     yield from table(("what", *COLUMNS, ""), ((v.target.what, *v.shown, v.text) for v in verdicts))
     missed = [v for v in verdicts if v.missed]
     if missed:
-        yield "What stands in the way of those that were missed, as measured in the same run:\n"
+        yield "The limits of the targets that were missed, measured in the same run:\n"
         yield from (f"- {v.target.what}{v.obstacle}" for v in missed)
         yield ""
 
@@ -59,7 +60,7 @@ def update(results: Results) -> Iterator[str]:
     yield "## One update\n"
     yield "![Adam](update.png)\n"
     yield "![All rules](rules.png)\n"
-    yield "Separate: the arrays of a dict lie anywhere, and the gradients are other ones at each step.\n"
+    yield "Separate: each array of a dict has its own memory, and the gradients are other arrays at each step.\n"
     found = {case: results.get("update", case.id) for case in updates(huge=True)}
     found = {case: libraries for case, libraries in found.items() if OURS in libraries}
     for dtype, threads in dict.fromkeys((case.dtype, case.threads) for case in found):
@@ -80,9 +81,26 @@ def update(results: Results) -> Iterator[str]:
         )
 
 
+def irregular(results: Results) -> Iterator[str]:
+    rows: dict[str, dict[str, str]] = {}
+    for case in irregular_updates():
+        if "NumPy" in (libraries := results.get(case.group, case.id)):
+            name = case.what if case.threads is None else f"{case.what}, one thread"
+            rows.setdefault(name, {})[case.rule] = times_ours(libraries, "NumPy")
+    if not rows:
+        return
+    yield "## Irregular updates\n"
+    yield "Strided, mixed, overlapping or rebound arrays, and Python floats, against the notes' own NumPy code"
+    yield "(`bench/notes.py`): NumPy's time by fastoptim's. Below 1, NumPy is faster.\n"
+    yield from table(
+        ("case", *notes.RULES),
+        ((name, *(ratios.get(rule, "–") for rule in notes.RULES)) for name, ratios in rows.items()),
+    )
+
+
 def network(results: Results) -> Iterator[str]:
     yield "## The network\n"
-    yield "The ceiling is the products alone, by the same BLAS. NumPy's is the notes' code, in float64.\n"
+    yield "The ceiling is the matrix products alone, by the same BLAS. NumPy is the notes' code, in float64.\n"
     names = ("NumPy", "torch", "jax")
     yield from table(
         ("method", "widths", "batch", "threads", "fastoptim", "GFLOP/s", "of the products", *names),
@@ -106,7 +124,7 @@ def comparison(results: Results) -> Iterator[str]:
     yield "## The comparison\n"
     yield "![The comparison](comparison.png)\n"
     yield f"Five networks of the notes, {extra['iterations']} iterations each, with batches of 128 of {extra['data']}."
-    yield "Warm is a second training in one process, cold a process from its start with nothing compiled before."
+    yield "*Warm* is a second training in one process; *cold* is a new process with an empty cache of compiled code."
     yield "The losses are means of the last 100.\n"
     rules = list(extra["loss"])
     yield from table(
@@ -128,8 +146,8 @@ def comparison(results: Results) -> Iterator[str]:
 
 def start(results: Results) -> Iterator[str]:
     yield "## Starting\n"
-    yield "`import fastoptim` is what it takes beyond `import numba, scipy.linalg`; a first update is a whole process,"
-    yield "which updates the notes' ten arrays once with Adam.\n"
+    yield "`import fastoptim` is timed after `import numba, scipy.linalg`. A first update is a whole process that"
+    yield "updates the notes' ten arrays once with Adam.\n"
     yield from table(
         ("what", "library", "seconds"),
         ((what, name, f"{each.median:.3f}") for what, name, each in results.each("start")),
@@ -139,8 +157,8 @@ def start(results: Results) -> Iterator[str]:
 def endurance(results: Results) -> Iterator[str]:
     yield "## Endurance\n"
     yield "![Endurance](endurance.png)\n"
-    yield "The gradients are zero from the fourth step on. A step of the notes' network, in windows of 1,000, each of"
-    yield "which is the fastest of several runs.\n"
+    yield "The gradients are zero from the fourth step on. The time is the median step of a window of 1,000, in the"
+    yield "fastest of several runs.\n"
     yield from table(
         ("rule", "library", "fastest", "slowest", "slowest by fastest"),
         (
@@ -150,13 +168,21 @@ def endurance(results: Results) -> Iterator[str]:
     )
 
 
-SECTIONS: tuple[Callable[[Results], Iterator[str]], ...] = (targets, update, network, comparison, start, endurance)
+SECTIONS: tuple[Callable[[Results], Iterator[str]], ...] = (
+    targets,
+    update,
+    irregular,
+    network,
+    comparison,
+    start,
+    endurance,
+)
 
 
 def main() -> None:
-    """Write the report and the charts of the latest measurement."""
+    """Write the report and the charts of the last measurement."""
     parser = argparse.ArgumentParser(description="Write bench/report.md and its charts.")
-    parser.add_argument("--quick", action="store_true", help="of `make bench-quick`")
+    parser.add_argument("--quick", action="store_true", help="report the measurement of `make bench-quick`")
     parser.add_argument("--output", type=Path, default=HERE)
     options = parser.parse_args()
     results = Results.load(FOLDER / ("quick.json" if options.quick else "all.json"))
@@ -168,7 +194,7 @@ def main() -> None:
         if figure := draw(results):
             figure.savefig(options.output / name)
         else:
-            # A part of the suite was run: a chart of what was not measured would be that of another day.
+            # Without these cases in this run, the chart on disk is from an older one and must not be shown.
             lines = [line for line in lines if f"({name})" not in line]
     (options.output / "report.md").write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
 

@@ -1,6 +1,7 @@
-"""The targets, each with the figure that was measured: ``python -m bench.targets [--quick] [--measure]``.
+"""The targets of speed beside the measured figures: ``python -m bench.targets [--measure] [--quick] [--judge]``.
 
-Exit code 1 if one is missed. A target whose peer is not installed, or whose case was not measured, is skipped by name.
+Only with ``--judge`` is a missed target an error. Targets without a measurement, for example because a peer is not
+installed, are listed as skipped.
 """
 
 from __future__ import annotations
@@ -8,40 +9,35 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-from .cases import HUGE, NOTES, WIDTHS, Net, Update
-from .peers import CEILING, CEILING_SERIAL, OURS, OURS_SERIAL
+import naive
+
+from .cases import HUGE, NOTES, WIDTHS, Net, Update, irregular_updates
+from .figures import (
+    Figure,
+    Skipped,
+    against,
+    compiling,
+    faster,
+    faster_update,
+    least,
+    seconds,
+    slowing,
+    threads,
+)
+from .peers import CEILING, OURS
 from .processes import EMPTY, FULL
-from .results import FOLDER, Measured, Results, duration
+from .results import FOLDER, Results
 
-__all__ = ["COLUMNS", "TARGETS", "Figure", "Skipped", "Target", "judge", "main"]
-
-
-class Skipped(Exception):
-    """There is no figure, and why."""
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A figure, the case that it is of, what it would be if ours were as fast as the machine allows, and what does.
-
-    ``best`` is the part of what the machine allows that the fastest round of ours reached: in the median there is also
-    what the machine did for others.
-    """
-
-    value: float
-    where: str = ""
-    limit: float | None = None
-    why: str = ""
-    best: float | None = None
+__all__ = ["COLUMNS", "TARGETS", "Target", "judge", "main"]
 
 
 @dataclass(frozen=True)
 class Target:
-    """What is asked of a figure: ``least``, better ``aim``. Where less is better, these are upper bounds."""
+    """Two lower bounds of a figure, ``least`` and ``aim``; upper bounds where less is better."""
 
     what: str
     figure: Callable[[Results], Figure]
@@ -57,149 +53,37 @@ class Target:
         return f"{value:.3g}{self.unit}"
 
 
-# Figures, all from medians of one process; limits are of the fastest rounds
-
-
-def _measured(results: Results, group: str, case: str, library: str, package: str | None = None) -> Measured:
-    if package is not None and package not in results.versions:
-        raise Skipped(f"{package} is not installed")
-    measured = results.get(group, case).get(library)
-    if measured is None:
-        raise Skipped(f"not measured: {case}, {library}")
-    return measured
-
-
-def _seconds(results: Results, group: str, case: str, library: str, package: str | None = None) -> float:
-    return _measured(results, group, case, library, package).median
-
-
-@dataclass(frozen=True)
-class Bound:
-    """The least time that the machine allows, and what takes it: the best that was seen, not the median."""
-
-    seconds: float
-    why: str
-
-
-def _memory(results: Results, case: str, group: str = "update") -> Bound | None:
-    ceiling = results.get(group, case).get(CEILING)
-    what = "memory alone takes" if group == "update" else "the products alone, by the same BLAS, take"
-    return ceiling and Bound(ceiling.fastest, f"{what} {duration(ceiling.fastest)}")
-
-
-def _arithmetic(results: Results, case: Update) -> Bound | None:
-    """What the arithmetic takes: no longer than the quickest case that lies in the caches of one core, less its start.
-
-    For rules with a root and a division that is the time of the processor's divider, which no vector width shortens.
-    """
-
-    def fastest(size: int, threads: int | None) -> float | None:
-        measured = results.get("update", replace(case, size=size, layout="flat", threads=threads).id).get(OURS)
-        return measured and measured.fastest
-
-    start = fastest(10, None)
-    # Ten thousand elements are too few for a second thread.
-    some = {size: fastest(size, threads) for size, threads in ((10_000, None), (NOTES, 1), (1_000_000, 1))}
-    if start is None or not any(some.values()):
-        return None
-    each = min((seconds - start) / (size - 10) for size, seconds in some.items() if seconds)
-    threads = case.threads or results.machine["threads"]
-    return Bound(start + each * case.size / threads, f"its arithmetic takes {each * 1e9:.2f} ns an element on one core")
-
-
-def _bound(results: Results, case: Update) -> Bound | None:
-    bounds = [bound for bound in (_memory(results, case.id), _arithmetic(results, case)) if bound]
-    return max(bounds, key=lambda bound: bound.seconds, default=None)
-
-
-def _ratio(other: float, ours: Measured, where: str, bound: Bound | None) -> Figure:
-    value = other / ours.median
-    if bound is None:
-        return Figure(value, where)
-    return Figure(value, where, other / bound.seconds, bound.why, bound.seconds / ours.fastest)
-
-
-def faster(group: str, case: str, library: str, package: str | None = None):
-    """How many times faster ours is than another library."""
-
-    def figure(results: Results) -> Figure:
-        other = _seconds(results, group, case, library, package)
-        return _ratio(other, _measured(results, group, case, OURS), case, _memory(results, case, group))
-
-    return figure
-
-
-def faster_update(case: Update, library: str, package: str | None = None):
-    """How many times faster our update is than another library's; than the ceiling, its fraction of that."""
-
-    def figure(results: Results) -> Figure:
-        other = _seconds(results, "update", case.id, library, package)
-        return _ratio(other, _measured(results, "update", case.id, OURS), case.id, _bound(results, case))
-
-    return figure
-
-
-def threads(size: int):
-    """How many times faster all threads are than one; the limit is what the ceiling gains by them."""
-    case = Update("Adam", size).id
-
-    def figure(results: Results) -> Figure:
-        ours = _seconds(results, "update", case, OURS_SERIAL) / _seconds(results, "update", case, OURS)
-        one, all_ = (_seconds(results, "update", case, library) for library in (CEILING_SERIAL, CEILING))
-        return Figure(
-            ours, case, one / all_, f"memory alone takes {duration(one)} by one core, {duration(all_)} by all"
-        )
-
-    return figure
-
-
-def least(*figures: Callable[[Results], Figure]) -> Callable[[Results], Figure]:
-    """The worst of some figures, as far as they were measured."""
-
-    def figure(results: Results) -> Figure:
-        found, reasons = [], []
-        for each in figures:
-            try:
-                found.append(each(results))
-            except Skipped as reason:
-                reasons.append(reason)
-        if not found:
-            raise reasons[0]
-        return min(found, key=lambda figure: figure.value)
-
-    return figure
-
-
-def seconds(group: str, case: str, library: str) -> Callable[[Results], Figure]:
-    """The seconds themselves."""
-    return lambda results: Figure(_seconds(results, group, case, library))
-
-
-def compiling(results: Results) -> Figure:
-    """How many seconds longer a run is with an empty cache of compiled code."""
-    case = "make compare, 20 iterations"
-    empty, full = (_seconds(results, "start", case, library) for library in (EMPTY, FULL))
-    return Figure(empty - full)
-
-
-def slowing(results: Results) -> Figure:
-    """How much slower the slowest window of steps is than the fastest, for the rule where that is most.
-
-    On one thread, for there the time of a step tells of its arithmetic, and not of who else wants the cores.
-    """
-    runs = {case: libraries[OURS_SERIAL] for case, libraries in results.cases.get("endurance", {}).items()}
-    if not runs:
-        raise Skipped("not measured: endurance")
-    where, worst = max(runs.items(), key=lambda item: item[1].slowest / item[1].fastest)
-    return Figure(worst.slowest / worst.fastest, where)
-
-
 _BIG = (1_000_000, 10_000_000, HUGE)
-_OTHERS = ("SGD", "Momentum", "Nesterov", "AdaGrad", "RMSprop")
+_OTHERS = [rule for rule in naive.RULES if rule != "Adam"]
 
 
 def _update(rule: str, size: int, library: str, package: str | None = None, layout: str = "flat"):
     return faster_update(Update(rule, size, layout=layout), library, package)
+
+
+def _irregular(what: str, rules: Iterable[str] = ("Adam",), threads: int | None = None):
+    """Return the figure of NumPy's time by ours, in the worst of the irregular cases with this text in their name."""
+    cases = [case for case in irregular_updates() if case.rule in rules and what in case.what]
+    return least(*(faster(case.group, case.id, "NumPy") for case in cases if case.threads == threads))
+
+
+def _irregular_rows() -> Iterator[Target]:
+    yield Target("W[:, :50] of a (100, 100) matrix: faster than NumPy", _irregular("W[:, :50]"), 1.5, 3)
+    mixed = "float32 with float64 gradients"
+    yield Target(f"{mixed}, 5,000: faster than NumPy", _irregular(f"{mixed}, 5,000"), 2, 4)
+    yield Target(f"{mixed}, 2 × 78,400: faster than NumPy", _irregular(f"{mixed}, 2 × 78,400"), 4, 10)
+    yield Target("ten small arrays, one strided: faster than NumPy", _irregular("one of them strided"), 3, 5)
+    yield Target("two, and four, Python floats: faster than NumPy", _irregular("Python floats"), 1.2, 3)
+    sgd_on_floats = _irregular("Python floats", rules=["SGD"])
+    yield Target("SGD on Python floats: faster than NumPy", sgd_on_floats, 0.3, 0.7)
+    yield Target("F-ordered gradients, 5,000: faster than NumPy", _irregular("F-ordered"), 2, 4)
+    two_dicts = _irregular("two dicts", rules=["SGD", "Momentum", "Adam"])
+    yield Target("SGD, Momentum, Adam for two dicts in turn: faster than NumPy", two_dicts, 3, 6)
+    yield Target("ten arrays rebound before each step: faster than NumPy", _irregular("rebound"), 1, 2)
+    yield Target("two overlapping views, 30,000 each: faster than NumPy", _irregular("overlapping", threads=1), 1, 3)
+    rest = [case for case in irregular_updates() if (case.rule, case.group) != ("SGD", "floats")]
+    every = least(*(faster(case.group, case.id, "NumPy") for case in rest))
+    yield Target("six rules, each of these cases, float16, integers: faster than NumPy", every, 0.9, 1.5)
 
 
 def _rows() -> Iterator[Target]:
@@ -210,7 +94,7 @@ def _rows() -> Iterator[Target]:
         *(0.90, 0.97, ""),
     )
     yield Target(
-        "the other five rules, same",
+        "the other rules, same",
         least(*(_update(rule, size, CEILING) for rule in _OTHERS for size in _BIG)),
         *(0.90, 0.97, ""),
     )
@@ -224,6 +108,12 @@ def _rows() -> Iterator[Target]:
     yield Target("1e3 in one array: faster than torch fused", _update("Adam", 1_000, *fused), 4, 8)
     yield Target("1e3 in one array: faster than NumPy", _update("Adam", 1_000, "NumPy"), 1.5, 3)
     yield Target("10 parameters in a dict of two: faster than NumPy", _update("Adam", 10, "NumPy", **separate), 1, 2)
+    yield from _irregular_rows()
+    in_turns = {"less_is_better": True}
+    yield Target("10 to 1e6 on one thread: time by that of another commit", against("one thread"), 1.03, 1, **in_turns)
+    yield Target("1e5 and 1e6 on all threads: same, by wall clock", against("all threads"), 1.03, 1, **in_turns)
+    first = against("first update, CPU")
+    yield Target("full cache: first update, time by that of another commit", first, 1.05, 1, **in_turns)
     yield Target("1e6: faster than torch fused", _update("Adam", 1_000_000, *fused), 1.3, 1.6)
     yield Target("1e6: faster than optax", _update("Adam", 1_000_000, "optax", "optax"), 3, 4)
     yield Target("1e6: faster than NumPy", _update("Adam", 1_000_000, "NumPy"), 25, 35)
@@ -263,7 +153,7 @@ COLUMNS = ("figure", "at least", "aim", "limit")
 
 @dataclass(frozen=True)
 class Verdict:
-    """A target beside what was found."""
+    """A target, its figure, and the result as text."""
 
     target: Target
     figure: Figure | None
@@ -275,7 +165,7 @@ class Verdict:
 
     @property
     def obstacle(self) -> str:
-        """What keeps the figure from its target: a limit of the machine, as far as one was measured."""
+        """The limit that the machine sets to the figure, if one was measured."""
         figure = self.figure
         if figure is None or figure.limit is None:
             return ": no limit of the machine was measured."
@@ -283,11 +173,11 @@ class Verdict:
         reached = f"{figure.value / figure.limit:.0%} of it"
         if figure.best is not None:
             reached += f", and {figure.best:.0%} in the fastest round"
-        return f"{where}: {figure.why}, which leaves {limit}; reached are {reached}."
+        return f"{where}: {figure.why}, which allows {limit}; we reach {reached}."
 
     @property
     def shown(self) -> tuple[str, str, str, str]:
-        """The figure, its bounds, and what the machine allows."""
+        """The figure, its bounds and its limit, as text."""
         value, limit = (self.figure.value, self.figure.limit) if self.figure else (None, None)
         show = self.target.show
         return (
@@ -299,7 +189,7 @@ class Verdict:
 
 
 def judge(results: Results) -> list[Verdict]:
-    """Hold every target against the results."""
+    """Compare the results with every target."""
     verdicts = []
     for target in TARGETS:
         try:
@@ -318,7 +208,7 @@ def judge(results: Results) -> list[Verdict]:
 
 
 def measure(path: Path, *options: str) -> int:
-    """Run the suite in a process of its own and write what it finds to a file."""
+    """Run the suite in a new process, write the times to a file, and return the exit code of pytest."""
     path.parent.mkdir(exist_ok=True)
     columns = ["--benchmark-columns=median,iqr,rounds", "--benchmark-sort=name"]
     command = [sys.executable, "-m", "pytest", "bench", "-q", "-p", "no:randomly", f"--benchmark-json={path}", *columns]
@@ -326,15 +216,24 @@ def measure(path: Path, *options: str) -> int:
 
 
 def main() -> int:
-    """Print the targets; measure before if asked to."""
-    parser = argparse.ArgumentParser(description="Hold the targets of speed against what was measured.")
-    parser.add_argument("--measure", action="store_true", help="measure anew, and do not take the latest figures")
-    parser.add_argument("--quick", action="store_true", help="the essential, in two minutes")
+    """Print the targets beside the figures of the last measurement, or of a new one."""
+    parser = argparse.ArgumentParser(description="Print the targets of speed beside what was measured.")
+    parser.add_argument("--measure", action="store_true", help="measure first; other options are passed to pytest")
+    parser.add_argument("--quick", action="store_true", help="only what the targets need, in three minutes")
+    parser.add_argument("--judge", action="store_true", help="exit with code 1 if a target is missed")
     options, passed_on = parser.parse_known_args()
-    path = FOLDER / ("quick.json" if options.quick else "all.json")
-    code = measure(path, *(["--quick"] if options.quick else []), *passed_on) if options.measure else 0
+    if passed_on and not options.measure:
+        parser.error(f"only --measure passes options on to pytest: {' '.join(passed_on)}")
+    quick, all_ = FOLDER / "quick.json", FOLDER / "all.json"
+    code = 0
+    if options.measure:
+        path = quick if options.quick else all_
+        code = measure(path, *(["--quick"] if options.quick else []), *passed_on)
+    else:
+        measured = [path for path in ([quick] if options.quick else [quick, all_]) if path.exists()]
+        path = max(measured, key=lambda path: path.stat().st_mtime, default=quick)
     if not path.exists():
-        parser.error("nothing was measured yet: make bench, or --measure")
+        parser.error("nothing was measured yet: run make bench-quick, or make bench")
     results = Results.load(path)
     verdicts = judge(results)
     width = max(len(verdict.target.what) for verdict in verdicts)
@@ -343,8 +242,12 @@ def main() -> int:
         where = f" ({v.figure.where})" if v.figure and v.figure.where else ""
         print(f"{v.target.what:<{width}}", *(f"{text:>8}" for text in v.shown), f"{v.text}{where}", sep="  ")
     if results.is_disturbed:
-        print(f"\nOther processes kept {results.machine['others']:.2f} cores busy meanwhile: measure again in peace.")
-    return code or int(any(verdict.missed for verdict in verdicts))
+        print(f"\nOther processes used {results.machine['others']:.2f} cores meanwhile: repeat on a quiet machine.")
+    missed = sum(verdict.missed for verdict in verdicts)
+    if options.judge and missed:
+        print(f"\n{missed} targets missed in the measurement of {results.when[:16]}.")
+        return 1
+    return code
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Group *comparison*: the main job of the notes, warm in one process; cold, from the start of one, nothing compiled."""
+"""Group *comparison*: the notes' five trainings, warm in one process, and cold in new ones with nothing compiled."""
 
 import subprocess
 import sys
@@ -16,7 +16,7 @@ from .trainings import TRAININGS, data, missing
 pytestmark = pytest.mark.benchmark(timer=CLOCK)
 
 PAUSE = 0.1
-"""Seconds between two trainings: enough for the threads of any library to go to sleep."""
+"""Seconds between two trainings, long enough for the threads of every library to sleep."""
 
 
 @pytest.fixture(scope="session")
@@ -25,10 +25,10 @@ def end_losses():
 
 
 def _agree(curves):
-    """The libraries must tell the same story: the first losses to a hundredth, the last ones roughly.
+    """Check that the first losses of all libraries agree to a hundredth, and the last ones roughly.
 
-    RMSprop is different: its first step moves every weight by 0.1, whose sign is a matter of rounding where a gradient
-    is nearly zero. From then on no two libraries go the same way, and only the end can be compared.
+    Of RMSprop only the last losses are compared: its first step moves every weight by 0.1, in a direction that rounding
+    decides where a gradient is nearly zero, so the trainings of two libraries diverge at once.
     """
     for library, losses in curves.items():
         for name, ref in curves["NumPy"].items() if library != CEILING else ():
@@ -40,7 +40,7 @@ def _agree(curves):
 
 
 def _warm(libraries, iterations, rounds, end_losses):
-    # The first training of each is the warm-up, and the one whose losses are looked at.
+    # The first training of each library is the warm-up, and its losses are compared.
     curves = {name: TRAININGS[name](data(), iterations) for name in libraries}
     _agree(curves)
     for name, losses in curves.items():
@@ -78,7 +78,7 @@ def test_comparison(start, library, benchmark, report, end_losses, iterations, q
         assert all(np.isfinite(curve).all() and len(curve) == 5 for curve in losses.values())
         return
     if start == "cold" and (quick or library == CEILING):
-        pytest.skip("not in the quick run" if quick else "the ceiling is warm")
+        pytest.skip("not in the quick run" if quick else "the ceiling is measured warm only")
     rounds = 5 if start == "warm" and not quick else 3
 
     def measure():
@@ -87,6 +87,6 @@ def test_comparison(start, library, benchmark, report, end_losses, iterations, q
             return _warm(libraries, iterations, rounds, end_losses)
         return _cold([name for name in libraries if name != CEILING], iterations, rounds)
 
-    # The measurement fills this in, beside the time.
+    # The dict is filled during the measurement.
     loss = end_losses[library]
     report("comparison", start, library, measure, iterations=iterations, data=data().title, loss=loss)

@@ -1,8 +1,8 @@
-"""Group *endurance*: a step of 20,000, nearly all of them with gradients that have vanished.
+"""Group *endurance*: 20,000 steps, with zero gradients from the fourth step on.
 
 The moments then decay to subnormal numbers, on which processors are tens of times slower. Each sample is the median
-step of a window of 1,000, so that the slowest over the fastest says what became of the speed. All is done several times
-from the start, and the fastest of the same window counts: whatever else the machine did then is not there each time.
+step of a window of 1,000, so that the slowest sample by the fastest shows whether steps become slower. Everything is
+repeated several times and the fastest run of each window counts, which removes the disturbance by other processes.
 """
 
 from statistics import median

@@ -1,4 +1,4 @@
-"""Group *network*: gradient, loss and scores of one batch."""
+"""Group *network*: `gradient`, `loss` and `predict` on one batch."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Group *start*: what a process pays before the first update."""
+"""Group *start*: the time of a new process up to its first update."""
 
 import pytest
 
@@ -14,7 +14,7 @@ def _measure(scripts, rounds):
     samples = {library: [] for library in scripts}
     for library, script in scripts.items():
         if library != EMPTY:
-            # Fills the cache of compiled code, and the operating system's of files.
+            # This fills the cache of compiled code and the file cache of the operating system.
             with environment(empty=False) as env:
                 seconds(script, env)
     for _ in range(rounds):

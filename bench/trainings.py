@@ -1,6 +1,6 @@
-"""The comparison of the notes, trained by each library: five optimizers, the same weights and batches for all.
+"""The notes' comparison of five optimizers in each library, with the same initial weights and batches.
 
-``python -m bench.trainings LIBRARY ITERATIONS`` trains once and is done, as a user's script is.
+``python -m bench.trainings LIBRARY ITERATIONS`` trains once, like a user's script.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ import naive
 from fastoptim.compare import BLOCK, NOTES_FIVE, Comparison, Data, Settings, load_data
 
 from .cases import Net
+from .frameworks import optax_optimizer, torch_optimizer
 from .networks import jax_loss, limited, products, torch_loss
-from .peers import CEILING, OURS, absent, optax_optimizer, torch_optimizer
+from .peers import CEILING, OURS, absent
 
 __all__ = ["NEEDS", "TRAININGS", "data"]
 
 Losses = dict[str, NDArray[Any]]
-"""For each optimizer its loss after each iteration."""
+"""The losses after each iteration, by optimizer."""
 
 _HIDDEN = (100, 100, 100, 100)
 
@@ -44,7 +45,7 @@ def _networks(data: Data) -> dict[str, naive.MultiLayerNet]:
 
 
 def _batches(data: Data, iterations: int) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-    """Yield the batches of `fastoptim.compare`, so that the losses of all libraries can be compared."""
+    """Yield the same batches as `fastoptim.compare`, so that losses can be compared between libraries."""
     for start in range(0, iterations, BLOCK):
         rng = np.random.default_rng([0, start // BLOCK])
         for batch in rng.integers(len(data.x_train), size=(BLOCK, 128))[: iterations - start]:
@@ -90,7 +91,7 @@ def _torch(data: Data, iterations: int) -> Losses:
 
 @cache
 def _jax_step(name: str) -> Callable[..., Any]:
-    # One compilation serves all trainings of a process, so that the warm ones have none.
+    # The cache keeps compilation out of all trainings but the first.
     import jax
     import optax
 
@@ -117,13 +118,13 @@ def _jax(data: Data, iterations: int) -> Losses:
         for name, (params, state) in runs.items():
             params, state, loss = _jax_step(name)(params, state, x, t)
             runs[name] = params, state
-            # Not turned into a number before the end: JAX need not wait for it.
+            # The conversion to a number waits for JAX, so it is left to the end.
             losses[name].append(loss)
     return {name: np.array(jax.device_get(curve)) for name, curve in losses.items()}
 
 
 def _products(data: Data, iterations: int) -> Losses:
-    """The ceiling: the products of all networks, on all threads, each with a BLAS of one thread; nothing is learned."""
+    """Compute only the matrix products of all networks: one network per thread, with a BLAS of one thread."""
     widths = (data.x_train.shape[1], *_HIDDEN, 10)
     steps = [(products(Net("gradient", widths, 128)), products(Net("loss", widths, 128))) for _ in NOTES_FIVE]
 
@@ -152,7 +153,7 @@ NEEDS = {"torch": ("torch",), "jax": ("jax", "optax")}
 
 
 def missing(library: str) -> str | None:
-    """Return why a library cannot take part, or None."""
+    """Return the reason that a library cannot take part, or None."""
     return next(filter(None, map(absent, NEEDS.get(library, ()))), None)
 
 

@@ -1,6 +1,7 @@
-"""Run the state machine of tests/test_fuzz.py on every core, from ever other seeds, for as many examples as asked.
+"""Run the state machine of tests/test_fuzz.py on all cores, each run with another seed.
 
-A failure is printed with the shortest story that shows it, and stays in .hypothesis for the next run to begin with.
+A failure is printed with the shortest sequence of operations that reproduces it, and is kept in .hypothesis, where the
+next run starts from it.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ import warnings
 from pathlib import Path
 
 CHUNK = 1_000
-"""Examples a run: Hypothesis remembers all of one run, and slows down with them."""
+"""Examples per run; Hypothesis remembers the examples of a run and slows down as they grow in number."""
 
 
 def fuzz(seed: int, n_examples: int) -> int:
-    """Run some examples; return how many there were, which is a few more where some were invalid."""
+    """Run examples and return their number, which is larger than ``n_examples`` if some were invalid."""
     sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
     import hypothesis
     from hypothesis.stateful import run_state_machine_as_test
@@ -36,10 +37,10 @@ def fuzz(seed: int, n_examples: int) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--examples", type=int, default=10_000)
-    parser.add_argument("--seed", type=int, default=random.randrange(2**32), help="of the first run; default: any")
+    parser.add_argument("--seed", type=int, default=random.randrange(2**32), help="of the first run (default: random)")
     parser.add_argument("--processes", type=int, default=os.cpu_count())
     options = parser.parse_args()
-    # More threads than cores are at work, so none should spin while it waits.
+    # There are more threads than cores, so waiting threads must not spin.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     seeds = range(options.seed, options.seed - (-options.examples // CHUNK))
     print(f"seeds {seeds.start} to {seeds[-1]}", flush=True)

@@ -1,7 +1,7 @@
-"""Alter one operation of the library at a time and see whether a test notices: list the mutants that survive.
+"""Mutation testing: alter one operation of the library at a time, and list the mutants that no test detects.
 
-Mutants run as Python (NUMBA_DISABLE_JIT=1), each in a child forked from a process that has imported what takes long. Of
-files that are about compiling, those that are left run once more, compiled. Those that no test can tell from the
+Mutants run as Python (NUMBA_DISABLE_JIT=1), each in a child forked from a process that has imported the slow
+dependencies. Survivors in files that are about compiling run once more, compiled. Mutants that are equivalent to the
 original are listed in EXPLAINED, with the reason.
 """
 
@@ -24,7 +24,7 @@ from pathlib import Path
 os.environ["NUMBA_DISABLE_JIT"] = "1"
 ROOT = Path(__file__).parent.parent
 FOLDER = tempfile.TemporaryDirectory()
-# The tests that ought to notice, quick ones and likely ones first.
+# The tests of each file, the fast ones and those most likely to fail first.
 QUICK = ["kernels", "custom_rules", "parameters", "all_or_nothing"]
 SLOW = ["fuzz", "nonfinite", "errors", "values"]
 TESTS = {
@@ -40,21 +40,21 @@ TESTS = {
 }
 COMPILED = {"kernels/fuse.py": ["custom_rules", "fingerprint", "kernels", "cache"]}
 PATIENCE = 3
-"""So many times as long as the tests take without a mutant, and a mutant counts as killed: it does not end."""
+"""A mutant counts as killed if its tests take this many times as long as without a mutant."""
 
-# file → what the mutant does, as it is printed → why nothing can notice.
-NO_DECAY = "Without weight decay zero is added, which takes time and changes nothing; a negative one is refused."
+# File → mutant, as it is printed → why it is equivalent to the original.
+NO_DECAY = "Without weight decay zero is added, which changes nothing; a negative decay is an error."
 START = "START is zero."
-ONE = "Of one word read, this is the only one; another one read beside it is not looked at."
-FIRST_OF_ONE = "There is one element, or the first one alone is looked at."
-EMPTY = "It makes a difference for ranges and rows without elements, over which nothing is walked."
+ONE = "Only the first word is used, however many are read."
+FIRST_OF_ONE = "There is only one element, or only the first is used."
+EMPTY = "Only ranges and rows without elements differ, and no loop runs over them."
 NEXT = "while integers(row + width + 8 * START, 1)[0] <= start < stop: | "
 FIRST = "first = integers(row + 8 * START, 1)[0] | "
 LAST = "last = min(stop, integers(row + width + 8 * START, 1)[0]) | "
 VALUES = "values = scalars(T, integers(row + 8 * VALUE, 1)[0], N_SCALARS) | "
 CHAIN = "integers(row + width + 8 * START, 1)[0] <= start < stop → integers(row + width + 8 * START, 1)[0]"
 NAME = 'names = {**names, "__name__": __name__} | '
-OTHER_PROCESS = "Processes that a test starts run the file as it is. There a test fails if this is done by hand."
+OTHER_PROCESS = "Only processes that a test starts detect it, and they import the original file. By hand, a test fails."
 EXPLAINED: dict[str, dict[str, str]] = {
     "kernels/fuse.py": {
         f"{NAME}names = {{**names, '__name__': __name__}} → pass": OTHER_PROCESS,
@@ -68,8 +68,8 @@ EXPLAINED: dict[str, dict[str, str]] = {
         f"{NEXT}{CHAIN} <= start <= stop": EMPTY,
     },
     "src/fastoptim/plan.py": {
-        "first = entries[0] | 0 → -1": "All entries of one kernel have the same dtype and the same number of slots.",
-        "self.table = words[3:].reshape(-1, width) | 1 → 2": "Any negative number stands for the one that fits.",
+        "first = entries[0] | 0 → -1": "All entries of one kernel have the same dtype and number of slots.",
+        "self.table = words[3:].reshape(-1, width) | 1 → 2": "Any negative number is inferred from the size.",
         "self.found, self.done = words[1:2], words[2:3] | 2 → 3": FIRST_OF_ONE,
         "self.found, self.done = words[1:2], words[2:3] | 3 → 4": FIRST_OF_ONE,
         "self.found[0] = 0 | 0 → -1": FIRST_OF_ONE,
@@ -79,7 +79,7 @@ EXPLAINED: dict[str, dict[str, str]] = {
             FIRST_OF_ONE
         ),
         "strides = entry.slots[0].strides if entry.slots else packed_strides(entry.p) | 0 → -1": (
-            "All state of one parameter lies in memory alike."
+            "All slots of one parameter have the same strides."
         ),
         "if task is not None and (task.done[0] or not isinstance(task, AllOrNothing)): | 0 → -1": FIRST_OF_ONE,
         "for unfinished in [] if task.done[0] else [task], tasks: | 0 → -1": FIRST_OF_ONE,
@@ -94,8 +94,8 @@ EXPLAINED: dict[str, dict[str, str]] = {
         "for j in range(1, scores.size): | 1 → 0": "The first score is compared with itself.",
     },
     "kernels/dense.py": {
-        "row[j] = zero if value <= zero else value | value <= zero → value < zero": "A zero stays one.",
-        "below = layers[max(k - 1, 0)] | 0 → -1": "There is nothing below the first layer, and it is not looked at.",
+        "row[j] = zero if value <= zero else value | value <= zero → value < zero": "Zero maps to zero either way.",
+        "below = layers[max(k - 1, 0)] | 0 → -1": "Nothing is below the first layer, and this value is not used.",
         "if decay != 0: | 0 → -1": NO_DECAY,
     },
 }
@@ -119,7 +119,7 @@ def changed(node: ast.AST, **fields: object) -> ast.AST:
 
 
 def mutations(node: ast.AST) -> Iterator[ast.AST]:
-    """Yield what one node may become."""
+    """Yield the mutations of one node."""
     if isinstance(node, ast.BinOp | ast.AugAssign | ast.BoolOp) and type(node.op) in OPERATORS:
         yield changed(node, op=OPERATORS[type(node.op)]())
     if isinstance(node, ast.Compare):
@@ -144,7 +144,7 @@ def mutations(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def walk(node: ast.AST) -> Iterator[ast.AST]:
-    """Yield all nodes but docstrings, types, decorators, the texts of errors and what is exported."""
+    """Yield all nodes but docstrings, types, decorators, error messages and exported names."""
     yield node
     for name, value in ast.iter_fields(node):
         if name in {"annotation", "returns", "decorator_list"} or (isinstance(node, ast.Raise) and name == "exc"):
@@ -159,7 +159,7 @@ def walk(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def mutants(source: str) -> Iterator[tuple[str, ast.Module]]:
-    """Yield each mutant of a module, and what it does."""
+    """Yield the description and the tree of each mutant of a module."""
     for index, original in enumerate(walk(ast.parse(source))):
         for k, _ in enumerate(mutations(original)):
             tree = ast.parse(source)
@@ -177,13 +177,13 @@ def mutants(source: str) -> Iterator[tuple[str, ast.Module]]:
 
 
 def test(path: Path, tree: ast.Module, tests: list[str], seconds: int, compiled: bool) -> None:
-    """Run tests with one module altered; end this process with their result, or after so many seconds."""
+    """Run tests with one module replaced; exit with their result, or be killed after some seconds."""
     signal.alarm(seconds)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     os.dup2(1, 2)
     if compiled:
         del os.environ["NUMBA_DISABLE_JIT"]
-        # The cache tells apart what the files say, and not what is altered here.
+        # The cache is keyed by the files on disk, which do not show the mutation.
         os.environ["NUMBA_CACHE_DIR"] = tempfile.mkdtemp(dir=FOLDER.name)
     get_code: Callable[..., object] = SourceFileLoader.get_code
 
@@ -195,13 +195,13 @@ def test(path: Path, tree: ast.Module, tests: list[str], seconds: int, compiled:
     import hypothesis
     import pytest
 
-    # The first failure is enough, no need of the shortest.
+    # One failure suffices, so Hypothesis need not shrink it.
     hypothesis.settings.register_profile("mutants", phases=[hypothesis.Phase.generate], derandomize=True, database=None)
     hypothesis.settings.load_profile("mutants")
     code = 1
     try:
         options = ["-qx", "--assert=plain", "--tb=no", "-p", "no:cacheprovider"]
-        # Sizes and threads matter to compiled code only, and take long in Python.
+        # Tests of sizes and threads concern compiled code only, and are slow in Python.
         options += [] if compiled else ["-m", "not compiled", "-k", "not threads and not thousand and not many_steps"]
         code = pytest.main([*options, *[f"tests/test_{name}.py" for name in tests]])
     finally:
@@ -209,7 +209,7 @@ def test(path: Path, tree: ast.Module, tests: list[str], seconds: int, compiled:
 
 
 def left(file: str, made: list[tuple[str, ast.Module]], n_jobs: int, compiled: bool) -> list[tuple[str, ast.Module]]:
-    """Return those mutants of a file that no test notices; print those that no other tests will run on."""
+    """Return the mutants of a file that survive; print them if no compiled run follows."""
     path, survived, begin = (ROOT / file).resolve(), [], time.perf_counter()
     tests = (COMPILED if compiled else TESTS)[file]
     is_last, explained = compiled or file not in COMPILED, EXPLAINED.get(file, {})
@@ -243,7 +243,7 @@ def left(file: str, made: list[tuple[str, ast.Module]], n_jobs: int, compiled: b
 
 
 def survivors(file: str, n_jobs: int, part: list[int]) -> list[str]:
-    """Run the mutants of one file, or a part of them; print and return what those do that no test notices."""
+    """Run the mutants of one file, or a part of them; print and return the descriptions of those that survive."""
     begin, explained = time.perf_counter(), EXPLAINED.get(file, {})
     made = list(islice(mutants((ROOT / file).read_text()), part[0], None, part[1]))
     survived = left(file, made, n_jobs, compiled=False)
@@ -260,12 +260,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("files", nargs="*", default=list(TESTS))
     parser.add_argument(
-        "--part", type=int, nargs=2, default=[0, 1], metavar=("K", "N"), help="every Nth from the Kth on"
+        "--part", type=int, nargs=2, default=[0, 1], metavar=("K", "N"), help="run every Nth mutant from the Kth on"
     )
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     options = parser.parse_args()
     os.chdir(ROOT)
-    # What takes long to import, and is not what is altered.
+    # The import is slow and not mutated, so the children inherit it.
     import scipy.linalg  # noqa: F401
 
     found = [survivors(file, options.jobs, options.part) for file in options.files]

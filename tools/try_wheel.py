@@ -1,4 +1,4 @@
-"""Install the wheel of a folder into an empty environment and try it, from another folder, as its first user would."""
+"""Install the wheel of a folder into an empty environment, and use and type-check it from another folder."""
 
 from __future__ import annotations
 

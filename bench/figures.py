@@ -1,0 +1,194 @@
+"""The figures that the targets judge, each a function of the results.
+
+A figure is computed from medians of one process, its limit from the fastest rounds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from .cases import NOTES, Update
+from .peers import CEILING, CEILING_SERIAL, OURS, OURS_SERIAL
+from .processes import EMPTY, FULL
+from .results import Measured, Results, duration
+
+__all__ = [
+    "Figure",
+    "Skipped",
+    "against",
+    "compiling",
+    "faster",
+    "faster_update",
+    "least",
+    "seconds",
+    "slowing",
+    "threads",
+]
+
+
+class Skipped(Exception):
+    """Raised if a figure cannot be computed; the message says why."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure, its case, and the limit that the machine sets.
+
+    ``limit`` is the value if we were as fast as the machine allows, and ``why`` names the resource behind it. ``best``
+    is the fraction of the machine's speed that our fastest round reached, in which other processes interfere least.
+    """
+
+    value: float
+    where: str = ""
+    limit: float | None = None
+    why: str = ""
+    best: float | None = None
+
+
+def _measured(results: Results, group: str, case: str, library: str, package: str | None = None) -> Measured:
+    if package is not None and package not in results.versions:
+        raise Skipped(f"{package} is not installed")
+    measured = results.get(group, case).get(library)
+    if measured is None:
+        raise Skipped(f"not measured: {case}, {library}")
+    return measured
+
+
+def _seconds(results: Results, group: str, case: str, library: str, package: str | None = None) -> float:
+    return _measured(results, group, case, library, package).median
+
+
+@dataclass(frozen=True)
+class Bound:
+    """The shortest time that the machine allows, and the resource that takes it. It is a minimum, not a median."""
+
+    seconds: float
+    why: str
+
+
+def _memory(results: Results, case: str, group: str = "update") -> Bound | None:
+    ceiling = results.get(group, case).get(CEILING)
+    what = "memory alone takes" if group == "update" else "the products alone, by the same BLAS, take"
+    return ceiling and Bound(ceiling.fastest, f"{what} {duration(ceiling.fastest)}")
+
+
+def _arithmetic(results: Results, case: Update) -> Bound | None:
+    """Bound the time of the arithmetic by the fastest case that fits into the caches of one core, less its overhead.
+
+    For rules with a root and a division it is the time of the processor's divider, which wider vectors do not shorten.
+    """
+
+    def fastest(size: int, threads: int | None) -> float | None:
+        measured = results.get("update", replace(case, size=size, layout="flat", threads=threads).id).get(OURS)
+        return measured and measured.fastest
+
+    start = fastest(10, None)
+    # Ten thousand elements are updated by one thread.
+    some = {size: fastest(size, threads) for size, threads in ((10_000, None), (NOTES, 1), (1_000_000, 1))}
+    if start is None or not any(some.values()):
+        return None
+    each = min((seconds - start) / (size - 10) for size, seconds in some.items() if seconds)
+    threads = case.threads or results.machine["threads"]
+    return Bound(start + each * case.size / threads, f"its arithmetic takes {each * 1e9:.2f} ns an element on one core")
+
+
+def _bound(results: Results, case: Update) -> Bound | None:
+    bounds = [bound for bound in (_memory(results, case.id), _arithmetic(results, case)) if bound]
+    return max(bounds, key=lambda bound: bound.seconds, default=None)
+
+
+def _ratio(other: float, ours: Measured, where: str, bound: Bound | None) -> Figure:
+    value = other / ours.median
+    if bound is None:
+        return Figure(value, where)
+    return Figure(value, where, other / bound.seconds, bound.why, bound.seconds / ours.fastest)
+
+
+def faster(group: str, case: str, library: str, package: str | None = None):
+    """Return the figure of another library's time by ours."""
+
+    def figure(results: Results) -> Figure:
+        other = _seconds(results, group, case, library, package)
+        return _ratio(other, _measured(results, group, case, OURS), case, _memory(results, case, group))
+
+    return figure
+
+
+def faster_update(case: Update, library: str, package: str | None = None):
+    """Return the figure of another library's time by ours; for the ceiling it is the fraction that we reach."""
+
+    def figure(results: Results) -> Figure:
+        other = _seconds(results, "update", case.id, library, package)
+        return _ratio(other, _measured(results, "update", case.id, OURS), case.id, _bound(results, case))
+
+    return figure
+
+
+def threads(size: int):
+    """Return the figure of the time on one thread by that on all; the limit is the same ratio of the ceiling."""
+    case = Update("Adam", size).id
+
+    def figure(results: Results) -> Figure:
+        ours = _seconds(results, "update", case, OURS_SERIAL) / _seconds(results, "update", case, OURS)
+        one, all_ = (_seconds(results, "update", case, library) for library in (CEILING_SERIAL, CEILING))
+        return Figure(
+            ours, case, one / all_, f"memory alone takes {duration(one)} by one core, {duration(all_)} by all"
+        )
+
+    return figure
+
+
+def least(*figures: Callable[[Results], Figure]) -> Callable[[Results], Figure]:
+    """Return the lowest of those figures that were measured."""
+
+    def figure(results: Results) -> Figure:
+        found, reasons = [], []
+        for each in figures:
+            try:
+                found.append(each(results))
+            except Skipped as reason:
+                reasons.append(reason)
+        if not found:
+            raise reasons[0]
+        return min(found, key=lambda figure: figure.value)
+
+    return figure
+
+
+def seconds(group: str, case: str, library: str) -> Callable[[Results], Figure]:
+    """Return the figure of the seconds that a library takes."""
+    return lambda results: Figure(_seconds(results, group, case, library))
+
+
+def compiling(results: Results) -> Figure:
+    """How many seconds an empty cache of compiled code adds to a run."""
+    case = "make compare, 20 iterations"
+    empty, full = (_seconds(results, "start", case, library) for library in (EMPTY, FULL))
+    return Figure(empty - full)
+
+
+def slowing(results: Results) -> Figure:
+    """The time of the slowest window of steps by that of the fastest, for the rule where it is largest.
+
+    Steps on one thread are used, because they depend least on what other processes do.
+    """
+    runs = {case: libraries[OURS_SERIAL] for case, libraries in results.cases.get("endurance", {}).items()}
+    if not runs:
+        raise Skipped("not measured: endurance")
+    where, worst = max(runs.items(), key=lambda item: item[1].slowest / item[1].fastest)
+    return Figure(worst.slowest / worst.fastest, where)
+
+
+def against(text: str) -> Callable[[Results], Figure]:
+    """Return the figure of our time by that of another commit, in the worst case with this text in its name."""
+
+    def figure(results: Results) -> Figure:
+        found = results.against
+        cases = {case: times for case, times in found["cases"].items() if text in case} if found else {}
+        if not cases:
+            raise Skipped("not measured: make against REV=edaf04f")
+        worst, value = max(((case, t["this"] / t["other"]) for case, t in cases.items()), key=lambda pair: pair[1])
+        return Figure(value, f"{worst}; {found['commit']} against {found['rev']}")
+
+    return figure

@@ -1,0 +1,81 @@
+"""The command `python -m bench.targets`, on files of made-up times."""
+
+import json
+import os
+import sys
+
+import pytest
+
+from . import targets
+from .cases import irregular_updates
+from .peers import OURS
+from .targets import main
+
+ALL = list(irregular_updates())
+
+
+@pytest.fixture
+def command(monkeypatch, tmp_path):
+    monkeypatch.setattr(targets, "FOLDER", tmp_path)
+
+    def command(*options):
+        monkeypatch.setattr(sys, "argv", ["targets", *options])
+        return main()
+
+    return command
+
+
+def write(path, ratios, age=0):
+    """Write a measurement in which NumPy takes these multiples of our time."""
+    benchmarks = [
+        {
+            "stats": {"median": seconds, "min": seconds, "max": seconds, "data": [seconds]},
+            "extra_info": {"group": case.group, "case": case.id, "library": library},
+        }
+        for case, ratio in ratios.items()
+        for library, seconds in ((OURS, 1e-6), ("NumPy", 1e-6 * ratio))
+    ]
+    machine = {"versions": {}, "threads": 2, "others": 0}
+    data = {"benchmarks": benchmarks, "machine_info": machine, "commit_info": {}, "datetime": "2020-02-02T20:20:20"}
+    path.write_text(json.dumps(data), encoding="utf-8")
+    os.utime(path, (1e9 - age, 1e9 - age))
+
+
+def against(path, ratio):
+    cases = {"Adam 10 flat, one thread": {"this": 1e-6 * ratio, "other": 1e-6}}
+    path.write_text(json.dumps({"commit": "new", "rev": "old", "cases": cases}), encoding="utf-8")
+
+
+def test_only_judge_makes_a_miss_an_error(command, tmp_path):
+    write(tmp_path / "quick.json", dict.fromkeys(ALL, 0.01))
+    assert command() == 0
+    assert command("--judge") == 1
+    write(tmp_path / "quick.json", dict.fromkeys(ALL, 100))
+    assert command("--judge") == 0
+
+
+def test_the_last_measurement_is_judged(command, tmp_path):
+    write(tmp_path / "quick.json", dict.fromkeys(ALL, 0.01), age=5)
+    write(tmp_path / "all.json", dict.fromkeys(ALL, 100))
+    assert command("--judge") == 0
+    assert command("--judge", "--quick") == 1
+
+
+def test_nothing_measured_is_an_error(command, capsys):
+    with pytest.raises(SystemExit):
+        command("--judge")
+    assert "make bench-quick" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("case", ALL, ids=lambda case: case.id)
+def test_each_irregular_case_is_judged(case, command, tmp_path):
+    write(tmp_path / "quick.json", {**dict.fromkeys(ALL, 100), case: 0.01})
+    assert command("--judge") == 1
+
+
+def test_ratios_to_another_commit_are_upper_bounds(command, tmp_path):
+    write(tmp_path / "quick.json", dict.fromkeys(ALL, 100))
+    against(tmp_path / "against.json", 1.02)
+    assert command("--judge") == 0
+    against(tmp_path / "against.json", 1.04)
+    assert command("--judge") == 1
