@@ -86,7 +86,7 @@ def test_numbers_of_any_type_act_as_python_floats(pair, number, dtype):
     params = [{"w": np.linspace(-1, 1, 9, dtype=dtype)} for _ in opts]
     for step in range(3):
         for opt, values in zip(opts, params, strict=True):
-            opt.update(values, {"w": np.linspace(step, -2, 9, dtype=dtype)})
+            opt.update(values, {"w": np.linspace(step + 1, 2.5, 9, dtype=dtype)})
     naive.assert_bits(params[0]["w"], params[1]["w"])
     naive.assert_state(*opts)
     assert repr(opts[0]) == repr(opts[1])
