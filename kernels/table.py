@@ -44,12 +44,12 @@ from functools import partial
 from fastoptim.kernels.jit import inline_jit, jit
 from fastoptim.kernels.memory import int32_at, integers, set_word, word
 
-__all__ = ["ALIGNED", "BOUND", "COMMITTED", "COUNT", "FIXED", "FORM", "FOUND", "G_FORM", "HIGH", "LOW", "MOVED", "NEXT"]
+__all__ = ["ALIGNED", "COMMITTED", "COUNT", "FIXED", "FORM", "FOUND", "G_FORM", "HIGH", "LOW", "NEXT"]
 __all__ += ["SEGMENTS", "SLOTS", "START", "STOP", "VALUE", "WALK", "WRITEABLE", "G", "P", "bind"]
 
 START, STOP, NEXT, VALUE, FOUND, WALK, FORM, G_FORM, FIXED, P, G, SLOTS = range(12)
 COMMITTED, COUNT, SEGMENTS = range(3)
-REFUSED, BOUND, MOVED = range(3)
+MOVED = 8
 
 _REQUIRED, LOW, HIGH, _N_AXES, _AXES = range(2, 7)
 ALIGNED, WRITEABLE = 0x0100, 0x0400
@@ -100,45 +100,48 @@ def bind(check, arrays):
     Parameters
     ----------
     check : int
-        Address of eight integers: address and number of the rows; address of the program; address and number of the
+        Address of nine integers: address and number of the rows; address of the program; address and number of the
         pairs (start, stop), sorted and disjoint, of all memory that the update writes to; address and number of the
-        ``id`` of arrays that must be writable as well, the views of a flat parameter; and 1 if parameters may be other
-        arrays than in the step before.
+        ``id`` of arrays that must be writable as well, the views of a flat parameter; 1 if parameters may be other
+        arrays than in the step before; and MOVED, which this sets to 1 if only that there are some keeps it from
+        returning true: correct the pairs, and bind again.
     arrays : int
         ``id`` of a tuple of two, all parameters and all gradients, each a tuple in the order of the rows.
 
     Returns
     -------
-    int
-        BOUND; MOVED if there are parameters at new addresses, which makes the pairs wrong: correct them and bind again;
-        or REFUSED if an array has another form, a parameter is read-only, or a gradient overlaps what is written. The
-        table may then hold some of the new addresses.
+    bool
+        False if an array has another form, a parameter is read-only or at another address, or a gradient overlaps what
+        is written. The table may then hold some of the new addresses.
     """
     row, n_rows, program, spans, n_spans, views, n_views, may_move = integers(check, 8)
     params, grads = word(arrays, _ITEMS), word(arrays, _ITEMS + 1)
     moved = False
     set_word(program, COMMITTED, 0)
+    set_word(check, MOVED, 0)
     for k in range(n_views):
         if not int32_at(word(views, k) + _FLAGS) & WRITEABLE:
-            return REFUSED
+            return False
     for k in range(n_rows):
         p, g = word(params, _ITEMS + k), word(grads, _ITEMS + k)
         g_form = word(row, G_FORM)
         if not (_has_form(p, word(row, FORM)) and _has_form(g, g_form)):
-            return REFUSED
+            return False
         if word(p, _DATA) != word(row, P):
             if not may_move:
-                return REFUSED
+                return False
             moved = True
             set_word(row, P, word(p, _DATA))
         start = word(g, _DATA)
         if word(row, FIXED):
             if start != word(row, G):
-                return REFUSED
+                return False
         elif not moved and word(row, STOP) != word(row, START):
             low, high = start + word(g_form, LOW), start + word(g_form, HIGH)
             if _overlaps(spans, n_spans, low, high):
-                return REFUSED
+                return False
         set_word(row, G, start)
         row = word(row, NEXT)
-    return MOVED if moved else BOUND
+    if moved:
+        set_word(check, MOVED, 1)
+    return not moved

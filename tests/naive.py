@@ -32,7 +32,12 @@ class Optimizer:
             p = value if isinstance(value, np.ndarray) else np.array(value)
             rebound = self.step(p, grads[key], *(getattr(self, slot)[key] for slot in self.slots))
             for slot, array in zip(self.slots, rebound or (), strict=rebound is not None):
-                getattr(self, slot)[key] = np.asarray(array)
+                state = getattr(self, slot)
+                if state[key].dtype == array.dtype:
+                    # The library keeps the array, which matters if it is also a gradient.
+                    state[key][...] = array
+                else:
+                    state[key] = np.asarray(array)
             if p is not value:
                 params[key] = type(value)(p)
 

@@ -167,7 +167,7 @@ class KernelTask:
         self._check = np.array(
             [
                 *(starts[0], len(rows), address(self._autotuner.program), address(self._spans), len(spans)),
-                *(address(view_ids), len(views), may_move),
+                *(address(view_ids), len(views), may_move, 0),
             ],
             np.intp,
         )
@@ -187,17 +187,16 @@ class KernelTask:
         return [(start, stop) for start, stop in bounds.tolist()]
 
     def rebind(self, arrays: Arrays) -> bool:
-        """Bind arrays whose parameters are at new addresses; return whether they overlap as little as the ones before.
-
-        `fastoptim.kernels.table.bind`, called with `check`, must have returned MOVED.
-        """
+        """Bind arrays after `fastoptim.kernels.table.bind` refused to, if it did so only for their new addresses."""
+        if not self._check[table.MOVED]:
+            return False
         spans, overlap = merged(self._state_ranges + self._parameter_ranges())
         if overlap or not all(slot.flags.writeable for slot in self._slots):
             # No array has this address, so the next one that is bound counts as moved too.
             self._words[:, table.P] = 0
             return False
         self._spans[...] = spans
-        return bool(table.bind(self.check, id(arrays)) == table.BOUND)
+        return bool(table.bind(self.check, id(arrays)))
 
     @cached_property
     def _search(self) -> Autotuner:

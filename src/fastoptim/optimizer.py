@@ -228,7 +228,6 @@ class Optimizer(Checkpointed):
                 if (
                     plan is None
                     or plan.rule is not self.rule
-                    or plan.state is not self._state
                     or (arrays := plan.bind(params, grads)) is None
                 ):
                     plan, arrays = self._find_plan(params, grads)  # noqa: RUF059
@@ -237,9 +236,8 @@ class Optimizer(Checkpointed):
                     raise
                 self.skipped += 1
                 return
-            # Not by setattr, which some classes define.
-            fields = self.__dict__
-            steps, state = self.iter, self._state
+            # The built-in classes define __setattr__, which would take longer.
+            fields, steps = self.__dict__, self.iter
             fields["iter"] = steps + 1
             try:
                 values = self.scalars()
@@ -247,16 +245,17 @@ class Optimizer(Checkpointed):
                     plan.set_scalars(*values)
                 except (struct.error, TypeError):
                     raise plan.error(values) from None
-                fields["_state"] = plan.state
                 plan.run()
+                if plan is not self._plan:
+                    self._keep_plan(plan)
             except BaseException:
                 # An interruption may come when everything has been written. Nothing is called here: only after calls
                 # does the interpreter look for a second one.
-                if not plan.committed[0]:
-                    fields["iter"], fields["_state"] = steps, state
+                if plan.committed[0]:
+                    fields["_state"] = plan.state
+                else:
+                    fields["iter"] = steps
                 raise
-            if plan is not self._plan:
-                self._keep_plan(plan)
         finally:
             guard.append(None)
 
@@ -272,9 +271,16 @@ class Optimizer(Checkpointed):
 
     def _keep_plan(self, plan: Plan) -> None:
         others = [other for other in self._plans if other is not plan and other.state is plan.state]
-        fields = self.__dict__
-        fields["_plan"] = plan if plan.is_reusable else None
-        fields["_plans"] = [plan, *others][:_MAX_PLANS] if plan.is_reusable else others
+        kept = [plan] if plan.is_reusable else []
+        self.__dict__ |= {
+            "_state": plan.state,
+            "_plan": plan if kept else None,
+            "_plans": (kept + others)[:_MAX_PLANS],
+        }
+
+    def _replace_state(self, state: State | None) -> None:
+        if state is not self._state:
+            self.__dict__ |= {"_state": state, "_plan": None, "_plans": []}
 
     def _forget_plans(self) -> None:
         self.__dict__ |= {"_plan": None, "_plans": []}
@@ -282,7 +288,7 @@ class Optimizer(Checkpointed):
     @exclusive
     def _set_state(self, name: str, value: Mapping[Any, NDArray[Any]] | None) -> None:
         if value is None:
-            self._state = None
+            self._replace_state(None)
             return
         if not isinstance(value, Mapping):
             raise TypeError(f"state {name!r} is None or a dict of arrays, not {type(value).__name__}")
@@ -298,7 +304,7 @@ class Optimizer(Checkpointed):
             known = list(state[name])
             raise KeyError(f"state {name!r} has the keys {known}, not {list(value)}; set it to None first")
         state[name].update(value)
-        self._state = state
+        self._replace_state(state)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # A pickle of the textbook's class has its m, v or h among the attributes; old protocols do not call __new__.

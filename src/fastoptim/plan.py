@@ -15,7 +15,6 @@ from numpy.lib.array_utils import byte_bounds
 from fastoptim.fallback import FallbackTask, Rule
 from fastoptim.kernels import table
 from fastoptim.kernels.fuse import n_scalars
-from fastoptim.kernels.table import BOUND, MOVED
 from fastoptim.kerneltask import Arrays, KernelTask, Row
 from fastoptim.layout import merged, overlapping_groups, touches
 from fastoptim.parameters import FlatDict
@@ -186,7 +185,7 @@ class Plan:
                 arrays = (params._flat,), (grads._flat,)
             except AttributeError:
                 return None
-            return arrays if bind_rows(check, id(arrays)) == BOUND else None
+            return arrays if bind_rows(check, id(arrays)) else None
 
         return self._with_fallbacks(bind) if self._fallbacks else bind
 
@@ -206,8 +205,7 @@ class Plan:
                 arrays = get(params), get(grads)
             except (IndexError, KeyError, TypeError):
                 return None
-            bound = bind_rows(check, id(arrays))
-            return arrays if bound == BOUND or (bound == MOVED and rebind(arrays)) else None
+            return arrays if bind_rows(check, id(arrays)) or rebind(arrays) else None
 
         return self._with_fallbacks(bind) if self._fallbacks else bind
 

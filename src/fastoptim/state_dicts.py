@@ -168,7 +168,7 @@ def _restore(optimizer: Checkpointed, state_dict: StateDict, params: Any) -> Non
             np.copyto(parameter.p, saved[parameter.key])
         else:
             params[parameter.key] = type(parameter.value)(saved[parameter.key])
-    vars(optimizer).update(Checkpointed.__getstate__(restored))
+    vars(optimizer).update(Checkpointed.__getstate__(restored) | {"_plan": None, "_plans": []})
 
 
 def _parameters(params: Any) -> list[Parameter]:
