@@ -107,7 +107,7 @@ class FallbackTask:
                     results = self._results(value, gradient, state, slots, scalars)
                 writes = list(zip(slots, results[1:], strict=True))
                 if issubclass(p_type, np.ndarray):
-                    writes.append((np.asarray(value), results[0]))
+                    writes.insert(0, (np.asarray(value), results[0]))
                 else:
                     self._replaced.append((key, value))
                     self._params[key] = p_type(results[0])

@@ -195,7 +195,7 @@ class KernelTask:
             # No array has this address, so the next one that is bound counts as moved too.
             self._words[:, table.P] = 0
             return False
-        self._spans[...] = spans
+        self._spans[...] = np.reshape(spans, (-1, 2))
         return bool(table.bind(self.check, id(arrays)))
 
     @cached_property
