@@ -41,6 +41,7 @@ N_ARRAYS: int
 N_SCALARS: int
 SIZES: Any
 SCALAR: Any
+STRIDED: Any
 BLOCK = 512
 rule: Any
 loop: Any
@@ -59,15 +60,21 @@ def _loop(row, start, stop):
 def _strided_loop(row, start, stop):
     values = scalars(SCALAR, word(row, VALUE), N_SCALARS)
     sources, walk = integers(row + 8 * P, N_ARRAYS), word(row, WALK)
-    p, g = scratch(KINDS[0], BLOCK), scratch(KINDS[1], BLOCK)
+    p_block, g_block = scratch(KINDS[0], BLOCK), scratch(KINDS[1], BLOCK)
     while start < stop:
         count = min(BLOCK, stop - start)
-        copy_block(KINDS[0], walk, PARAMETER, sources[0], start, count, SIZES[0], p, False)
-        copy_block(KINDS[1], walk, GRADIENT, sources[1], start, count, SIZES[1], g, False)
-        slots = advanced(KINDS, sources, start)[2:]
+        addresses = advanced(KINDS, sources, start)
+        p, g, slots = addresses[0], addresses[1], addresses[2:]
+        if STRIDED[PARAMETER]:
+            p = p_block
+            copy_block(KINDS[0], walk, PARAMETER, sources[0], start, count, SIZES[0], p, False)
+        if STRIDED[GRADIENT]:
+            g = g_block
+            copy_block(KINDS[1], walk, GRADIENT, sources[1], start, count, SIZES[1], g, False)
         for i in range(count):
             store(TARGET_KINDS, (p, *slots), i, rule(*load(KINDS, (p, g, *slots), i), *values))
-        copy_block(KINDS[0], walk, PARAMETER, sources[0], start, count, SIZES[0], p, True)
+        if STRIDED[PARAMETER]:
+            copy_block(KINDS[0], walk, PARAMETER, sources[0], start, count, SIZES[0], p, True)
         start += count
 
 
@@ -85,7 +92,7 @@ def _kernel(row, start, stop):
 _kernels: dict[Any, Any] = {}
 
 
-def fuse(rule: Callable[..., Any], kinds: tuple[type, ...], strided: bool = False) -> Any:
+def fuse(rule: Callable[..., Any], kinds: tuple[type, ...], strided: tuple[bool, bool] = (False, False)) -> Any:
     """Compile a rule into a kernel over rows of arrays.
 
     Parameters
@@ -95,8 +102,9 @@ def fuse(rule: Callable[..., Any], kinds: tuple[type, ...], strided: bool = Fals
     kinds : tuple of type
         The types of the elements of parameter, gradient and each slot, such as ``numpy.float32``. If they are all the
         same, it is the type of all arithmetic; if not, operations promote as NumPy's do.
-    strided : bool
-        Follow the rows' walks; otherwise parameters and gradients lie in memory as their state does.
+    strided : tuple of bool
+        Whether to follow the rows' walks for parameters and for gradients, which otherwise lie in memory as their state
+        does.
 
     Returns
     -------
@@ -122,21 +130,22 @@ def fuse(rule: Callable[..., Any], kinds: tuple[type, ...], strided: bool = Fals
     return _kernels[key]
 
 
-def _compile(rule: Callable[..., Any], kinds: tuple[type, ...], strided: bool, mark: str | None) -> Any:
+def _compile(rule: Callable[..., Any], kinds: tuple[type, ...], strided: tuple[bool, bool], mark: str | None) -> Any:
     mixed = len(set(kinds)) > 1
     types = "-".join(kind.__name__ for kind in (kinds if mixed else kinds[:1]))
-    name = f"{rule.__name__[:40]}-{len(kinds) - 2}-{types}{'-strided' if strided else ''}-{mark}"
+    name = f"{rule.__name__[:40]}-{len(kinds) - 2}-{types}{'-p' * strided[0]}{'-g' * strided[1]}-{mark}"
     n_arguments = len(inspect.signature(rule).parameters)
     bound: dict[str, Any] = {
         "KINDS": kinds,
         "TARGET_KINDS": kinds[:1] + kinds[2:],
+        "STRIDED": strided,
         "SCALAR": None if mixed else kinds[0],
         "SIZES": tuple(np.dtype(kind).itemsize for kind in kinds),
         "N_ARRAYS": len(kinds),
         "N_SCALARS": n_arguments - len(kinds),
     }
     bound["rule"] = _compiled_with_helpers(rule, name, MixedRuleCompiler if mixed else RuleCompiler, {})
-    bound["loop"] = inline_jit(_bind(_strided_loop if strided else _loop, bound, name))
+    bound["loop"] = inline_jit(_bind(_strided_loop if any(strided) else _loop, bound, name))
     try:
         return cfunc(_bind(_kernel, bound, name), 3, cached=mark is not None)
     except (NumbaError, UnsupportedBytecodeError) as error:

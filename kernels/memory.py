@@ -227,23 +227,18 @@ def copy_elements(
     def codegen(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
         _, to, to_step, source, source_step, count = args
         element = context.get_value_type(dtype).as_pointer()
-
-        def copy(to_step: Any, source_step: Any) -> None:
-            with cgutils.for_range(builder, count) as loop:
-                read, write = (
-                    builder.inttoptr(builder.add(start, builder.mul(loop.index, step)), element)
-                    for start, step in ((source, source_step), (to, to_step))
-                )
-                builder.store(builder.load(read, align=1), write, align=1)
-
-        # A loop of constant steps is vectorized.
-        size = _WORD(dtype.bitwidth // 8)
-        packed = builder.and_(*(builder.icmp_signed("==", step, size) for step in (to_step, source_step)))
+        size = dtype.bitwidth // 8
+        packed = builder.and_(*(builder.icmp_signed("==", step, _WORD(size)) for step in (to_step, source_step)))
         with builder.if_else(packed) as (then, otherwise):
             with then:
-                copy(size, size)
-            with otherwise:
-                copy(to_step, source_step)
+                target, start = (builder.inttoptr(address, element) for address in (to, source))
+                cgutils.raw_memcpy(builder, target, start, count, size)
+            with otherwise, cgutils.for_range(builder, count) as loop:
+                write, read = (
+                    builder.inttoptr(builder.add(address, builder.mul(loop.index, step)), element)
+                    for address, step in ((to, to_step), (source, source_step))
+                )
+                builder.store(builder.load(read, align=1), write, align=1)
         return context.get_dummy_value()
 
     arguments = (T, types.intp, types.intp, types.intp, types.intp, types.intp)

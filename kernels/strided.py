@@ -35,19 +35,21 @@ def copy_block(T, walk, which, array, start, count, size, block, writes):
     n_axes = word(walk, 0)
     lengths, strides = walk + 8, walk + 8 + 8 * n_axes * (1 + which)
     last, step = word(lengths, n_axes - 1), word(strides, n_axes - 1)
-    done = 0
+    line, place, done = start // last, start % last, 0
     while done < count:
-        rest = start + done
-        place = rest % last
         run = min(count - done, last - place)
-        rest //= last
-        address = array + place * step
-        for k in range(n_axes - 2, -1, -1):
+        address, rest = array + place * step, line
+        # The slowest axis needs no division, and most walks have two axes or one.
+        for k in range(n_axes - 2, 0, -1):
             length = word(lengths, k)
             address += (rest % length) * word(strides, k)
             rest //= length
+        if n_axes > 1:
+            address += rest * word(strides, 0)
         if writes:
             copy_elements(T, address, step, block + done * size, size, run)
         else:
             copy_elements(T, block + done * size, size, address, step, run)
         done += run
+        line += 1
+        place = 0

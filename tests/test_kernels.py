@@ -173,7 +173,7 @@ def test_a_kernel_is_made_once():
     kinds = np.float64, np.float64
     assert fuse(rules.sgd, kinds) is fuse(rules.sgd, kinds)
     assert fuse(rules.sgd, kinds) is not fuse(rules.sgd, (np.float32, np.float32))
-    assert fuse(rules.sgd, kinds) is not fuse(rules.sgd, kinds, strided=True)
+    assert fuse(rules.sgd, kinds) is not fuse(rules.sgd, kinds, (True, False))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -14,8 +13,6 @@ from fastoptim.validate import Array, Parameter
 __all__ = ["FallbackTask", "Rule", "RuleArray"]
 
 Rule = Callable[..., Any]
-
-_FLOATS = (float, np.float64)
 
 
 class RuleArray(np.ndarray[Any, Any]):
@@ -27,7 +24,7 @@ class RuleArray(np.ndarray[Any, Any]):
 
 def _augmented(operation: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
     def assign(self: RuleArray, other: Any) -> Any:
-        return np.asarray(operation(self, other)).astype(self.dtype, casting="same_kind").view(RuleArray)
+        return np.asarray(operation(self, other)).astype(self.dtype, casting="same_kind", copy=False).view(RuleArray)
 
     return assign
 
@@ -67,9 +64,6 @@ class FallbackTask:
             (parameter.key, row, type(parameter.value), type(parameter.gradient), parameter.slots, parameter.before)
             for parameter, row in zip(parameters, rows, strict=True)
         ]
-        self._are_floats = all(p is float and g in _FLOATS for _, _, p, g, *_ in self._entries)
-        # Arithmetic of Python numbers never warns.
-        self._may_warn = bool(rule.__code__.co_names) or not self._are_floats
         self.is_reusable = not any(
             (row < 0 and issubclass(p, np.ndarray)) or before for _, row, p, _, _, before in self._entries
         )
@@ -97,14 +91,11 @@ class FallbackTask:
     def prepare(self, scalars: tuple[float, ...]) -> None:
         """Compute the new values, and do all that may fail; `rollback` undoes it."""
         self._writes, self._undo, self._replaced = [], [], []
-        with np.errstate(all="ignore") if self._may_warn else nullcontext():
+        with np.errstate(all="ignore"):
             for (key, _, p_type, _, slots, before), (value, gradient) in zip(self._entries, self._values, strict=True):
                 if self._in_place:
                     self._undo += [(array, array.copy()) for array in (value, *before, *slots)]
-                state = before or slots
-                results = self._float_results(value, gradient, state, scalars) if self._are_floats else None
-                if results is None:
-                    results = self._results(value, gradient, state, slots, scalars)
+                results = self._results(value, gradient, before or slots, slots, scalars)
                 writes = list(zip(slots, results[1:], strict=True))
                 if issubclass(p_type, np.ndarray):
                     writes.insert(0, (np.asarray(value), results[0]))
@@ -131,17 +122,6 @@ class FallbackTask:
         """Let go of the values of this step."""
         self._params, self._values, self._writes, self._undo, self._replaced = None, [], [], [], []
 
-    def _float_results(self, p: float, g: float, slots: list[Array], scalars: tuple[float, ...]) -> Any:
-        """Return what the rule makes of Python floats, or None where NumPy would not do the same."""
-        try:
-            results = self._rule(p, float(g), *[slot.item() for slot in slots], *scalars)
-        except (ArithmeticError, TypeError, ValueError):
-            # NumPy divides by zero, and so on, without an exception.
-            return None
-        results = results if type(results) is tuple else (results,)
-        fits = len(results) == 1 + len(slots) and all(type(result) in _FLOATS for result in results)
-        return results if fits else None
-
     def _results(
         self, value: Any, gradient: Any, state: list[Array], slots: list[Array], scalars: tuple[float, ...]
     ) -> list[Array]:
@@ -152,7 +132,11 @@ class FallbackTask:
         arrays: Any = (p, g, *state)
         if not self._in_place:
             arrays = tuple(a.view(RuleArray) if isinstance(a, np.ndarray) else a for a in arrays)
-        results = self._call(arrays, scalars)
+            if isinstance(g, np.ndarray):
+                # Arithmetic with a plain array takes less, and most rules leave the gradient alone.
+                g = g.view(np.ndarray)
+                g.flags.writeable = False
+        results = self._call((arrays[0], g, *arrays[2:]), arrays, scalars)
         if len(results) != 1 + len(slots):
             raise TypeError(f"the rule returns {len(results)} values, expected {1 + len(slots)}: p and state")
         new = []
@@ -162,15 +146,17 @@ class FallbackTask:
             np.copyto(new[-1], result, casting="same_kind")
         return new
 
-    def _call(self, arrays: tuple[Any, ...], scalars: tuple[float, ...]) -> tuple[Any, ...]:
-        try:
-            result = self._rule(*arrays, *scalars)
-        except (TypeError, ValueError):
-            if self._in_place:
-                # It may have written already, so it cannot be run once more.
-                raise
-            # A rule with a branch takes one element at a time, as it does compiled.
-            elements = zip(*(np.ravel(array) for array in arrays), strict=True)
-            columns = zip(*(np.atleast_1d(self._rule(*element, *scalars)) for element in elements), strict=True)
-            return tuple(np.reshape(column, np.shape(arrays[0])) for column in columns)
-        return result if isinstance(result, tuple) else (result,)
+    def _call(self, first: tuple[Any, ...], arrays: tuple[Any, ...], scalars: tuple[float, ...]) -> tuple[Any, ...]:
+        for attempt in (first, arrays):
+            try:
+                result = self._rule(*attempt, *scalars)
+            except (TypeError, ValueError):
+                if self._in_place:
+                    # It may have written already, so it cannot be run once more.
+                    raise
+            else:
+                return result if isinstance(result, tuple) else (result,)
+        # A rule with a branch takes one element at a time, as it does compiled.
+        elements = zip(*(np.ravel(array) for array in arrays), strict=True)
+        columns = zip(*(np.atleast_1d(self._rule(*element, *scalars)) for element in elements), strict=True)
+        return tuple(np.reshape(column, np.shape(arrays[0])) for column in columns)

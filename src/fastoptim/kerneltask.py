@@ -33,7 +33,8 @@ class Row:
 
     parameter: Parameter
     kinds: tuple[type, ...] = ()
-    strided: bool = False
+    strided: tuple[bool, bool] = (False, False)
+    """Whether parameter and gradient lie in memory otherwise than the state."""
     kernel: Any = None
     fixed: bool = False
     """Whether the gradient overlaps what is written, so that it must stay where it is."""
@@ -53,7 +54,8 @@ class Row:
         if None in kinds or (mixed and DISABLED) or not row.has_arrays or parameter.before:
             return row
         order = _order(parameter)
-        strided = not all(is_packed(array, tuple(step * array.itemsize for step in order)) for array in (p, g))
+        p_strided, g_strided = (not is_packed(a, tuple(step * a.itemsize for step in order)) for a in (p, g))
+        strided = p_strided, g_strided
         try:
             return cls(parameter, kinds, strided, fuse(rule, kinds, strided))
         except TypeError:
@@ -69,7 +71,7 @@ class Row:
     @property
     def is_searchable(self) -> bool:
         """Whether a kernel can look for gradients that are not finite."""
-        return not self.strided and self.kinds[1] in _FLOATS.values()
+        return not self.strided[1] and self.kinds[1] in _FLOATS.values()
 
 
 def _order(parameter: Parameter) -> tuple[int, ...]:
@@ -88,6 +90,8 @@ class KernelTask:
         The rows of each kernel, to be run in this order.
     others : list of Row
         Arrays that the fallback updates; they are bound here too.
+    numbers : list of Row
+        Rows of one more segment, which stay at their addresses.
     scalars : ndarray of float64
         Where the kernels read the scalars of a step.
     ranges : list of (int, int)
@@ -111,15 +115,17 @@ class KernelTask:
         self,
         segments: list[list[Row]],
         others: list[Row],
+        numbers: list[Row],
         *,
         scalars: Array,
         ranges: Ranges,
         views: Sequence[Array],
         may_move: bool,
     ) -> None:
-        self._segments = segments
-        rows = [row for segment in segments for row in segment] + others
-        self.keys = [row.parameter.key for row in rows]
+        bound = [row for segment in segments for row in segment] + others
+        rows = bound + numbers
+        self.keys = [row.parameter.key for row in bound]
+        self._all_keys = [row.parameter.key for row in rows]
         n_slots = len(rows[0].parameter.slots) if rows else 0
         words = np.zeros((len(rows), table.SLOTS + n_slots), np.intp)
         starts = address(words) + words.strides[0] * np.arange(len(rows) + 1)
@@ -129,26 +135,28 @@ class KernelTask:
         for line, row in zip(words, rows, strict=True):
             parameter = row.parameter
             line[table.P :] = [address(array) for array in (parameter.p, parameter.g, *parameter.slots)]
-        aligned = [table.ALIGNED if row.kernel and not row.strided else 0 for row in rows]
-        forms = [form(row.parameter.value, table.WRITEABLE | flag) for row, flag in zip(rows, aligned, strict=True)]
-        g_forms = [form(row.parameter.gradient, flag) for row, flag in zip(rows, aligned, strict=True)]
+        flags = [[table.ALIGNED if row.kernel and not strided else 0 for strided in row.strided] for row in rows]
+        forms = [form(row.parameter.value, table.WRITEABLE | p) for row, (p, _) in zip(rows, flags, strict=True)]
+        g_forms = [form(row.parameter.gradient, g) for row, (_, g) in zip(rows, flags, strict=True)]
         self._kept = [self._describe(words, table.FORM, forms), self._describe(words, table.G_FORM, g_forms)]
-        strided = [walk(row.parameter.p, row.parameter.g, _order(row.parameter)) if row.strided else [] for row in rows]
-        self._kept.append(self._describe(words, table.WALK, strided))
+        walks = [
+            walk(row.parameter.p, row.parameter.g, _order(row.parameter)) if any(row.strided) else [] for row in rows
+        ]
+        self._kept.append(self._describe(words, table.WALK, walks))
         # The forms name types and dtypes by their addresses.
         self._kept += [(type(a), a.dtype) for row in rows for a in (row.parameter.value, row.parameter.gradient)]
+        self._segments: list[tuple[list[Row], int, int]] = []
         first = 0
-        program = []
-        for segment in [*segments, *([row] for row in others)]:
+        for segment in [*segments, *([row] for row in others), *([numbers] if numbers else [])]:
             stops = np.cumsum([row.parameter.p.size for row in segment])
             last = first + len(segment)
             words[first:last, table.STOP] = stops
             words[first + 1 : last, table.START] = stops[:-1]
-            program.append((segment[0].kernel, int(starts[first]), int(stops[-1])))
+            if segment[0].kernel is not None:
+                self._segments.append((segment, int(starts[first]), int(stops[-1])))
             first = last
-        program = program[: len(segments)]
-        self._autotuner = Autotuner([(kernel.address, start, total) for kernel, start, total in program])
-        self._kept += [kernel for kernel, *_ in program]
+        program = [(segment[0].kernel.address, start, total) for segment, start, total in self._segments]
+        self._autotuner = Autotuner(program)
         self.run = self._autotuner.run
         self.committed = self._autotuner.program[:1]
         self._words = words
@@ -166,7 +174,7 @@ class KernelTask:
         view_ids = np.array([id(view) for view in views], np.intp)
         self._check = np.array(
             [
-                *(starts[0], len(rows), address(self._autotuner.program), address(self._spans), len(spans)),
+                *(starts[0], len(bound), address(self._autotuner.program), address(self._spans), len(spans)),
                 *(address(view_ids), len(views), may_move, 0),
             ],
             np.intp,
@@ -200,11 +208,10 @@ class KernelTask:
 
     @cached_property
     def _search(self) -> Autotuner:
-        places = self._autotuner.program[table.SEGMENTS :].reshape(-1, 3)[:, 1:].tolist()
         return Autotuner(
             [
-                (finite(segment[0].kinds[1]).address, *place)
-                for segment, place in zip(self._segments, places, strict=True)
+                (finite(segment[0].kinds[1]).address, start, total)
+                for segment, start, total in self._segments
                 if segment[0].is_searchable
             ]
         )
@@ -213,9 +220,11 @@ class KernelTask:
         """Return the keys of bound gradients that are NaN or infinite."""
         self._words[:, table.FOUND] = 0
         self._search.run()
-        found = self._words[:, table.FOUND].astype(bool)
-        rows = [row for segment in self._segments for row in segment]
-        for k, row in enumerate(rows):
-            if not row.is_searchable:
-                found[k] = not np.isfinite(arrays[1][k]).all()
-        return [key for key, bad in zip(self.keys, found, strict=True) if bad]
+        found = dict(zip(self._all_keys, self._words[:, table.FOUND].tolist(), strict=True))
+        keys = []
+        for segment, *_ in self._segments:
+            for row in segment:
+                key = row.parameter.key
+                if found[key] if row.is_searchable else not np.isfinite(arrays[1][self.keys.index(key)]).all():
+                    keys.append(key)
+        return keys

@@ -17,6 +17,7 @@ from fastoptim.kernels import table
 from fastoptim.kernels.fuse import n_scalars
 from fastoptim.kerneltask import Arrays, KernelTask, Row
 from fastoptim.layout import merged, overlapping_groups, touches
+from fastoptim.numbertask import NumberTask
 from fastoptim.parameters import FlatDict
 from fastoptim.state import State, attach_state
 from fastoptim.validate import Array, NonFiniteGradients, Parameter
@@ -82,11 +83,16 @@ class Plan:
         self._order = [parameter.key for parameter in parameters]
         flat = None if any(parameter.before for parameter in parameters) else self._as_one(params, grads)
         self._is_flat = flat is not None
-        segments, others, may_move = self._sort([flat] if flat else parameters, params)
+        numbers, number_rows = self._number_rows(parameters, params)
+        self._numbers = numbers
+        taken = {id(parameter) for parameter in numbers.parameters} if numbers else set()
+        rest = [parameter for parameter in parameters if id(parameter) not in taken]
+        segments, others, may_move = self._sort([flat] if flat else rest, params)
         buffers = [buffer for arrays in self.state.values() for buffer in arrays.buffers.values()]
         self._kernels = KernelTask(
             segments,
             others,
+            number_rows,
             scalars=self._scalars,
             ranges=[byte_bounds(buffer) for buffer in buffers if buffer.size],
             views=list(params.values()) if flat else [],
@@ -100,8 +106,11 @@ class Plan:
             # Last: what does not fit is an error, also where such gradients are only skipped.
             rows = [row.parameter for segment in segments for row in segment] + [row.parameter for row in others]
             self._check_finite(([row.value for row in rows], [row.gradient for row in rows]), grads)
-        self._commit = self._kernels.run if segments else partial(operator.setitem, self.committed, 0, 1)
-        self.run: Callable[[], None] = self._run_all if self._fallbacks else self._commit
+        has_kernels = bool(segments or numbers)
+        self._commit = self._kernels.run if has_kernels else partial(operator.setitem, self.committed, 0, 1)
+        self.run: Callable[[], None] = self._run_all if self._fallbacks else self._run_kernels
+        if not numbers and not self._fallbacks:
+            self.run = self._commit
 
     def error(self, values: Any) -> TypeError:
         """Return the error to raise where `set_scalars` failed."""
@@ -121,6 +130,18 @@ class Plan:
         if merged([byte_bounds(array) for array in (p, g, *slots) if array.size])[1]:
             return None
         return Parameter(None, p, g, p, g, slots)
+
+    def _number_rows(self, parameters: list[Parameter], params: Any) -> tuple[NumberTask | None, list[Row]]:
+        """Return the task of the numbers among the parameters, and rows that stand for them, if a kernel takes them."""
+        numbers = [parameter for parameter in parameters if NumberTask.takes(parameter)]
+        if not numbers:
+            return None, []
+        task = NumberTask(params, numbers)
+        try:
+            return task, [Row.of(copy, self.rule) for copy in task.copies]
+        except TypeError:
+            # What cannot be compiled may still run on numbers.
+            return None, []
 
     def _sort(self, parameters: list[Parameter], params: Any) -> tuple[list[list[Row]], list[Row], bool]:
         """Sort parameters into the segments of the kernels and the tasks of the fallback.
@@ -187,13 +208,13 @@ class Plan:
                 return None
             return arrays if bind_rows(check, id(arrays)) else None
 
-        return self._with_fallbacks(bind) if self._fallbacks else bind
+        return self._with_tasks(bind) if self._fallbacks else bind
 
     def _bind_by_key(self, params: Any, grads: Any) -> Callable[[Any, Any], Arrays | None]:
         n_params, of_params, of_grads = len(params), type(params), type(grads)
         keys, rebind, bind_rows, check = self._kernels.keys, self._kernels.rebind, table.bind, self._kernels.check
         only = keys[0] if keys else None
-        get: Any = operator.itemgetter(*keys) if len(keys) > 1 else lambda arrays: (arrays[only],) if keys else ()
+        get: Any = operator.itemgetter(*keys) if len(keys) > 1 else lambda arrays: (arrays[only],)
 
         def bind(params: Any, grads: Any) -> Arrays | None:
             # The plan fits containers of these types; an array can be asked for keys as well.
@@ -207,21 +228,36 @@ class Plan:
                 return None
             return arrays if bind_rows(check, id(arrays)) or rebind(arrays) else None
 
-        return self._with_fallbacks(bind) if self._fallbacks else bind
+        if not keys and not self._fallbacks and self._numbers:
+            return self._bind_numbers(self._numbers, params, grads)
+        return self._with_tasks(bind) if self._numbers or self._fallbacks else bind
 
-    def _with_fallbacks(self, bind_rows: Callable[[Any, Any], Arrays | None]) -> Callable[[Any, Any], Arrays | None]:
+    def _bind_numbers(self, numbers: NumberTask, params: Any, grads: Any) -> Callable[[Any, Any], Arrays | None]:
+        n_params, of_params, of_grads = len(params), type(params), type(grads)
+        committed, bind_numbers = self.committed, numbers.bind
+
+        def bind(params: Any, grads: Any) -> Arrays | None:
+            if type(params) is not of_params or type(grads) is not of_grads or len(params) != n_params:
+                return None
+            committed[0] = 0
+            return ((), ()) if bind_numbers(params, grads) else None
+
+        return bind
+
+    def _with_tasks(self, bind_rows: Callable[[Any, Any], Arrays | None]) -> Callable[[Any, Any], Arrays | None]:
         n_rows = len(self._kernels.keys) - sum(task.n_rows for task in self._fallbacks)
+        numbers, fallbacks = self._numbers, self._fallbacks
 
         def bind(params: Any, grads: Any) -> Arrays | None:
             arrays = bind_rows(params, grads)
             if arrays is None:
                 return None
-            others = arrays[0][n_rows:], arrays[1][n_rows:]
             try:
-                fits = all(task.bind(params, grads, others) for task in self._fallbacks)
+                others = arrays[0][n_rows:], arrays[1][n_rows:]
+                fits = all(task.bind(params, grads, others) for task in fallbacks)
             except (IndexError, KeyError, TypeError):
                 return None
-            return arrays if fits else None
+            return arrays if fits and (numbers is None or numbers.bind(params, grads)) else None
 
         return bind
 
@@ -244,25 +280,36 @@ class Plan:
 
     # Taking a step.
 
-    def _run_all(self) -> None:
-        scalars = tuple(self._scalars.tolist())
-        tasks = self._fallbacks
+    def _run_kernels(self) -> None:
+        numbers: Any = self._numbers
         try:
-            for task in tasks:
-                task.prepare(scalars)
             self._commit()
-            for task in tasks:
-                task.write()
+            numbers.write()
         except BaseException:
             # An interruption, such as KeyboardInterrupt, must not leave half of a step behind.
-            for task in tasks:
-                if self.committed[0]:
-                    task.write()
-                else:
+            if self.committed[0]:
+                numbers.write()
+            raise
+
+    def _run_all(self) -> None:
+        scalars = tuple(self._scalars.tolist())
+        writers = [*self._fallbacks, *([self._numbers] if self._numbers else [])]
+        try:
+            for task in self._fallbacks:
+                task.prepare(scalars)
+            self._commit()
+            for writer in writers:
+                writer.write()
+        except BaseException:
+            if self.committed[0]:
+                for writer in writers:
+                    writer.write()
+            else:
+                for task in self._fallbacks:
                     task.rollback()
             raise
         finally:
-            for task in tasks:
+            for task in self._fallbacks:
                 task.release()
 
 
