@@ -214,7 +214,7 @@ class Plan:
         n_params, of_params, of_grads = len(params), type(params), type(grads)
         keys, rebind, bind_rows, check = self._kernels.keys, self._kernels.rebind, table.bind, self._kernels.check
         only = keys[0] if keys else None
-        get: Any = operator.itemgetter(*keys) if len(keys) > 1 else lambda arrays: (arrays[only],)
+        get: Any = operator.itemgetter(*keys) if len(keys) > 1 else lambda arrays: (arrays[only],) if keys else ()
 
         def bind(params: Any, grads: Any) -> Arrays | None:
             # The plan fits containers of these types; an array can be asked for keys as well.
