@@ -300,7 +300,8 @@ ALIASES = {
 @pytest.mark.parametrize("name", ["Momentum", "Adam", "RMSprop"])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("alias", ALIASES)
-def test_a_gradient_that_begins_to_overlap_what_is_written(name, kind, alias):
+@pytest.mark.parametrize("moves", ["never", "a step before", "in the same step"])
+def test_a_gradient_that_begins_to_overlap_what_is_written(name, kind, alias, moves):
     layout, p_type, g_type = KINDS[kind]
     rng = np.random.default_rng(1)
     params = {key: abs(draw(rng, 5, p_type)) for key in "ab"}
@@ -308,6 +309,11 @@ def test_a_gradient_that_begins_to_overlap_what_is_written(name, kind, alias):
     ref_opt, comp_opt = getattr(naive, name)(lr=1e-6), getattr(fo, name)(lr=1e-6)
     ref, comp = ({key: layout(p) for key, p in params.items()} for _ in range(2))
     for _ in range(2):
+        assert_step(ref_opt, comp_opt, ref, comp, grads, grads)
+    if moves != "never":
+        for values in ref, comp:
+            values |= {key: layout(p) for key, p in values.items()}
+    if moves == "a step before":
         assert_step(ref_opt, comp_opt, ref, comp, grads, grads)
     slot = comp_opt.slots[-1]
     pairs = (ref_opt, ref), (comp_opt, comp)
