@@ -300,7 +300,7 @@ ALIASES = {
 @pytest.mark.parametrize("name", ["Momentum", "Adam", "RMSprop"])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("alias", ALIASES)
-def test_a_gradient_that_begins_to_overlap_what_is_written(name, kind, alias, moves):
+def test_a_gradient_that_begins_to_overlap_what_is_written(name, kind, alias):
     layout, p_type, g_type = KINDS[kind]
     rng = np.random.default_rng(1)
     params = {key: abs(draw(rng, 5, p_type)) for key in "ab"}
