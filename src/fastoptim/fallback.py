@@ -29,8 +29,8 @@ def _augmented(operation: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any
     return assign
 
 
-for _operation in (operator.add, operator.sub, operator.mul, operator.truediv, operator.pow, operator.mod):
-    setattr(RuleArray, f"__i{_operation.__name__}__", _augmented(_operation))
+for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "lshift", "rshift", "and", "or", "xor"):
+    setattr(RuleArray, f"__i{_name}__", _augmented(getattr(operator, f"__{_name}__")))
 
 
 def _write(pairs: Iterable[tuple[Array, Any]]) -> None:
