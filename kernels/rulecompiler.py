@@ -5,7 +5,7 @@ float32 operands (NEP 50). Numba would type the ``1`` as int64 and lift the expr
 other bits, and half the speed. Where all arrays have one dtype, it is enough to give the constants that type; where
 they have several, each operation becomes one of `promotion`.
 
-`numpy.where`, `numpy.clip` and `numpy.sign` do to numbers what they do to arrays. And a rule cannot raise: the exception
+`numpy.where`, `numpy.clip` and `numpy.sign` do to numbers what they do to arrays. A rule cannot raise: the exception
 would be lost.
 """
 
