@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 import fastoptim as fo
 from fastoptim.fallback import RuleArray
 from fastoptim.family import FAMILY
-from fastoptim.kernels.jit import DISABLED
 from fastoptim.parameters import FlatDict, Layout
 from naive import assert_bits
+
+pytestmark = pytest.mark.compiled
 
 INTEGERS = [f"{kind}{size}" for kind in "iu" for size in (1, 2, 4, 8)]
 SLOTS = "m", "n", "a", "b"
@@ -79,6 +80,8 @@ def assert_same(expected, result, message):
     # The sign and payload of a NaN are the processor's choice.
     same = (expected == result) & (np.signbit(expected) == np.signbit(result))
     same |= np.isnan(expected) & np.isnan(result)
+    # Kernels flush subnormal numbers to zero.
+    same |= (abs(expected) < np.finfo(result.dtype).smallest_normal) & (result == 0)
     assert same.all(), f"{message}\nexpected {expected[~same]}, got {result[~same]}"
 
 
@@ -89,8 +92,10 @@ def numbers(seed, dtype, size=9, limits=False):
         values = (rng.choice([-1, 1], size) * rng.uniform(0.5, 2, size)).astype(dtype)
         values[: size // 4] = rng.choice([0.0, -0.0, np.inf, -np.inf, np.nan, 1.0], size // 4)
         return values
+    # Of 64 bits some that float64 does not hold, but not so large that products of their inverses are subnormal.
     ends = np.iinfo(dtype)
-    low, high = (ends.min, ends.max) if limits else (max(ends.min, -9), 9)
+    largest = 2**55 if limits else 9
+    low, high = max(ends.min, -largest), min(ends.max, largest)
     return rng.integers(low, high, size, dtype, endpoint=True)
 
 
@@ -180,7 +185,7 @@ def check(text, p_kind, g_kind, slot_kinds, seed, layout=np.array, limits=False)
 def test_random_rules_and_dtypes(branches):
     seen = []
 
-    @settings(PROFILE, max_examples=9)
+    @settings(PROFILE, max_examples=6)
     @given(rules(True, branches), kinds, st.integers(0, 999), st.sampled_from([np.array, strided]), st.booleans())
     def run(text, dtypes, seed, layout, limits):
         p, g, slots = dtypes
@@ -190,12 +195,12 @@ def test_random_rules_and_dtypes(branches):
         seen.append(check(text, p, g, slots, seed, layout, limits))
 
     run()
-    assert DISABLED or sum(seen) > len(seen) / 4, "hardly any rule was compiled"
+    assert sum(seen) > len(seen) / 4, "hardly any rule was compiled"
 
 
 @pytest.mark.parametrize("kind", ["f4", "f8"])
 def test_random_rules_of_one_dtype(kind):
-    @settings(PROFILE, max_examples=6)
+    @settings(PROFILE, max_examples=4)
     @given(rules(kind == "f8", True), st.integers(0, 999), st.sampled_from([np.array, strided]))
     def run(text, seed, layout):
         # A slot of another dtype comes from arithmetic with scalars of NumPy, as np.sqrt(lr) is.
