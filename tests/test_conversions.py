@@ -1,0 +1,153 @@
+"""Values of other libraries and shapes of containers get an error that shows the conversion, which works."""
+
+import sys
+from types import ModuleType
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+import fastoptim as fo
+from fastoptim.hyperparameters import Hyperparameter
+
+
+def foreign(module, name):
+    """An object of a class that seems to be another library's."""
+    return type(name, (), {"__module__": module, "shape": (3,), "dtype": "float32"})()
+
+
+FOREIGN = {
+    "torch": ("torch", "Tensor", "t.detach().numpy()"),
+    "torch.nn": ("torch.nn.parameter", "Parameter", "t.detach().numpy()"),
+    "JAX": ("jaxlib._jax", "ArrayImpl", "np.array(x)"),
+    "JAX tracer": ("jax._src.interpreters.partial_eval", "DynamicJaxprTracer", "np.array(x)"),
+    "Series": ("pandas.core.series", "Series", "x.to_numpy()"),
+    "DataFrame": ("pandas", "DataFrame", "x.to_numpy()"),
+    "CuPy": ("cupy", "ndarray", "cupy.asnumpy(x)"),
+    "TensorFlow": ("tensorflow.python.framework.ops", "EagerTensor", "x.numpy()"),
+}
+
+
+def refused(params, grads, error=TypeError):
+    """The message of the error; nothing has changed."""
+    opt = fo.Adam()
+    with pytest.raises(error) as caught:
+        opt.update(params, grads)
+    assert opt.iter == 0
+    assert opt.m is None
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_values_of_other_libraries(kind):
+    module, name, conversion = FOREIGN[kind]
+    value, w, g = foreign(module, name), np.ones(3), np.ones(3)
+    message = refused({"a": w, "w": value}, {"a": g, "w": g})
+    assert "parameter 'w'" in message
+    assert name in message
+    assert conversion in message
+    message = refused({"a": w, "w": w}, {"a": g, "w": value})
+    assert "gradient of 'w'" in message
+    assert name in message
+    assert conversion in message
+    assert_array_equal(w, 1)
+
+
+def test_a_library_that_only_sounds_like_another():
+    message = refused({"w": foreign("torchlight", "Tensor")}, {"w": np.ones(3)})
+    assert "detach" not in message
+    assert "expected a NumPy array" in message
+
+
+@pytest.mark.parametrize("side", ["params", "grads"])
+def test_nested_dicts(side):
+    nested = {"layer1": {"W": np.ones((2, 2)), "b": np.ones(2)}}
+    flat = {"layer1": np.ones(2)}
+    message = refused(*((nested, flat) if side == "params" else (flat, nested)))
+    assert "'layer1'" in message
+    assert '"layer1/W"' in message
+
+
+@pytest.mark.parametrize("side", ["params", "grads"])
+@pytest.mark.parametrize("values", [[1.0, 2.0], (1.0, 2.0), [[1.0], [2.0]]])
+def test_lists_of_numbers(side, values):
+    arrays = {"w": np.ones(2)}
+    message = refused(*(({"w": values}, arrays) if side == "params" else (arrays, {"w": values})))
+    assert "'w'" in message
+    assert "np.array(x)" in message
+    assert_array_equal(arrays["w"], 1)
+
+
+def test_one_array_in_place_of_a_dict():
+    w, g = np.ones(3), np.ones(3)
+    assert "update([w], [g])" in refused(w, g)
+    assert "update([w], [g])" in refused(w, {"w": g})
+    fo.SGD(lr=1.0).update([w], [g])
+    assert_array_equal(w, 0)
+
+
+@pytest.mark.parametrize("other", ["text", 3, None, {1, 2}, iter([])])
+def test_other_containers(other):
+    message = refused(other, {"w": np.ones(3)})
+    assert "two dicts or two lists" in message
+    assert type(other).__name__ in message
+
+
+def test_integers_as_parameters_name_the_conversion():
+    message = refused({"w": np.arange(3)}, {"w": np.ones(3)})
+    assert "int64" in message
+    assert ".astype" in message
+
+
+def test_read_only_arrays_name_the_remedy():
+    w = np.ones(3)
+    w.flags.writeable = False
+    assert "pass a writable copy" in refused({"w": w}, {"w": np.ones(3)}, ValueError)
+
+
+def test_the_libraries_are_not_imported():
+    """The hint looks at the name of a class; an import would take seconds."""
+    before = set(sys.modules)
+    refused({"w": foreign("tensorflow.python", "EagerTensor")}, {"w": np.ones(3)})
+    assert not {"torch", "jax", "pandas", "cupy", "tensorflow"} & (set(sys.modules) - before)
+    assert isinstance(sys.modules["fastoptim"], ModuleType)
+
+
+NUMBERS = {
+    "np.float32": np.float32,
+    "np.float64": np.float64,
+    "np.float16": np.float16,
+    "0-d array": lambda x: np.array(x, np.float32),
+    "np.longdouble": np.longdouble,
+}
+
+
+@pytest.mark.parametrize("kind", NUMBERS)
+@pytest.mark.parametrize("name", ["SGD", "Momentum", "Nesterov", "AdaGrad", "RMSprop", "Adam", "AdamW"])
+@pytest.mark.parametrize("p_kind", ["f4", "f8"])
+def test_hyperparameters_of_numpy_types_act_as_python_floats(name, kind, p_kind):
+    """They are as weak as Python's, and the scalars of a step are computed in Python floats."""
+    make, optimizer = NUMBERS[kind], getattr(fo, name)
+    declared = {key: value for cls in optimizer.__mro__ for key, value in vars(cls).items()}
+    names = [key for key, value in declared.items() if isinstance(value, Hyperparameter)]
+    assert "lr" in names
+    values = {key: make(getattr(optimizer(), key)) for key in names}
+    numpy_opt, python_opt = optimizer(**values), optimizer(**{key: float(value) for key, value in values.items()})
+    for key, value in values.items():
+        assert type(getattr(numpy_opt, key)) is float
+        assert getattr(numpy_opt, key) == float(value)
+    results = []
+    for opt in numpy_opt, python_opt:
+        params = {"w": np.full(5, 0.7, p_kind), "x": 0.7}
+        for step in range(3):
+            opt.update(params, {"w": np.linspace(-1, 1, 5).astype(p_kind) + step, "x": 0.3})
+        results.append((params["w"].tobytes(), params["x"], [getattr(opt, slot)["w"].tobytes() for slot in opt.slots]))
+    assert results[0] == results[1]
+
+
+def test_a_numpy_hyperparameter_set_later():
+    opt = fo.SGD()
+    opt.lr = np.float32(0.1)
+    assert type(opt.lr) is float
+    assert opt.lr == float(np.float32(0.1))
+    assert repr(opt) == f"SGD(lr={float(np.float32(0.1))}, iter=0)"
