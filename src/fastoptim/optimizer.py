@@ -225,11 +225,7 @@ class Optimizer(Checkpointed):
             plan = self._plan
             # The kernels have only addresses, so the arrays are kept alive until the plan has run.
             try:
-                if (
-                    plan is None
-                    or plan.rule is not self.rule
-                    or (arrays := plan.bind(params, grads)) is None
-                ):
+                if plan is None or plan.rule is not self.rule or (arrays := plan.bind(params, grads)) is None:
                     plan, arrays = self._find_plan(params, grads)  # noqa: RUF059
             except NonFiniteGradients:
                 if self.on_nonfinite == "raise":
