@@ -276,7 +276,7 @@ def test_a_garbage_collector_that_calls_python_does_no_harm_to_those_who_look(tm
         gc.callbacks.append(lambda *_: time.sleep(0))
         gc.set_threshold(20, 2, 2)
         sys.setswitchinterval(1e-6)
-        for way in ("copies", "interpreted") * 5:
+        for way in ("strided", "fallback") * 5:
             make, dtypes = WAYS[way]
             params, opt = make(), Count()
             grads = ones(params, dtypes)
