@@ -29,7 +29,15 @@ def _augmented(operation: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any
     return assign
 
 
-for _operation in (operator.add, operator.sub, operator.mul, operator.truediv, operator.pow, operator.mod):
+for _operation in (
+    operator.add,
+    operator.sub,
+    operator.mul,
+    operator.truediv,
+    operator.floordiv,
+    operator.mod,
+    operator.pow,
+):
     setattr(RuleArray, f"__i{_operation.__name__}__", _augmented(_operation))
 
 
@@ -81,6 +89,7 @@ class FallbackTask:
                 return False
             values.append(value)
         self._values, self._params = values, params
+        self._writes, self._undo, self._replaced = [], [], []
         return True
 
     def nonfinite_keys(self) -> list[Hashable]:

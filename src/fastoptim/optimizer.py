@@ -247,10 +247,10 @@ class Optimizer(Checkpointed):
             except BaseException:
                 # An interruption may come when everything has been written. Nothing is called here: only after calls
                 # does the interpreter look for a second one.
-                if plan.committed[0]:
-                    fields["_state"] = plan.state
-                else:
+                if not plan.committed[0]:
                     fields["iter"] = steps
+                elif plan is not self._plan:
+                    fields["_state"], fields["_plan"], fields["_plans"] = plan.state, None, []
                 raise
         finally:
             guard.append(None)

@@ -37,7 +37,7 @@ def attach_state(
     KeyError, ValueError
         If a parameter has no state, or none of its shape, or if the state is read-only.
     """
-    if state is None:
+    if state is None or (names and not any(state.values())):
         layout = Layout.of((parameter.key, parameter.p) for parameter in parameters)
         state = {name: FlatDict.zeros(layout) for name in names}
     for parameter in parameters:
