@@ -1,5 +1,7 @@
 """What `update` refuses, it refuses whole: one table of bad inputs, all six optimizers, nothing touched."""
 
+import re
+
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
@@ -287,6 +289,30 @@ def test_containers_that_do_not_fit(pair, containers, steps):
         assert_step(ref_opt, comp_opt, ref, comp, grads, grads)
     assert_refused(comp_opt, comp, of_grads(values(1, ["W1", "b1", "W2"])), error, expected)
     assert_unharmed(ref_opt, comp_opt, ref, comp, of_params)
+
+
+@pytest.mark.parametrize(
+    ("library", "conversion"),
+    [
+        ("torch", "t.detach().numpy()"),
+        ("jaxlib", "np.array(x)"),
+        ("pandas.core.frame", "x.to_numpy()"),
+        ("cupy", "cupy.asnumpy(x)"),
+        ("tensorflow", "x.numpy()"),
+    ],
+)
+def test_error_shows_the_conversion(library, conversion):
+    foreign, array = type("Foreign", (), {"__module__": library})(), np.ones(2)
+    nested = {"W": array}
+    for params, grads, hint in (
+        ({"w": foreign}, {"w": array}, f"; {conversion} is "),
+        ({"w": array}, {"w": foreign}, f"; {conversion} is "),
+        ({"w": nested}, {"w": nested}, 'such as "layer1/W"'),
+        (array, array, "update([w], [g])"),
+    ):
+        with pytest.raises(TypeError, match=re.escape(hint)):
+            fo.SGD().update(params, grads)
+    assert_array_equal(array, 1)
 
 
 @pytest.mark.parametrize("was_list", [False, True])
