@@ -145,7 +145,9 @@ class KernelTask:
         self._kept.append(self._describe(words, table.WALK, walks))
         # The forms name types and dtypes by their addresses.
         self._kept += [(type(a), a.dtype) for row in rows for a in (row.parameter.value, row.parameter.gradient)]
-        self._segments: list[tuple[list[Row], int, int]] = []
+        # Of each segment its kernel, keys, the type of its gradients if a kernel can search them, first row and number
+        # of elements. The rows themselves would keep the arrays of the first step alive.
+        self._segments: list[tuple[Any, list[Hashable], type | None, int, int]] = []
         first = 0
         for segment in [*segments, *([row] for row in others), *([numbers] if numbers else [])]:
             stops = np.cumsum([row.parameter.p.size for row in segment])
@@ -153,9 +155,11 @@ class KernelTask:
             words[first:last, table.STOP] = stops
             words[first + 1 : last, table.START] = stops[:-1]
             if segment[0].kernel is not None:
-                self._segments.append((segment, int(starts[first]), int(stops[-1])))
+                kind = segment[0].kinds[1] if segment[0].is_searchable else None
+                keys = [row.parameter.key for row in segment]
+                self._segments.append((segment[0].kernel, keys, kind, int(starts[first]), int(stops[-1])))
             first = last
-        program = [(segment[0].kernel.address, start, total) for segment, start, total in self._segments]
+        program = [(kernel.address, start, total) for kernel, _, _, start, total in self._segments]
         self._autotuner = Autotuner(program)
         self.run = self._autotuner.run
         self.committed = self._autotuner.program[:1]
@@ -209,11 +213,7 @@ class KernelTask:
     @cached_property
     def _search(self) -> Autotuner:
         return Autotuner(
-            [
-                (finite(segment[0].kinds[1]).address, start, total)
-                for segment, start, total in self._segments
-                if segment[0].is_searchable
-            ]
+            [(finite(kind).address, start, total) for _, _, kind, start, total in self._segments if kind is not None]
         )
 
     def nonfinite_keys(self, arrays: Arrays) -> list[Hashable]:
@@ -221,10 +221,9 @@ class KernelTask:
         self._words[:, table.FOUND] = 0
         self._search.run()
         found = dict(zip(self._all_keys, self._words[:, table.FOUND].tolist(), strict=True))
-        keys = []
-        for segment, *_ in self._segments:
-            for row in segment:
-                key = row.parameter.key
-                if found[key] if row.is_searchable else not np.isfinite(arrays[1][self.keys.index(key)]).all():
-                    keys.append(key)
-        return keys
+        return [
+            key
+            for _, keys, kind, *_ in self._segments
+            for key in keys
+            if (found[key] if kind else not np.isfinite(arrays[1][self.keys.index(key)]).all())
+        ]

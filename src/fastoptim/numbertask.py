@@ -81,5 +81,8 @@ class NumberTask:
         if (params := self._params) is not None:
             for key, kind, value in zip(self._keys, self._types, self._memory.tolist(), strict=False):
                 params[key] = value if kind is float else kind(value)
-            # The container is not kept alive until the next step.
-            self._params = None
+            self.release()
+
+    def release(self) -> None:
+        """Let go of the container, which would be kept alive until the next step."""
+        self._params = None

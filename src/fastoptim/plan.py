@@ -214,7 +214,7 @@ class Plan:
         n_params, of_params, of_grads = len(params), type(params), type(grads)
         keys, rebind, bind_rows, check = self._kernels.keys, self._kernels.rebind, table.bind, self._kernels.check
         only = keys[0] if keys else None
-        get: Any = operator.itemgetter(*keys) if len(keys) > 1 else lambda arrays: (arrays[only],)
+        get: Any = operator.itemgetter(*keys) if len(keys) > 1 else lambda arrays: (arrays[only],) if keys else ()
 
         def bind(params: Any, grads: Any) -> Arrays | None:
             # The plan fits containers of these types; an array can be asked for keys as well.
@@ -276,6 +276,8 @@ class Plan:
         if keys == [None] and self._is_flat:
             keys = [key for key, g in grads.items() if not np.isfinite(g).all()]
         if keys:
+            # The plan may be kept, but the step is not taken.
+            self._release()
             raise NonFiniteGradients([key for key in self._order if key in keys])
 
     # Taking a step.
@@ -309,8 +311,13 @@ class Plan:
                     task.rollback()
             raise
         finally:
-            for task in self._fallbacks:
-                task.release()
+            self._release()
+
+    def _release(self) -> None:
+        for task in self._fallbacks:
+            task.release()
+        if self._numbers:
+            self._numbers.release()
 
 
 def _written(parameter: Parameter) -> list[Array]:
