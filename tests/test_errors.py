@@ -1,5 +1,7 @@
 """An update with a bad input raises an error and changes nothing, for every optimizer and a custom rule."""
 
+import re
+
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
@@ -287,6 +289,30 @@ def test_containers_that_do_not_match_are_an_error(pair, containers, steps):
         assert_step(ref_opt, comp_opt, ref, comp, grads, grads)
     assert_error(comp_opt, comp, of_grads(values(1, ["W1", "b1", "W2"])), error, expected)
     assert_next_updates(ref_opt, comp_opt, ref, comp, of_params)
+
+
+@pytest.mark.parametrize(
+    ("library", "conversion"),
+    [
+        ("torch", "t.detach().numpy()"),
+        ("jaxlib", "np.array(x)"),
+        ("pandas.core.frame", "x.to_numpy()"),
+        ("cupy", "cupy.asnumpy(x)"),
+        ("tensorflow", "x.numpy()"),
+    ],
+)
+def test_error_shows_the_conversion(library, conversion):
+    foreign, array = type("Foreign", (), {"__module__": library})(), np.ones(2)
+    nested = {"W": array}
+    for params, grads, hint in (
+        ({"w": foreign}, {"w": array}, f"; {conversion} is "),
+        ({"w": array}, {"w": foreign}, f"; {conversion} is "),
+        ({"w": nested}, {"w": nested}, 'such as "layer1/W"'),
+        (array, array, "update([w], [g])"),
+    ):
+        with pytest.raises(TypeError, match=re.escape(hint)):
+            fo.SGD().update(params, grads)
+    assert_array_equal(array, 1)
 
 
 @pytest.mark.parametrize("was_list", [False, True])
