@@ -410,3 +410,13 @@ def test_iter_may_be_assigned():
         grads = {"W": draw(np.random.default_rng(start), (5,))}
         assert_step(ref_opt, comp_opt, ref, comp, grads, grads)
         assert comp_opt.iter == start + 1
+
+
+def test_gradient_is_a_later_parameter_that_the_fallback_updates(pair):
+    """The group is updated by the fallback as a whole; the kernel must not update the first array as well."""
+    ref_opt, comp_opt = pair()
+    ref, comp = ({key: draw(np.random.default_rng(k), (2, 3)) for k, key in enumerate("abc")} for _ in range(2))
+    for seed in range(3):
+        grads = {key: draw(np.random.default_rng([seed, k]), (2, 3)) for k, key in enumerate("abc")}
+        grads["c"] = grads["c"].astype(np.float16)
+        assert_step(ref_opt, comp_opt, ref, comp, grads | {"a": ref["c"]}, grads | {"a": comp["c"]})

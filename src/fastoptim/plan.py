@@ -186,7 +186,7 @@ class Plan:
         for row in group:
             places.append(len(others) if row.has_arrays else -1)
             if row.has_arrays:
-                others.append(row)
+                others.append(Row(row.parameter, fixed=row.fixed))
         return FallbackTask(self.rule, params, [row.parameter for row in group], places, in_place=in_place)
 
     # Beginning a step.
