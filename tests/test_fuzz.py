@@ -229,14 +229,15 @@ class Updates(RuleBasedStateMachine):
     def step_once(self, threads):
         (ref_opt, comp_opt), (ref, comp), (ref_grads, comp_grads) = self.opts, self.params, self.grads
         errors = expected_errors(comp_opt, comp, comp_grads)
-        if self.good_hyper and (len(comp) or not errors):
-            errors |= {TypeError, ValueError}
         skips = False
         if not errors and comp_opt.on_nonfinite != "ignore":
             with np.errstate(invalid="ignore"):
                 nonfinite = not all(np.all(np.isfinite(comp_grads[key])) for key in keys(comp))
             skips = nonfinite and comp_opt.on_nonfinite == "skip"
             errors |= {FloatingPointError, ValueError} if nonfinite and not skips else set()
+        # A skipped step asks for no scalars.
+        if self.good_hyper and not skips and (len(comp) or not errors):
+            errors |= {TypeError, ValueError}
         skipped = getattr(comp_opt, "skipped", 0)
         held = {key: comp[key] for key in keys(comp)}
         with fo.num_threads(threads) if threads else nullcontext():
