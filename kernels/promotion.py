@@ -35,7 +35,7 @@ __all__ = [
     "comparison",
     "floating",
 ]
-__all__ += ["negation", "where"]
+__all__ += ["negation", "sign", "where"]
 
 COMPARISONS = {operator.lt, operator.le, operator.gt, operator.ge, operator.eq, operator.ne}
 
@@ -179,6 +179,13 @@ def where(condition, a, b):
     """Choose as `numpy.where` does, with its promotion."""
     a, b = _lift(a, b), _lift(b, a)
     return a if condition else b
+
+
+@inline_jit
+def sign(x):
+    """Return what `numpy.sign` does, for which the sign of -0.0 is 0.0; Numba's is -0.0."""
+    s = np.sign(x)
+    return s + (s - s)
 
 
 @inline_jit

@@ -5,7 +5,8 @@ float32 operands (NEP 50). Numba would type the ``1`` as int64 and lift the expr
 other bits, and half the speed. Where all arrays have one dtype, it is enough to give the constants that type; where
 they have several, each operation becomes one of `promotion`.
 
-`numpy.where` and `numpy.clip` work on numbers, without an array. And a rule cannot raise: the exception would be lost.
+`numpy.where`, `numpy.clip` and `numpy.sign` do to numbers what they do to arrays. A rule cannot raise: the exception
+would be lost.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def _clip(x, low, high):
     return x if x < high or x != x else high
 
 
-_REPLACED = {np.where: _where, np.clip: _clip}
+_REPLACED = {np.where: _where, np.clip: _clip, np.sign: promotion.sign}
 
 
 def _number(func_ir: Any, source: Any) -> Any:
@@ -166,6 +167,8 @@ class _SeveralDtypes(FunctionPass):
             assignment.value = call(promotion.where, *value.args)
         elif function is np.clip:
             assignment.value = call(promotion.clip, *value.args)
+        elif function is np.sign:
+            assignment.value = call(promotion.sign, *map(floating, value.args))
         elif isinstance(function, np.ufunc) and function.nin == 2:
             assignment.value = call(promotion.binary_function(function), *value.args)
         else:

@@ -29,16 +29,8 @@ def _augmented(operation: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any
     return assign
 
 
-for _operation in (
-    operator.add,
-    operator.sub,
-    operator.mul,
-    operator.truediv,
-    operator.floordiv,
-    operator.mod,
-    operator.pow,
-):
-    setattr(RuleArray, f"__i{_operation.__name__}__", _augmented(_operation))
+for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "lshift", "rshift", "and", "or", "xor"):
+    setattr(RuleArray, f"__i{_name}__", _augmented(getattr(operator, f"__{_name}__")))
 
 
 def _write(pairs: Iterable[tuple[Array, Any]]) -> None:
@@ -167,7 +159,12 @@ class FallbackTask:
                     raise
             else:
                 return result if isinstance(result, tuple) else (result,)
-        # A rule with a branch takes one element at a time, as it does compiled.
-        elements = zip(*(np.ravel(array) for array in arrays), strict=True)
-        columns = zip(*(np.atleast_1d(self._rule(*element, *scalars)) for element in elements), strict=True)
-        return tuple(np.reshape(column, np.shape(arrays[0])) for column in columns)
+        # A rule with a branch takes one element at a time, as it does compiled. Each is an array of no axes, because
+        # augmented assignments do not round to the type of a number.
+        p = arrays[0]
+        if not p.size:
+            return p, *arrays[2:]
+        flat = [a.reshape(-1) if isinstance(a, np.ndarray) else a for a in arrays]
+        rows = ([a[k, ...] if isinstance(a, np.ndarray) else a for a in flat] for k in range(p.size))
+        columns = zip(*(np.atleast_1d(self._rule(*row, *scalars)) for row in rows), strict=True)
+        return tuple(np.reshape(column, p.shape) for column in columns)
