@@ -211,11 +211,11 @@ def deferred_signals() -> Iterator[None]:
         arrived.append((before[number], number, frame))
 
     try:
-        for number in signal.valid_signals():
-            handler = signal.getsignal(number)
+        for valid in signal.valid_signals():
+            handler = signal.getsignal(valid)
             if callable(handler):
-                before[number] = handler
-                signal.signal(number, defer)
+                before[int(valid)] = handler
+                signal.signal(valid, defer)
         yield
     finally:
         for number, handler in before.items():

@@ -24,8 +24,10 @@ __all__ = ["Arrays", "KernelTask", "Row"]
 Arrays = tuple[Sequence[Any], Sequence[Any]]
 """Parameters and gradients, each in the order of the rows."""
 
-_FLOATS = {np.dtype(T): T for T in (np.float32, np.float64)}
-_INTEGERS = {np.dtype(T): T for T in (np.int8, np.int16, np.int32, np.int64, np.uint8, np.uint16, np.uint32, np.uint64)}
+_FLOATS: dict[Any, Any] = {np.dtype(T): T for T in (np.float32, np.float64)}
+_INTEGERS: dict[Any, Any] = {
+    np.dtype(T): T for T in (np.int8, np.int16, np.int32, np.int64, np.uint8, np.uint16, np.uint32, np.uint64)
+}
 
 
 @dataclass(slots=True, eq=False)
@@ -50,7 +52,11 @@ class Row:
             If the rule cannot be compiled. If only NumPy's promotion cannot be, there is no kernel instead.
         """
         p, g, slots = parameter.p, parameter.g, parameter.slots
-        kinds = _FLOATS.get(p.dtype), (_FLOATS | _INTEGERS).get(g.dtype), *(_FLOATS.get(slot.dtype) for slot in slots)
+        kinds: Any = (
+            _FLOATS.get(p.dtype),
+            (_FLOATS | _INTEGERS).get(g.dtype),
+            *(_FLOATS.get(slot.dtype) for slot in slots),
+        )
         row, mixed = cls(parameter), len(set(kinds)) > 1
         low, high = byte_bounds(p) if p.size else (0, 0)
         if high - low < p.nbytes:
@@ -150,7 +156,7 @@ class KernelTask:
         flags = [[table.ALIGNED if row.kernel and not strided else 0 for strided in row.strided] for row in rows]
         forms = [form(row.parameter.value, table.WRITEABLE | p) for row, (p, _) in zip(rows, flags, strict=True)]
         g_forms = [form(row.parameter.gradient, g) for row, (_, g) in zip(rows, flags, strict=True)]
-        self._kept = [self._describe(words, table.FORM, forms), self._describe(words, table.G_FORM, g_forms)]
+        self._kept: list[Any] = [self._describe(words, table.FORM, forms), self._describe(words, table.G_FORM, g_forms)]
         walks = [
             walk(row.parameter.p, row.parameter.g, _order(row.parameter)) if any(row.strided) else [] for row in rows
         ]
@@ -213,7 +219,8 @@ class KernelTask:
         tuple or None
             The arrays, or views of them, to be kept alive until the kernels have run; None if they do not fit.
         """
-        known = tuple(tuple(map(_with_dtype, *pair)) for pair in zip(arrays, self._dtypes, strict=True))
+        params, grads = arrays
+        known = tuple(map(_with_dtype, params, self._dtypes[0])), tuple(map(_with_dtype, grads, self._dtypes[1]))
         if table.bind(self.check, id(known)):
             return known
         if not self._check[table.MOVED]:

@@ -193,7 +193,8 @@ class Plan:
 
     def _bind_flat(self, params: FlatDict, grads: FlatDict) -> Callable[[Any, Any], Arrays | None]:
         # A reference to the dict would keep its memory alive until the next update.
-        expected, first, second = weakref.ref(params), params.layout, grads.layout
+        expected: Any = weakref.ref(params)
+        first, second = params.layout, grads.layout
         rebind, bind_rows, check = self._kernels.rebind, table.bind, self._kernels.check
 
         def bind(params: Any, grads: Any) -> Arrays | None:
@@ -295,7 +296,7 @@ class Plan:
 
     def _run_all(self) -> None:
         scalars = tuple(self._scalars.tolist())
-        writers = [*self._fallbacks, *([self._numbers] if self._numbers else [])]
+        writers: list[Any] = [*self._fallbacks, *([self._numbers] if self._numbers else [])]
         try:
             for task in self._fallbacks:
                 task.prepare(scalars)
