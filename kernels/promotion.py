@@ -190,8 +190,8 @@ def sign(x):
 
 @inline_jit
 def clip(x, low, high):
-    """Bound a number as `numpy.clip` does, for which NaN stays NaN and the bounds win over an equal ``x``."""
+    """Bound a number as `numpy.clip` does with numbers as bounds: NaN stays NaN, and ``x`` wins over an equal bound."""
     x = _lift(_lift(x, low), high)
     low, high = _lift(low, x), _lift(high, x)
-    x = x if x > low or x != x else low
-    return x if x < high or x != x else high
+    x = x if x >= low or x != x else low
+    return x if x <= high or x != x else high

@@ -40,8 +40,8 @@ def _where(condition, a, b):
 
 @inline_jit
 def _clip(x, low, high):
-    x = x if x > low or x != x else low
-    return x if x < high or x != x else high
+    x = x if x >= low or x != x else low
+    return x if x <= high or x != x else high
 
 
 _REPLACED = {np.where: _where, np.clip: _clip, np.sign: promotion.sign}
