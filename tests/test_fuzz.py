@@ -340,6 +340,9 @@ class Updates(RuleBasedStateMachine):
         key = self.key(index)
         shape = np.shape(self.params[0][key])
         sources = self.params if source == "params" else self.grads
+        if source == "state" and type(self.opts[1]) is fo.Momentum:
+            # The notes give v a new array at each step, so a gradient that was v is not v afterwards.
+            return
         if source == "state":
             if not self.opts[0].slots or getattr(self.opts[0], self.opts[0].slots[other % 2 - 1]) is None:
                 return
