@@ -7,7 +7,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
-import naive
+from fastoptim.family import FAMILY
 
 from .cases import updates
 from .peers import CEILING, OURS
@@ -91,7 +91,7 @@ def draw_update(results: Results) -> Figure | None:
 
 
 def draw_rules(results: Results) -> Figure | None:
-    curves = {rule: _curves(results, rule) for rule in naive.RULES}
+    curves = {rule: _curves(results, rule) for rule in FAMILY}
     if not all(OURS in each for each in curves.values()):
         return None
     n_rows = -(-len(curves) // 3)

@@ -1,22 +1,22 @@
-"""A fully connected network of any depth: forward beside backward, the products by BLAS.
+"""Forward and backward passes of a fully connected network of any depth, with matrix products by BLAS.
 
-Parameters and gradients are flat buffers that hold ``W1, b1, W2, b2, …`` one after the other. ``layers`` is a table of
-integers with a row for each layer, so that one compilation serves every depth and width:
+Parameters and gradients are flat buffers that hold ``W1, b1, W2, b2, …`` in this order. ``layers`` is a table of
+integers with a row for each layer, so that one compilation serves all depths and widths:
 
 ======== ======= ==========================================================================
 column   name    meaning
 ======== ======= ==========================================================================
 0        INPUTS  number of inputs
 1        OUTPUTS number of outputs
-2        WEIGHTS where its weights begin in a flat buffer; its bias follows them
-3        OUTPUT  where its output begins in the workspace, times the number of rows
-4        DELTA   where the gradient by its output begins in the workspace, likewise
+2        WEIGHTS start of its weights in a flat buffer; its bias follows them
+3        OUTPUT  start of its output in the workspace, divided by the number of rows
+4        DELTA   start of the gradient of its output in the workspace, likewise
 ======== ======= ==========================================================================
 """
 
 import numpy as np
 
-# The BLAS. Numba would load it at the first product, too late for whoever limits its threads before.
+# This loads the BLAS. Numba would load it at the first product, and limits on its threads set earlier would be lost.
 import scipy.linalg.cython_blas  # noqa: F401
 
 from fastoptim.kernels.jit import inline_jit, jit
@@ -62,7 +62,7 @@ def _activate(z, bias, activation):
         if activation == RELU:
             for j in range(row.size):
                 value = row[j] + bias[j]
-                # Not max(value, 0): a NaN must stay one.
+                # Unlike max(value, 0) this keeps NaN.
                 row[j] = zero if value <= zero else value
         else:
             for j in range(row.size):
@@ -135,14 +135,14 @@ def predict(x, params, layers, activation, work):
 
 @jit
 def loss(x, labels, params, layers, activation, decay, work):
-    """Return the mean cross-entropy plus half of ``decay`` times the sum of the squared weights."""
+    """Return the mean cross-entropy plus ``decay / 2`` times the sum of the squared weights."""
     scores = _forward(x, params, layers, activation, work)
     return softmax_cross_entropy(scores, labels) + _penalty(params, layers, decay)
 
 
 @jit
 def gradient(x, labels, params, layers, activation, decay, work, out):
-    """Write the gradient of `loss` by the parameters to ``out``, by back-propagation."""
+    """Compute the gradient of `loss` with respect to the parameters by back-propagation; write it to ``out``."""
     rows = x.shape[0]
     delta = _forward(x, params, layers, activation, work)
     softmax_cross_entropy_backward(delta, labels)
@@ -163,7 +163,7 @@ def gradient(x, labels, params, layers, activation, decay, work, out):
 
 @jit
 def numerical_gradient(x, labels, params, layers, activation, decay, work, step, out):
-    """Write the central differences of `loss` by each parameter in turn to ``out``; ``params`` end as they were."""
+    """Write central differences of `loss` for each parameter to ``out``; ``params`` are restored."""
     for i in range(params.size):
         value = params[i]
         params[i] = value + step

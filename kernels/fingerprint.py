@@ -1,4 +1,4 @@
-"""What a function computes, as a short string: equal for equal code, different after any edit that matters."""
+"""Fingerprints of functions: equal for equal code, different after any edit that changes what is computed."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ _LIBRARIES = tuple(Path(str(package.__file__)).parent for package in (np, numba,
 
 
 class _UnknownError(Exception):
-    """A value whose meaning cannot be told."""
+    """A function depends on a value of a kind that is not known here."""
 
 
 def fingerprint(function: Callable[..., Any]) -> str | None:
-    """Return 16 hexadecimal digits that stand for the code of a function and all it depends on.
+    """Return 16 hexadecimal digits that identify the code of a function and everything that the code depends on.
 
-    That is its bytecode and constants, the values of its closure and of the globals it reads, and the same of every
-    function among them. Where a file lies, and the numbers of its lines, do not count, nor does what belongs to
-    Python, NumPy, Numba or SciPy.
+    They are a hash of its bytecode and constants, of the values in its closure and of the globals that it reads, and of
+    the same for each function among these. File paths and line numbers are not included, and functions of Python,
+    NumPy, Numba and SciPy only by name.
 
     Returns
     -------
     str or None
-        None if the function depends on a value of a kind that is not known here: then nothing tells whether the value
-        has changed, and code that was compiled with it must not be kept.
+        None if the function depends on a value of a kind that is not known here. A change of the value could not be
+        detected then, so compiled code must not be cached.
     """
     try:
         text = "\n".join(_describe_function(function, {}))
@@ -66,7 +66,7 @@ def _describe(value: Any, names: set[str], seen: dict[int, int]) -> Iterator[str
         yield from _describe_module(value, names, seen)
     elif isinstance(value, ModuleType):
         yield value.__name__
-    elif isinstance(value, FunctionType | BuiltinFunctionType | np.ufunc | type) and _is_of_library(value):
+    elif isinstance(value, FunctionType | BuiltinFunctionType | np.ufunc | type) and _is_library_object(value):
         yield f"{getattr(value, '__module__', '')}.{value.__name__}"
     else:
         raise _UnknownError
@@ -74,7 +74,7 @@ def _describe(value: Any, names: set[str], seen: dict[int, int]) -> Iterator[str
 
 def _describe_function(function: Callable[..., Any], seen: dict[int, int]) -> Iterator[str]:
     function = getattr(function, "py_func", function)
-    # What was described before is named by its number, so that a cycle ends, and another function in its place shows.
+    # A function that was described before is named by its number: this ends cycles and keeps functions distinct.
     yield f"function {seen.get(id(function), len(seen))}"
     if id(function) in seen:
         return
@@ -116,7 +116,7 @@ def _names(code: CodeType) -> set[str]:
 
 
 def called_functions(function: Any) -> dict[str, FunctionType]:
-    """Return the plain functions, not of a library, that a function refers to by a global name."""
+    """Return the Python functions, except those of libraries, that a function refers to by global names."""
     function = getattr(function, "py_func", function)
     found = {name: function.__globals__.get(name) for name in _names(function.__code__)}
     return {
@@ -137,7 +137,7 @@ def _is_library_module(module: ModuleType) -> bool:
     return module.__name__ in sys.builtin_module_names if file is None else _is_library(file)
 
 
-def _is_of_library(value: Any) -> bool:
+def _is_library_object(value: Any) -> bool:
     if isinstance(value, np.ufunc):
         return getattr(np, value.__name__, None) is value
     module = sys.modules.get(value.__module__ or "")

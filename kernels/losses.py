@@ -1,4 +1,4 @@
-"""The loss on top of a network: softmax with cross-entropy, and its gradient beside it."""
+"""The loss of a network, softmax with cross-entropy, and its gradient."""
 
 import numpy as np
 
@@ -7,12 +7,12 @@ from fastoptim.kernels.jit import inline_jit
 __all__ = ["softmax_cross_entropy", "softmax_cross_entropy_backward"]
 
 _TINY = 1e-7
-"""Keeps the logarithm finite; the notes fix its value."""
+"""Keeps the logarithm finite; the value is that of the notes."""
 
 
 @inline_jit
 def _softmax_row(scores, out):
-    # The maximum is taken off first: no exponential overflows, and the largest is 1.
+    # The maximum is subtracted first, so that no exponential overflows.
     top = scores[0]
     for j in range(1, scores.size):
         top = max(top, scores[j])
@@ -26,7 +26,7 @@ def _softmax_row(scores, out):
 
 @inline_jit
 def softmax_cross_entropy(scores, labels):
-    """Return the mean over the rows of ``-log(softmax(scores)[label] + 1e-7)``; ``scores`` become probabilities."""
+    """Return the mean of ``-log(softmax(scores)[label] + 1e-7)`` over the rows; ``scores`` become probabilities."""
     total = 0.0
     tiny = scores.dtype.type(_TINY)
     for i in range(scores.shape[0]):
@@ -38,9 +38,9 @@ def softmax_cross_entropy(scores, labels):
 
 @inline_jit
 def softmax_cross_entropy_backward(scores, labels):
-    """Turn scores into the gradient of the loss by them: ``(softmax(scores) - one_hot(labels)) / rows``.
+    """Replace scores by the gradient of the loss with respect to them: ``(softmax(scores) - one_hot(labels)) / rows``.
 
-    As the notes have it, that is the gradient of the cross-entropy itself, without the 1e-7.
+    As in the notes, this is the gradient of the cross-entropy without the 1e-7.
     """
     one = scores.dtype.type(1)
     rows = scores.dtype.type(scores.shape[0])

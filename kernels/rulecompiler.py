@@ -110,7 +110,7 @@ class _SeveralDtypes(FunctionPass):
         exponents = _exponents(func_ir.blocks.values())
         for block in func_ir.blocks.values():
             _reject_raise(block)
-            body = []
+            body: list[Any] = []
             for statement in block.body:
                 if isinstance(statement, ir.Assign):
                     self._rewrite(func_ir, block, statement, exponents, body)

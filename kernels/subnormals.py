@@ -1,7 +1,7 @@
-"""Treat subnormal numbers as zero inside a kernel, and only there.
+"""Flush subnormal numbers to zero inside a kernel, and only there.
 
-Where a gradient stays zero, moments decay below the smallest normal number and stay there for good; arithmetic on such
-numbers is tens of times slower. Processors can flush them to zero at no cost, by flags that belong to the thread.
+If a gradient stays zero, moments decay below the smallest normal number and stay there, and arithmetic with such
+numbers is tens of times slower. Processors flush them to zero at no cost if a flag of the thread is set.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def _python_flush() -> int:
 
 @compiles_to(_python_flush)
 def flush_subnormals(_typing: Any) -> Any:
-    """Flush subnormal numbers to zero in this thread; return the flags as they were."""
+    """Set the flags that flush subnormal numbers to zero in this thread; return the flags from before."""
 
     def codegen(_context: Any, builder: Any, _signature: Any, _args: Any) -> Any:
         before = _read(builder)
@@ -71,7 +71,7 @@ def _python_restore(_flags: int) -> None:
 
 @compiles_to(_python_restore)
 def restore_subnormals(_typing: Any, _flags: Any) -> Any:
-    """Set the flags of this thread to what `flush_subnormals` returned."""
+    """Set the flags of this thread to those that `flush_subnormals` returned."""
 
     def codegen(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
         _write(builder, args[0])

@@ -103,8 +103,8 @@ def bind(check, arrays):
         Address of nine integers: address and number of the rows; address of the program; address and number of the
         pairs (start, stop), sorted and disjoint, of all memory that the update writes to; address and number of the
         ``id`` of arrays that must be writable as well, the views of a flat parameter; 1 if parameters may be other
-        arrays than in the step before; and MOVED, which this sets to 1 if only that there are some keeps it from
-        returning true: correct the pairs, and bind again.
+        arrays than in the step before; and MOVED, which this sets to 1 when it enters a new address of a parameter:
+        correct the pairs, set it to 0, and bind again.
     arrays : int
         ``id`` of a tuple of two, all parameters and all gradients, each a tuple in the order of the rows.
 
@@ -116,9 +116,8 @@ def bind(check, arrays):
     """
     row, n_rows, program, spans, n_spans, views, n_views, may_move = integers(check, 8)
     params, grads = word(arrays, _ITEMS), word(arrays, _ITEMS + 1)
-    moved = False
+    moved = word(check, MOVED) != 0
     set_word(program, COMMITTED, 0)
-    set_word(check, MOVED, 0)
     for k in range(n_views):
         if not int32_at(word(views, k) + _FLAGS) & WRITEABLE:
             return False
@@ -131,6 +130,7 @@ def bind(check, arrays):
             if not may_move:
                 return False
             moved = True
+            set_word(check, MOVED, 1)
             set_word(row, P, word(p, _DATA))
         start = word(g, _DATA)
         if word(row, FIXED):
@@ -142,6 +142,4 @@ def bind(check, arrays):
                 return False
         set_word(row, G, start)
         row = word(row, NEXT)
-    if moved:
-        set_word(check, MOVED, 1)
     return not moved

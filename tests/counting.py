@@ -1,4 +1,4 @@
-"""An optimizer whose arrays count its steps, and the ways in which its updates run."""
+"""An optimizer whose arrays count its steps, and one case for each path of an update."""
 
 import numpy as np
 from numpy.testing import assert_array_equal
@@ -7,7 +7,7 @@ import fastoptim as fo
 
 
 class Count(fo.Optimizer):
-    """Everything tells the number of steps: the parameters are its negative, the state is it."""
+    """With gradients of one, the state is the number of steps and each parameter is its negative."""
 
     slots = ("n",)
 
@@ -26,19 +26,19 @@ def strided(dtype=np.float64):
 
 
 def interleaved():
-    """Arrays of which each lies between the elements of the other: as far as bounds tell, they overlap."""
+    """Return two arrays whose memory ranges overlap, although they share no element."""
     both = np.zeros(10)
     return {"a": both[::2], "b": both[1::2]}
 
 
-# One case for each way in which an update runs: what the parameters are, and of which dtype the gradients.
+# One case for each path of an update: a function that makes parameters, and the gradients' dtypes if they differ.
 WAYS = {
     "flat": (lambda: fo.flatten({"a": np.zeros(5), "b": np.zeros(3)}), None),
     "separate": (lambda: {"a": np.zeros(5), "b": np.zeros((2, 3))}, None),
-    "two kernels": (lambda: {"a": np.zeros(5), "b": np.zeros(5, np.float32)}, None),
-    "copies": (lambda: {"a": strided(), "b": np.zeros(3), "c": strided(np.float32)}, None),
-    "interpreted": (lambda: {"a": np.zeros(5, np.float16), "b": 0.0, "c": np.zeros(3)}, None),
-    "one after the other": (interleaved, None),
+    "two dtypes": (lambda: {"a": np.zeros(5), "b": np.zeros(5, np.float32)}, None),
+    "strided": (lambda: {"a": strided(), "b": np.zeros(3), "c": strided(np.float32)}, None),
+    "fallback": (lambda: {"a": np.zeros(5, np.float16), "b": 0.0, "c": np.zeros(3)}, None),
+    "overlapping": (interleaved, None),
     "mixed": (lambda: {"a": np.zeros(5), "b": np.zeros(5, np.float32), "c": strided()}, {"a": np.float32}),
 }
 

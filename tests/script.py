@@ -1,4 +1,4 @@
-"""Python in a process of its own, with a time limit."""
+"""Run Python source in a separate process, with a time limit."""
 
 import os
 import subprocess
@@ -9,7 +9,7 @@ TIMEOUT = 60
 
 
 def start(source, folder, *arguments, **environment):
-    """Start source as a script, with warnings as errors; a variable that is None is taken from its environment."""
+    """Start source as a script, with warnings as errors; a variable that is None is removed from the environment."""
     script = folder / "script.py"
     source = textwrap.dedent(source)
     if not script.exists() or script.read_text() != source:
@@ -22,11 +22,11 @@ def start(source, folder, *arguments, **environment):
 
 
 def finish(process):
-    """Return what the script printed; it must have ended well, in time, and without a word on standard error."""
+    """Return what the script printed; check that it exits in time, with code 0 and nothing on standard error."""
     try:
         out, err = process.communicate(timeout=TIMEOUT)
     except subprocess.TimeoutExpired:
-        # With its children, of which one may be what it waited for.
+        # Its children are killed too: the script may be waiting for one of them.
         os.killpg(process.pid, 9)
         raise AssertionError(f"still running after {TIMEOUT} seconds: {process.communicate()}") from None
     assert (process.returncode, err) == (0, ""), f"{process.returncode}\n{out}\n{err}"
@@ -34,5 +34,5 @@ def finish(process):
 
 
 def run(source, folder, *arguments, **environment):
-    """Run source as a script to its end; see `start` and `finish`."""
+    """Run source as a script and return what it printed; see `start` and `finish`."""
     return finish(start(source, folder, *arguments, **environment))

@@ -1,4 +1,4 @@
-"""An update happens in full or not at all, whatever comes between: errors, no memory, interruptions."""
+"""An update that fails or is interrupted has been made in full or not at all."""
 
 import signal
 from functools import partial
@@ -18,7 +18,7 @@ from fastoptim import fallback, parameters, plan, threads
 @pytest.mark.parametrize("steps", [0, 2], ids=["first update", "later update"])
 @pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt, MemoryError])
 @pytest.mark.parametrize("way", WAYS)
-def test_an_error_in_scalars(way, error, steps, on_nonfinite):
+def test_error_in_scalars(way, error, steps, on_nonfinite):
     make, dtypes = WAYS[way]
     params, opt = make(), Count()
     opt.on_nonfinite = on_nonfinite
@@ -39,7 +39,7 @@ def test_an_error_in_scalars(way, error, steps, on_nonfinite):
     assert_steps(opt, params, steps + 1)
 
 
-def test_an_error_in_scalars_though_there_are_no_parameters():
+def test_error_in_scalars_without_parameters():
     opt = Count()
     opt.scalars = lambda: fail([ZeroDivisionError()])
     with pytest.raises(ZeroDivisionError):
@@ -49,11 +49,11 @@ def test_an_error_in_scalars_though_there_are_no_parameters():
 
 @pytest.mark.parametrize("way", WAYS)
 def test_no_memory(way, monkeypatch):
-    """Wherever memory is asked for by name, none is given; the update is refused or does not need it."""
+    """If an allocation fails, the update raises and changes nothing, or does not need the memory."""
     make, dtypes = WAYS[way]
 
     class WithoutMemory:
-        """NumPy, of which one function fails."""
+        """NumPy with one function that fails."""
 
         def __init__(self, name):
             self.name = name
@@ -72,7 +72,7 @@ def test_no_memory(way, monkeypatch):
                 opt.update(params, grads)
             with monkeypatch.context() as patch:
                 if (module, name) == (fallback, "copyto"):
-                    # What puts everything back needs it too, so it fails once only.
+                    # The rollback calls it too, so it fails only once.
                     fails = [MemoryError()]
                     copyto = partial(copy_if_none_fails, fails, np.copyto)
                     patch.setattr(np, "copyto", copyto)
@@ -112,7 +112,7 @@ INTERRUPTIONS = """
         params, opt, steps = make(), Count(), 0
         grads = ones(params, dtypes)
         for _ in range(3):
-            opt.update(params, grads)  # What is compiled now is not interrupted.
+            opt.update(params, grads)  # Compile everything before the first interruption.
         params, opt = make(), Count()
         end = time.monotonic() + 0.7
         while time.monotonic() < end:
@@ -125,7 +125,7 @@ INTERRUPTIONS = """
                     steps += 1
             except KeyboardInterrupt:
                 pass
-            # The interruption may have come before the count here, or after the update that it counts.
+            # The interruption may have come after the update and before `steps += 1`.
             assert opt.iter - steps in (0, 1), (way, opt.iter, steps)
             after_the_kernel += opt.iter > steps
             in_first += opt.iter == 0
@@ -136,10 +136,10 @@ INTERRUPTIONS = """
 """
 
 
-@pytest.mark.compiled  # A kernel that runs as Python can be interrupted itself.
+@pytest.mark.compiled  # A kernel that runs as Python can be interrupted in the middle.
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no timers that interrupt")
 def test_interruptions_at_random_moments(tmp_path):
-    """After each, everything is as before a step or as after it, and `iter` says which."""
+    """After each interruption arrays and `iter` are as before a step or as after it."""
     printed = script.run(INTERRUPTIONS, tmp_path, str(Path(__file__).parent))
     total, in_first, after_the_kernel = map(int, printed.split())
     assert min(total / 100, in_first, after_the_kernel) > 1
@@ -148,8 +148,8 @@ def test_interruptions_at_random_moments(tmp_path):
 @pytest.mark.parametrize("where", ["before", "after"])
 @pytest.mark.parametrize("steps", [0, 2], ids=["first update", "later update"])
 @pytest.mark.parametrize("way", WAYS)
-def test_an_interruption_beside_the_writing(way, steps, where, monkeypatch):
-    """Right before a kernel or copy nothing has happened; right after it, the whole step has."""
+def test_interruption_before_and_after_the_kernels(way, steps, where, monkeypatch):
+    """An interruption right before the kernels leaves nothing written; right after them, the whole step."""
     make, dtypes = WAYS[way]
     params, opt = make(), Count()
     grads = ones(params, dtypes)
@@ -174,7 +174,7 @@ def test_an_interruption_beside_the_writing(way, steps, where, monkeypatch):
 
 
 @pytest.mark.parametrize("where", ["before", "after"])
-def test_an_interruption_beside_a_parallel_kernel(where, monkeypatch):
+def test_interruption_before_and_after_a_parallel_kernel(where, monkeypatch):
     monkeypatch.setattr(threads, "_PARALLEL_FROM", 0)
     monkeypatch.setattr(threads, "_has_safe_threads", lambda: True)
     params, opt, grads = {"a": np.zeros(200)}, Count(), {"a": np.ones(200)}
@@ -197,7 +197,7 @@ def test_an_interruption_beside_a_parallel_kernel(where, monkeypatch):
         assert_steps(opt, params, steps + 1)
 
 
-def test_a_buffer_cannot_be_resized_from_under_its_views():
+def test_buffer_of_a_flat_dict_cannot_be_resized():
     opt, params = fo.Momentum(), fo.flatten({"a": np.zeros(3)})
     opt.update(params, {"a": np.ones(3)})
     for flat in (opt.v.flat, params.flat):
@@ -205,8 +205,8 @@ def test_a_buffer_cannot_be_resized_from_under_its_views():
             flat.resize(1_000_000, refcheck=False)
 
 
-def test_a_rule_that_fails_on_aliased_arrays_is_run_once():
-    """It may have written already; to run it element by element, as elsewhere, would be a second time."""
+def test_rule_that_raises_on_aliased_arrays_is_run_once():
+    """It may have written already, so it is not run again element by element, as elsewhere."""
 
     class Rule(fo.Optimizer):
         ran = 0
@@ -227,7 +227,7 @@ def test_a_rule_that_fails_on_aliased_arrays_is_run_once():
     assert_array_equal(params["w"], 0)
 
 
-def test_a_step_counts_though_its_last_dtype_has_no_elements(monkeypatch):
+def test_interruption_after_a_step_whose_last_dtype_is_empty(monkeypatch):
     params = {"a": np.zeros(5, np.float32), "b": np.zeros(0)}
     grads = {"a": np.ones(5, np.float32), "b": np.zeros(0)}
     opt = fo.SGD(lr=1.0)

@@ -1,4 +1,4 @@
-"""What was compiled once is not compiled again, in this process or a later one; and what was edited is."""
+"""Compiled code is loaded from the cache on disk unless the source was edited or the file is damaged."""
 
 import importlib
 import json
@@ -82,13 +82,13 @@ EDITED = """
 
 
 def run(source, tmp_path, **environment):
-    """Run a script with a cache of its own."""
+    """Run a script with a cache in a temporary folder."""
     return run_script(source, tmp_path, **{"NUMBA_CACHE_DIR": str(tmp_path / "cache"), **environment})
 
 
 @pytest.fixture
 def fresh(tmp_path, monkeypatch):
-    """Make a new dispatcher of the same function, as another process would, with an empty cache at first."""
+    """A function that makes a new dispatcher of the same function, as another process would; the cache is empty."""
 
     def fresh():
         def add_one(x):
@@ -104,7 +104,7 @@ def fresh(tmp_path, monkeypatch):
 
 
 def misses(function, *args):
-    """Call a function, whose result must be right; return how many signatures it had to compile."""
+    """Call a function and check its results; return how many signatures it had to compile."""
     for arg in args:
         assert function(arg) == arg + 1
         assert type(function(arg)) is type(arg + 1)
@@ -113,13 +113,13 @@ def misses(function, *args):
 
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory):
-    """A folder with the cache of a process that found none, and the names of what that had to compile."""
+    """A folder with the cache of a process that started without one, and the names of what it compiled."""
     folder = tmp_path_factory.mktemp("filled")
     _, missed = json.loads(run(USE_AND_COUNT, folder))
     return folder, missed
 
 
-def test_a_second_process_compiles_nothing(filled):
+def test_second_process_compiles_nothing(filled):
     folder, missed = filled
     assert {"kernel", "gradient", "loss", "bind", "run", "run_parallel"} <= set(missed)
     hits, missed = json.loads(run(USE_AND_COUNT, folder))
@@ -128,14 +128,14 @@ def test_a_second_process_compiles_nothing(filled):
     assert set(hits.values()) == {1}
 
 
-def test_an_edited_rule_runs_as_it_now_is(tmp_path):
+def test_edited_rule_is_compiled_anew(tmp_path):
     assert run(EDITED.format(sign="+"), tmp_path) == "2.0 0"
     assert run(EDITED.format(sign="-"), tmp_path) == "0.0 0"
     assert run(EDITED.format(sign="+"), tmp_path) == "2.0 1"
 
 
-def test_rules_that_differ_meet_in_one_process_from_the_cache(tmp_path):
-    """Kernels of one name, cached by different processes, are not taken for one another when a third loads both."""
+def test_one_process_loads_different_rules_of_one_name(tmp_path):
+    """Two processes cache kernels of the same name; a third one loads both without confusing them."""
     source = """
         import numpy as np
         import fastoptim as fo
@@ -158,8 +158,8 @@ def test_rules_that_differ_meet_in_one_process_from_the_cache(tmp_path):
     assert run(source % ["p + g", "p * g"], tmp_path).split() == ["7.0", "10.0"]
 
 
-def test_without_a_place_for_the_cache_it_still_runs(tmp_path):
-    """Where a folder would have to be made stands a file, so nothing can be written, even by root."""
+def test_updates_run_without_a_writable_cache_folder(tmp_path):
+    """A file stands where the folder would have to be made, so not even root can write the cache."""
     package = tmp_path / "installed" / "fastoptim"
     for module in ("fastoptim", "fastoptim.kernels"):
         (folder,) = importlib.import_module(module).__path__
@@ -179,11 +179,11 @@ def halved(file, _other):
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
 
 
-def a_byte_short(file, _other):
+def one_byte_short(file, _other):
     file.write_bytes(file.read_bytes()[:-1])
 
 
-def a_byte_long(file, _other):
+def one_byte_long(file, _other):
     file.write_bytes(file.read_bytes() + b"\0")
 
 
@@ -191,7 +191,7 @@ def empty(file, _other):
     file.write_bytes(b"")
 
 
-def only_a_checksum(file, _other):
+def checksum_only(file, _other):
     file.write_bytes(file.read_bytes()[:32])
 
 
@@ -199,24 +199,34 @@ def garbage(file, _other):
     file.write_bytes(np.random.default_rng(0).bytes(file.stat().st_size))
 
 
-def a_folder(file, _other):
+def replaced_by_a_folder(file, _other):
     file.unlink()
     file.mkdir()
 
 
-def gone(file, _other):
+def deleted(file, _other):
     file.unlink()
 
 
-def of_another_signature(file, other):
+def file_of_another_signature(file, other):
     file.write_bytes(other.read_bytes())
 
 
-DAMAGES = (halved, a_byte_short, a_byte_long, empty, only_a_checksum, garbage, a_folder, gone, of_another_signature)
+DAMAGES = (
+    halved,
+    one_byte_short,
+    one_byte_long,
+    empty,
+    checksum_only,
+    garbage,
+    replaced_by_a_folder,
+    deleted,
+    file_of_another_signature,
+)
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_bad_file_costs_time_and_is_replaced(damage, fresh, tmp_path):
+def test_damaged_file_is_compiled_anew_and_replaced(damage, fresh, tmp_path):
     assert misses(fresh(), 1) == 1
     (file,) = tmp_path.rglob("*.nbc")
     assert misses(fresh(), 1, 1.0) == 1
@@ -224,11 +234,11 @@ def test_a_bad_file_costs_time_and_is_replaced(damage, fresh, tmp_path):
     assert misses(fresh(), 1, 1.0) == 0
     damage(file, other)
     assert misses(fresh(), 1, 1.0) == 1
-    assert misses(fresh(), 1, 1.0) == (damage is a_folder)
+    assert misses(fresh(), 1, 1.0) == (damage is replaced_by_a_folder)
     assert not list(tmp_path.rglob("*.tmp"))
 
 
-def test_a_flipped_bit_is_found_wherever_it_is(fresh, tmp_path):
+def test_file_with_any_bit_flipped_is_not_loaded(fresh, tmp_path):
     assert misses(fresh(), 1) == 1
     (file,) = tmp_path.rglob("*.nbc")
     whole = file.read_bytes()
@@ -244,8 +254,8 @@ def test_a_flipped_bit_is_found_wherever_it_is(fresh, tmp_path):
         assert load(sig, function.targetctx) is None
 
 
-def test_damaged_files_of_the_package(filled, tmp_path):
-    """Each file in another way, in a process that then does all that a training does."""
+def test_damaged_files_of_all_kernels(filled, tmp_path):
+    """Each file is damaged in another way before a process trains a network."""
     shutil.copytree(filled[0] / "cache", tmp_path / "cache")
     files = sorted((tmp_path / "cache").rglob("*.nbc"))
     for k, file in enumerate(files):
@@ -254,8 +264,8 @@ def test_damaged_files_of_the_package(filled, tmp_path):
     assert len(missed) == len(files)
 
 
-def test_on_a_full_disk_it_still_runs(tmp_path):
-    """No process may make a file of any size here, which is as good as a disk without space."""
+def test_updates_run_on_a_full_disk(tmp_path):
+    """A file-size limit of 0 has the effect of a full disk: no file can be written."""
     pytest.importorskip("resource", reason="this system does not limit the size of files")
     limit = """
     import resource
@@ -265,7 +275,7 @@ def test_on_a_full_disk_it_still_runs(tmp_path):
     assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
 
 
-def test_eight_processes_may_start_at_once_on_an_empty_cache(tmp_path):
+def test_eight_processes_start_at_once_on_an_empty_cache(tmp_path):
     source = f"""{COUNT}
     params = dict(w=np.ones(100, np.float32))
     opt = fo.Adam(lr=0.5)
@@ -282,7 +292,7 @@ def test_eight_processes_may_start_at_once_on_an_empty_cache(tmp_path):
     assert missed == []
 
 
-def test_what_is_cached_is_loaded_without_a_compiler(tmp_path):
+def test_loading_from_the_cache_does_not_import_the_compiler(tmp_path):
     compiling, loading = (int(run(FIRST_UPDATE, tmp_path)) for _ in range(2))
     assert compiling > 50
     assert loading < 10

@@ -1,4 +1,4 @@
-"""Threads that share an optimizer take turns, and nothing reaches into an update from within."""
+"""Threads that share an optimizer update it one after the other, and re-entrant updates raise an error."""
 
 import copy
 import os
@@ -18,7 +18,7 @@ from counting import WAYS, Count, assert_steps, ones
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_threads_that_share_an_optimizer_take_turns(way):
+def test_threads_that_share_an_optimizer_lose_no_update(way):
     make, dtypes = WAYS[way]
     params, opt, each = make(), Count(), 60
     grads = ones(params, dtypes)
@@ -45,7 +45,7 @@ def test_threads_that_share_an_optimizer_take_turns(way):
     assert_steps(opt, params, 4 * each)
 
 
-def test_a_thread_waits_for_a_slow_one():
+def test_threads_wait_for_a_slow_update():
     opt, params = Count(), {"a": np.zeros(3)}
     began, go_on = threading.Event(), threading.Event()
 
@@ -74,7 +74,7 @@ def test_a_thread_waits_for_a_slow_one():
         thread.join(30)
     assert_steps(opt, params, 2)
     assert opt.on_nonfinite == "raise"
-    # What the threads waited for is no part of a copy.
+    # A copy has a new guard, not that of the original.
     assert_steps(copy.deepcopy(opt), params, 2)
 
 
@@ -87,7 +87,7 @@ def test_a_thread_waits_for_a_slow_one():
         lambda opt, *_: setattr(opt, "on_nonfinite", "skip"),
     ],
 )
-def test_nothing_reaches_into_an_update_from_within(action):
+def test_update_in_scalars_is_an_error(action):
     opt, params, grads = Count(), {"a": np.zeros(3)}, {"a": np.ones(3)}
     opt.update(params, grads)
     opt.scalars = lambda: action(opt, params, grads)
@@ -99,7 +99,7 @@ def test_nothing_reaches_into_an_update_from_within(action):
     assert_steps(opt, params, 2)
 
 
-def test_another_optimizer_may_be_updated_within_an_update():
+def test_update_of_another_optimizer_in_scalars():
     outer, inner, params, grads = Count(), Count(), {"a": np.zeros(3)}, {"a": np.ones(3)}
 
     def scalars():
@@ -111,21 +111,21 @@ def test_another_optimizer_may_be_updated_within_an_update():
     assert_steps(inner, params, 1)
 
 
-@pytest.mark.parametrize("twin_of", [copy.copy, copy.deepcopy, lambda opt: pickle.loads(pickle.dumps(opt))])
-def test_a_copy_made_within_an_update_has_a_turn_of_its_own(twin_of):
+@pytest.mark.parametrize("copy_of", [copy.copy, copy.deepcopy, lambda opt: pickle.loads(pickle.dumps(opt))])
+def test_copy_made_during_an_update_has_its_own_guard(copy_of):
     opt, params, grads = fo.SGD(lr=1.0), {"a": np.zeros(3)}, {"a": np.ones(3)}
-    turn = opt._guard.pop()  # As during an update.
-    twin = twin_of(opt)
-    opt._guard.append(turn)
-    assert len(twin._guard) == 1
-    assert twin._guard is not opt._guard
-    for each in (opt, twin):
+    item = opt._guard.pop()  # As during an update.
+    copied = copy_of(opt)
+    opt._guard.append(item)
+    assert len(copied._guard) == 1
+    assert copied._guard is not opt._guard
+    for each in (opt, copied):
         each.update(params, grads)
     assert_array_equal(params["a"], -2)
 
 
-class Crowded(Count):
-    """Takes long between the check and the write, and counts who is there at a time."""
+class Slow(Count):
+    """Pauses in `scalars` and records the largest number of threads that are inside an update at once."""
 
     inside = most = 0
 
@@ -137,9 +137,9 @@ class Crowded(Count):
         return ()
 
 
-def work_together(n_threads, n_updates, size=3):
-    """Share an optimizer among threads; none of them must lose an update or meet another one in it."""
-    opt, params, grads = Crowded(), {"a": np.zeros(size)}, {"a": np.ones(size)}
+def share(n_threads, n_updates, size=3):
+    """Update one optimizer from several threads; no update may be lost and no two may run at once."""
+    opt, params, grads = Slow(), {"a": np.zeros(size)}, {"a": np.ones(size)}
     threads = [
         threading.Thread(target=lambda: [opt.update(params, grads) for _ in range(n_updates)]) for _ in range(n_threads)
     ]
@@ -151,13 +151,12 @@ def work_together(n_threads, n_updates, size=3):
     assert opt.most == 1
 
 
-def test_a_hundred_threads_take_turns():
-    """Many more than can have their turn while one of them looks who is there."""
-    work_together(100, 3, 10_000)
+def test_a_hundred_threads_share_an_optimizer():
+    share(100, 3, 10_000)
 
 
-def test_a_signal_handler_that_saves_while_its_thread_waits(monkeypatch):
-    """It is refused, as within an update, and neither thread waits for ever for what the other one put aside."""
+def test_state_dict_in_a_signal_handler_of_a_waiting_thread_is_an_error(monkeypatch):
+    """The error is that of a re-entrant call, and afterwards both threads complete their updates."""
     opt, params, grads = Count(), {"a": np.zeros(3)}, {"a": np.ones(3)}
     began, go_on, refused = threading.Event(), threading.Event(), []
 
@@ -183,7 +182,7 @@ def test_a_signal_handler_that_saves_while_its_thread_waits(monkeypatch):
             handler()
         sleep(seconds)
 
-    # Where the first in the queue pauses a signal would come in.
+    # Call the handler where the first waiter pauses, as a signal would.
     monkeypatch.setattr(time, "sleep", pause)
     opt.update(params, grads)
     monkeypatch.undo()
@@ -194,10 +193,10 @@ def test_a_signal_handler_that_saves_while_its_thread_waits(monkeypatch):
     assert_steps(opt, params, 3)
 
 
-def test_an_interruption_of_one_that_waits_costs_nobody_a_turn(monkeypatch):
+def test_interrupted_waiter_leaves_the_guard_as_it_was(monkeypatch):
     opt, params, grads = Count(), {"a": np.zeros(3)}, {"a": np.ones(3)}
-    turn = opt._guard
-    turn.clear()
+    guard = opt._guard
+    guard.clear()
 
     def pause(_):
         raise KeyboardInterrupt
@@ -205,15 +204,15 @@ def test_an_interruption_of_one_that_waits_costs_nobody_a_turn(monkeypatch):
     monkeypatch.setattr(time, "sleep", pause)
     with pytest.raises(KeyboardInterrupt):
         opt.update(params, grads)
-    turn.append(None)
-    # Nobody has to look for long who is there.
+    guard.append(None)
+    # The next update takes the guard without waiting.
     opt.update(params, grads)
-    assert opt._guard is turn
+    assert opt._guard is guard
     assert_steps(opt, params, 1)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
-def test_a_child_forked_in_the_middle_of_an_update_of_another_thread(tmp_path):
+def test_child_forked_during_an_update_of_another_thread(tmp_path):
     source = """
         import os, sys, threading, warnings
         sys.path.insert(0, sys.argv[1])
@@ -245,7 +244,7 @@ def test_a_child_forked_in_the_middle_of_an_update_of_another_thread(tmp_path):
     assert script.run(source, tmp_path, str(Path(__file__).parent)).split() == ["7", "1", "-1.0"]
 
 
-def test_nobody_waits_for_ever_for_one_that_updates_without_a_pause():
+def test_waiter_is_not_starved_by_a_thread_that_updates_without_a_pause():
     opt, params, grads = fo.Momentum(), {"w": np.ones(100)}, {"w": np.ones(100)}
     opt.update(params, grads)
     stop = threading.Event()
@@ -266,8 +265,8 @@ def test_nobody_waits_for_ever_for_one_that_updates_without_a_pause():
         thread.join()
 
 
-def test_a_garbage_collector_that_calls_python_does_no_harm_to_those_who_look(tmp_path):
-    """As Hypothesis, JAX and finalizers have it do: in the middle of a look at the stacks, other threads go on."""
+def test_garbage_collector_callbacks_while_threads_wait(tmp_path):
+    """Callbacks, such as those of Hypothesis and JAX, let other threads run at any allocation of a waiter."""
     source = """
         import gc, sys, threading, time
         sys.path.insert(0, sys.argv[1])
@@ -276,7 +275,7 @@ def test_a_garbage_collector_that_calls_python_does_no_harm_to_those_who_look(tm
         gc.callbacks.append(lambda *_: time.sleep(0))
         gc.set_threshold(20, 2, 2)
         sys.setswitchinterval(1e-6)
-        for way in ("copies", "interpreted") * 5:
+        for way in ("strided", "fallback") * 5:
             make, dtypes = WAYS[way]
             params, opt = make(), Count()
             grads = ones(params, dtypes)

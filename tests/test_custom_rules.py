@@ -1,4 +1,4 @@
-"""Custom rules run like built-in ones, wherever they are defined, and never as they were before an edit."""
+"""Custom rules run like built-in ones, from a module or a notebook cell, and are compiled anew after an edit."""
 
 import importlib.util
 import inspect
@@ -33,8 +33,8 @@ SIGN_MOMENTUM = """
 """
 
 
-def from_cell(source):
-    """Run source without a file, as notebook cells and ``exec`` do."""
+def from_text(source):
+    """Run source without a file, as a notebook cell does, and return its globals."""
     names = {}
     exec(textwrap.dedent(source), names)
     return names
@@ -55,8 +55,8 @@ def random(dtype, seed, size=1000):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("place", ["cell", "module"])
-def test_a_compiled_rule_equals_its_text_on_arrays(place, dtype, tmp_path):
-    names = from_cell(SIGN_MOMENTUM) if place == "cell" else from_module(SIGN_MOMENTUM, tmp_path)
+def test_compiled_rule_equals_its_text_on_arrays(place, dtype, tmp_path):
+    names = from_text(SIGN_MOMENTUM) if place == "cell" else from_module(SIGN_MOMENTUM, tmp_path)
     opt = names["SignMomentum"](lr=0.01)
     ref, m = random(dtype, 0), np.zeros(1000, dtype)
     comp = {"w": ref.copy()}
@@ -81,7 +81,7 @@ def test_a_compiled_rule_equals_its_text_on_arrays(place, dtype, tmp_path):
     ],
 )
 def test_numbers_in_a_float32_rule_are_weak(text):
-    names = from_cell(f"""
+    names = from_text(f"""
         import numpy as np
         import fastoptim as fo
 
@@ -105,8 +105,8 @@ def test_numbers_in_a_float32_rule_are_weak(text):
         assert_array_equal(p, ref)
 
 
-def test_three_slots_and_a_branch():
-    names = from_cell("""
+def test_rule_with_three_slots_and_a_branch():
+    names = from_text("""
         import fastoptim as fo
 
         class Three(fo.Optimizer):
@@ -132,7 +132,7 @@ def test_three_slots_and_a_branch():
     assert_array_equal(opt.c["w"], np.full(1000, 3.0))
 
 
-def test_without_init_and_without_super():
+def test_rule_without_init_and_without_super():
     class Bare(fo.Optimizer):
         slots = ("n",)
 
@@ -168,8 +168,8 @@ def test_without_init_and_without_super():
         ("calls_itself(p)", "Invalid use of none"),
     ],
 )
-def test_a_rule_that_cannot_be_compiled_is_an_error_that_names_it(text, message):
-    names = from_cell(f"""
+def test_error_names_a_rule_that_cannot_be_compiled(text, message):
+    names = from_text(f"""
         import fastoptim as fo
 
         def calls_itself(x):
@@ -192,7 +192,7 @@ def test_a_rule_that_cannot_be_compiled_is_an_error_that_names_it(text, message)
 
 
 @pytest.mark.parametrize("scalars", [(), (0.1, 0.2), ("0.1",), (None,), 0.1])
-def test_scalars_that_do_not_fit_the_rule(scalars):
+def test_scalars_that_do_not_fit_the_rule_are_an_error(scalars):
     class Rule(fo.Optimizer):
         def scalars(self):
             return scalars
@@ -209,7 +209,7 @@ def test_scalars_that_do_not_fit_the_rule(scalars):
     assert_array_equal(params["w"], np.ones(3))
 
 
-def test_a_rule_that_is_not_a_static_method():
+def test_rule_that_is_not_a_static_method_is_an_error():
     class Rule(fo.Optimizer):
         def scalars(self):
             return (0.1,)
@@ -218,13 +218,13 @@ def test_a_rule_that_is_not_a_static_method():
             return p - lr * g
 
     with pytest.raises(
-        TypeError, match=r"^the rule \(test_a_rule_that_is_not_a_static_method\.<locals>\.Rule\.rule\) must"
+        TypeError, match=r"^the rule \(test_rule_that_is_not_a_static_method_is_an_error\.<locals>\.Rule\.rule\) must"
     ):
         Rule().update({"w": np.ones(3)}, {"w": np.ones(3)})
 
 
 @pytest.mark.parametrize(("slots", "arguments"), [((), "p"), (("m",), "p, g"), (("m", "n"), "p, g, m")])
-def test_a_rule_with_too_few_arguments(slots, arguments):
+def test_rule_with_too_few_arguments_is_an_error(slots, arguments):
     names = {}
     exec(f"def rule({arguments}): return p", names)
     own = {"slots": slots, "rule": staticmethod(names["rule"])}
@@ -234,7 +234,7 @@ def test_a_rule_with_too_few_arguments(slots, arguments):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_a_rule_that_is_already_compiled_by_numba(dtype):
+def test_rule_that_is_already_compiled_by_numba(dtype):
     class Rule(fo.Optimizer):
         def scalars(self):
             return (0.25,)
@@ -250,7 +250,7 @@ def test_a_rule_that_is_already_compiled_by_numba(dtype):
     assert_array_equal(params["w"], p - dtype(0.25) * (1 - g))
 
 
-def test_a_rule_replaced_between_updates():
+def test_rule_replaced_between_updates():
     class Rule(fo.Optimizer):
         def scalars(self):
             return ()
@@ -277,10 +277,10 @@ def test_a_rule_replaced_between_updates():
         (("m",), "m = max(m, abs(g))\nreturn p - lr * m, m"),
     ],
 )
-def test_compiled_or_interpreted_a_rule_does_the_same(slots, body, dtypes):
-    """The dtypes decide whether a kernel or the rule's text runs, so the results must agree; gradients are kept."""
+def test_kernel_and_fallback_give_the_same_results(slots, body, dtypes):
+    """The dtypes decide whether a kernel or the fallback runs, so the results must agree; gradients are not changed."""
     lines = "\n                ".join(body.splitlines())
-    names = from_cell(f"""
+    names = from_text(f"""
         import fastoptim as fo
 
         class Rule(fo.Optimizer):
@@ -305,8 +305,8 @@ def test_compiled_or_interpreted_a_rule_does_the_same(slots, body, dtypes):
         assert_array_equal(comp, ref)
 
 
-def test_plain_functions_that_a_rule_calls_are_compiled_with_it():
-    names = from_cell("""
+def test_functions_called_by_a_rule_are_compiled_with_it():
+    names = from_text("""
         import fastoptim as fo
         from fastoptim.kernels.rules import adam
 
@@ -329,7 +329,7 @@ def test_plain_functions_that_a_rule_calls_are_compiled_with_it():
 
 
 @pytest.mark.compiled
-def test_a_kernel_is_cached_and_found_without_the_module_of_its_rule(tmp_path):
+def test_cached_kernel_is_loaded_without_the_module_of_its_rule(tmp_path):
     source = f"""
         import numpy as np
         from fastoptim.kernels.fuse import fuse
@@ -343,7 +343,7 @@ def test_a_kernel_is_cached_and_found_without_the_module_of_its_rule(tmp_path):
 
 
 @pytest.mark.compiled
-def test_a_rule_without_a_fingerprint_is_not_cached():
+def test_rule_without_a_fingerprint_is_not_cached():
     @numba.vectorize
     def double(x):
         return 2 * x
@@ -357,8 +357,8 @@ def test_a_rule_without_a_fingerprint_is_not_cached():
 
 @pytest.mark.parametrize("statement", ["raise ValueError", "assert g < 0"])
 @pytest.mark.compiled
-def test_a_rule_cannot_raise(statement):
-    names = from_cell(f"""
+def test_rule_that_raises_is_an_error(statement):
+    names = from_text(f"""
         import fastoptim as fo
 
         class Rule(fo.Optimizer):
@@ -375,12 +375,12 @@ def test_a_rule_cannot_raise(statement):
 
 
 @pytest.mark.parametrize("slots", ["m", ("update",), ("iter",)])
-def test_invalid_slots(slots):
+def test_invalid_slots_are_an_error(slots):
     with pytest.raises(TypeError, match="slots"):
         type("Rule", (fo.Optimizer,), {"slots": slots})
 
 
-def test_a_rule_without_scalars():
+def test_rule_without_scalars_is_an_error():
     class Rule(fo.Optimizer):
         @staticmethod
         def rule(p, g):
@@ -390,11 +390,11 @@ def test_a_rule_without_scalars():
         Rule().update({"w": np.ones(3)}, {"w": np.ones(3)})
 
 
-def test_a_slot_is_documented():
+def test_slot_has_a_docstring():
     assert "None before the first update" in inspect.getdoc(fo.Adam.m)
 
 
-def test_class_keywords_reach_other_bases():
+def test_class_keywords_are_passed_to_other_bases():
     class Named:
         def __init_subclass__(cls, called, **kwargs):
             super().__init_subclass__(**kwargs)
@@ -406,7 +406,7 @@ def test_class_keywords_reach_other_bases():
     assert Rule.called == "mine"
 
 
-def test_arguments_in_another_order_than_the_slots():
+def test_arguments_in_another_order_than_the_slots_are_an_error():
     class Rule(fo.Optimizer):
         slots = ("m",)
 
@@ -422,8 +422,8 @@ def test_arguments_in_another_order_than_the_slots():
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_a_global_that_changed_is_seen_by_the_next_optimizer(dtype):
-    names = from_cell("""
+def test_changed_global_is_seen_by_the_next_optimizer(dtype):
+    names = from_text("""
         import fastoptim as fo
 
         C = 1.0

@@ -1,4 +1,6 @@
-"""What `update` refuses, it refuses whole: one table of bad inputs, all six optimizers, nothing touched."""
+"""An update with a bad input raises an error and changes nothing, for every optimizer and a custom rule."""
+
+import re
 
 import numpy as np
 import pytest
@@ -12,17 +14,17 @@ SHAPE = (3, 4)
 
 
 def param(bad):
-    """A bad value in place of the parameter, or one made of it."""
+    """Return a function that replaces the parameter by a bad value, which may be computed from it."""
     return lambda params, _, key: params.update({key: bad(params[key]) if callable(bad) else bad})
 
 
 def grad(bad):
-    """A bad value in place of the gradient, or one made of it."""
+    """Return a function that replaces the gradient by a bad value, which may be computed from it."""
     return lambda _, grads, key: grads.update({key: bad(grads[key]) if callable(bad) else bad})
 
 
 def read_only(params, _, key):
-    """The same array as before: only its flag has changed."""
+    """Make the parameter read-only; the dict holds the same array as before."""
     params[key].flags.writeable = False
 
 
@@ -32,8 +34,8 @@ def read_only_view(a):
     return view
 
 
-class Own(fo.Optimizer):
-    """A rule of the user's own, refused like those of the package."""
+class Custom(fo.Optimizer):
+    """A custom rule, whose inputs are checked like those of the built-in ones."""
 
     slots = ("m",)
 
@@ -52,7 +54,7 @@ class Own(fo.Optimizer):
         return p, m
 
 
-class RefOwn(naive.Optimizer):
+class NaiveCustom(naive.Optimizer):
     slots = ("m",)
 
     def __init__(self, lr=0.01):
@@ -64,11 +66,11 @@ class RefOwn(naive.Optimizer):
         p -= self.lr * m
 
 
-@pytest.fixture(params=[*naive.RULES, "Own"])
+@pytest.fixture(params=[*naive.RULES, "Custom"])
 def pair(request):
-    """The oracle's and the library's optimizer of one rule: the six, and one of the user's own."""
-    if request.param == "Own":
-        return lambda **hyper: (RefOwn(**hyper), Own(**hyper))
+    """A function that makes the oracle's and the library's optimizer, for each built-in rule and a custom one."""
+    if request.param == "Custom":
+        return lambda **hyper: (NaiveCustom(**hyper), Custom(**hyper))
     return lambda **hyper: tuple(getattr(module, request.param)(**hyper) for module in (naive, fo))
 
 
@@ -76,7 +78,7 @@ def structured(a):
     return np.zeros(a.shape, [("x", float), ("y", float)])
 
 
-# What is done to (params, grads, key), the error, and what its message says beside the key.
+# A function that spoils (params, grads, key), the expected error, and what its message contains besides the key.
 FLOATS, EXPECTED_SHAPE = "float", r"\(3, 4\)"
 BAD = {
     "missing gradient": (lambda _, grads, key: grads.pop(key), KeyError, "grad"),
@@ -129,7 +131,7 @@ def values(seed, names, make=dict):
 
 
 def snapshot(opt, params):
-    """Bytes of all that an update writes, and which objects the dict holds."""
+    """Return the bytes of everything that an update writes, and the identities of the arrays."""
     state = {slot: getattr(opt, slot) for slot in opt.slots}
     held = {
         slot: {key: (id(a[key]), a[key].tobytes()) for key in keys(a)} for slot, a in state.items() if a is not None
@@ -137,7 +139,7 @@ def snapshot(opt, params):
     return opt.iter, held, [(key, id(params[key]), np.asarray(params[key]).tobytes()) for key in keys(params)]
 
 
-def assert_refused(opt, params, grads, error, *patterns):
+def assert_error(opt, params, grads, error, *patterns):
     before = snapshot(opt, params)
     with pytest.raises(error) as caught:
         opt.update(params, grads)
@@ -146,8 +148,8 @@ def assert_refused(opt, params, grads, error, *patterns):
     assert snapshot(opt, params) == before
 
 
-def assert_unharmed(ref_opt, comp_opt, ref, comp, make=dict):
-    """The next good updates are the oracle's, which never saw the bad one."""
+def assert_next_updates(ref_opt, comp_opt, ref, comp, make=dict):
+    """Check that the next two updates equal those of the oracle, which made no bad one."""
     for seed in 8, 9:
         grads = values(seed, ["W1", "b1", "W2"], make)
         assert_step(ref_opt, comp_opt, ref, comp, grads, grads)
@@ -156,7 +158,7 @@ def assert_unharmed(ref_opt, comp_opt, ref, comp, make=dict):
 @pytest.mark.parametrize("steps", [0, 2], ids=["first update", "later update"])
 @pytest.mark.parametrize("key", ["W1", "W2"], ids=["first key", "last key"])
 @pytest.mark.parametrize("bad", BAD)
-def test_bad_values(pair, bad, key, steps):
+def test_bad_value_is_an_error(pair, bad, key, steps):
     spoil, error, expected = BAD[bad]
     ref_opt, comp_opt = pair()
     ref, comp = (values(0, ["W1", "b1", "W2"]) for _ in range(2))
@@ -166,48 +168,48 @@ def test_bad_values(pair, bad, key, steps):
 
     good = comp[key]
     spoil(comp, grads, key)
-    assert_refused(comp_opt, comp, grads, error, key, expected)
+    assert_error(comp_opt, comp, grads, error, key, expected)
 
     comp[key] = good
     good.flags.writeable = True
-    assert_unharmed(ref_opt, comp_opt, ref, comp)
+    assert_next_updates(ref_opt, comp_opt, ref, comp)
 
 
 @pytest.mark.parametrize("steps", [0, 2], ids=["first update", "later update"])
 @pytest.mark.parametrize(
     "bad", [bad for bad in BAD if "gradient" in bad.split()[:2] or bad == "parameters made read-only"]
 )
-def test_bad_values_beside_a_flat_dict(pair, bad, steps):
-    """One kernel call looks at no key by itself; the checks before it must."""
+def test_bad_value_with_a_flat_dict_is_an_error(pair, bad, steps):
+    """One kernel updates all keys, so each key must be checked before it runs."""
     spoil, error, expected = BAD[bad]
     ref_opt, comp_opt = pair()
     ref, comp = values(0, ["W1", "b1", "W2"]), values(0, ["W1", "b1", "W2"], fo.flatten)
     grads = values(1, ["W1", "b1", "W2"], fo.flatten)
     for _ in range(steps):
         assert_step(ref_opt, comp_opt, ref, comp, grads, grads)
-    # A flat dict itself takes no bad value, so the bad gradient comes in a plain one.
+    # A bad gradient cannot be assigned to a flat dict, so a plain dict holds it.
     spoiled = dict(grads) if "gradient" in bad else grads
     spoil(comp, spoiled, "W2")
-    assert_refused(comp_opt, comp, spoiled, error, "W2", expected)
+    assert_error(comp_opt, comp, spoiled, error, "W2", expected)
     comp["W2"].flags.writeable = True
-    assert_unharmed(ref_opt, comp_opt, ref, comp, fo.flatten)
+    assert_next_updates(ref_opt, comp_opt, ref, comp, fo.flatten)
 
 
 @pytest.mark.parametrize("bad", BAD)
-def test_bad_values_in_lists_are_named_by_position(pair, bad):
+def test_bad_value_in_a_list_is_named_by_position(pair, bad):
     if bad == "missing gradient":
-        pytest.skip("A list that lacks one is a list of another length.")
+        pytest.skip("A list cannot lack a gradient without being shorter.")
     spoil, error, expected = BAD[bad]
     _, opt = pair()
     params, grads = ([draw(np.random.default_rng(seed), SHAPE) for _ in range(3)] for seed in (0, 1))
-    # `spoil` speaks of dicts; the lists take over what it did.
+    # `spoil` changes dicts, from which the lists are made.
     as_dicts = tuple(dict(enumerate(values)) for values in (params, grads))
     spoil(*as_dicts, 2)
-    assert_refused(opt, *(list(values.values()) for values in as_dicts), error, r"\b2\b", expected)
+    assert_error(opt, *(list(values.values()) for values in as_dicts), error, r"\b2\b", expected)
 
 
 @pytest.mark.parametrize("steps", [1, 3])
-def test_a_key_that_appears_after_the_first_update(pair, steps):
+def test_new_key_after_the_first_update_is_an_error(pair, steps):
     ref_opt, comp_opt = pair()
     ref, comp = (values(0, ["W1", "b1", "W2"]) for _ in range(2))
     grads = values(1, ["W1", "b1", "W2", "new"])
@@ -215,15 +217,15 @@ def test_a_key_that_appears_after_the_first_update(pair, steps):
         assert_step(ref_opt, comp_opt, ref, comp, grads, grads)
     if ref_opt.slots:
         bigger = comp | values(2, ["new"])
-        assert_refused(comp_opt, bigger, grads, KeyError, "new")
-        assert_unharmed(ref_opt, comp_opt, ref, comp)
+        assert_error(comp_opt, bigger, grads, KeyError, "new")
+        assert_next_updates(ref_opt, comp_opt, ref, comp)
     else:
-        # Without state there is nothing that the key could lack.
+        # A rule without state accepts new keys.
         ref, comp = (params | values(2, ["new"]) for params in (ref, comp))
         assert_step(ref_opt, comp_opt, ref, comp, grads, grads)
 
 
-def test_a_known_key_with_another_shape(pair):
+def test_parameter_with_another_shape_is_an_error(pair):
     """The state has the shape of the first update's parameter."""
     ref_opt, comp_opt = pair()
     if not ref_opt.slots:
@@ -233,15 +235,14 @@ def test_a_known_key_with_another_shape(pair):
     assert_step(ref_opt, comp_opt, ref, comp, grads, grads)
     for shape in (4, 3), (1, 4), (12,), (2, 3, 4):
         other = {"W2": np.ones(shape)}
-        assert_refused(comp_opt, comp | other, grads | other, ValueError, "W2", EXPECTED_SHAPE)
-    assert_unharmed(ref_opt, comp_opt, ref, comp)
+        assert_error(comp_opt, comp | other, grads | other, ValueError, "W2", EXPECTED_SHAPE)
+    assert_next_updates(ref_opt, comp_opt, ref, comp)
 
 
 def as_list(values):
     return list(values.values())
 
 
-# What the parameters come in, what the gradients come in, the error and what its message says.
 def one_record(grads):
     array = np.zeros((), [(key, g.dtype, g.shape) for key, g in grads.items()])
     for key, g in grads.items():
@@ -250,7 +251,7 @@ def one_record(grads):
 
 
 class ByKey:
-    """What an update of a dict needs, and no more."""
+    """An object with the methods that an update of a dict calls, but not a mapping."""
 
     def __init__(self, values):
         self.values = values
@@ -262,6 +263,7 @@ class ByKey:
         return len(self.values)
 
 
+# The container of the parameters, that of the gradients, the expected error and what its message contains.
 CONTAINERS = {
     "dict and list": (dict, as_list, TypeError, "dict"),
     "dict and generator": (dict, lambda grads: iter(grads.items()), TypeError, "dict"),
@@ -269,7 +271,7 @@ CONTAINERS = {
     "dict and None": (dict, lambda _: None, TypeError, "dict"),
     "dict and array": (dict, lambda grads: np.array(as_list(grads)), TypeError, "dict"),
     "dict and structured array": (dict, one_record, TypeError, "dict"),
-    "dict and something that gives values by key": (dict, ByKey, TypeError, "ByKey"),
+    "dict and object with __getitem__": (dict, ByKey, TypeError, "ByKey"),
     "list and shorter list": (as_list, lambda grads: as_list(grads)[:2], (ValueError, KeyError), "2|3"),
     "list and empty list": (as_list, lambda _: [], (ValueError, KeyError), "0|3"),
     "list and None": (as_list, lambda _: None, TypeError, "list"),
@@ -278,31 +280,55 @@ CONTAINERS = {
 
 @pytest.mark.parametrize("steps", [0, 2], ids=["first update", "later update"])
 @pytest.mark.parametrize("containers", CONTAINERS)
-def test_containers_that_do_not_fit(pair, containers, steps):
+def test_containers_that_do_not_match_are_an_error(pair, containers, steps):
     of_params, of_grads, error, expected = CONTAINERS[containers]
     ref_opt, comp_opt = pair()
     ref, comp = (of_params(values(0, ["W1", "b1", "W2"])) for _ in range(2))
     grads = of_params(values(1, ["W1", "b1", "W2"]))
     for _ in range(steps):
         assert_step(ref_opt, comp_opt, ref, comp, grads, grads)
-    assert_refused(comp_opt, comp, of_grads(values(1, ["W1", "b1", "W2"])), error, expected)
-    assert_unharmed(ref_opt, comp_opt, ref, comp, of_params)
+    assert_error(comp_opt, comp, of_grads(values(1, ["W1", "b1", "W2"])), error, expected)
+    assert_next_updates(ref_opt, comp_opt, ref, comp, of_params)
+
+
+@pytest.mark.parametrize(
+    ("library", "conversion"),
+    [
+        ("torch", "t.detach().numpy()"),
+        ("jaxlib", "np.array(x)"),
+        ("pandas.core.frame", "x.to_numpy()"),
+        ("cupy", "cupy.asnumpy(x)"),
+        ("tensorflow", "x.numpy()"),
+    ],
+)
+def test_error_shows_the_conversion(library, conversion):
+    foreign, array = type("Foreign", (), {"__module__": library})(), np.ones(2)
+    nested = {"W": array}
+    for params, grads, hint in (
+        ({"w": foreign}, {"w": array}, f"; {conversion} is "),
+        ({"w": array}, {"w": foreign}, f"; {conversion} is "),
+        ({"w": nested}, {"w": nested}, 'such as "layer1/W"'),
+        (array, array, "update([w], [g])"),
+    ):
+        with pytest.raises(TypeError, match=re.escape(hint)):
+            fo.SGD().update(params, grads)
+    assert_array_equal(array, 1)
 
 
 @pytest.mark.parametrize("was_list", [False, True])
-def test_keys_that_could_be_positions(pair, was_list):
-    """That an update of the same arrays has just been accepted does not make a dict with a list acceptable."""
+def test_dict_with_integer_keys_and_list_are_an_error(pair, was_list):
+    """The plan of an earlier update of the same arrays must not accept a dict together with a list."""
     _, opt = pair()
     arrays, gradients = ([draw(np.random.default_rng(seed), SHAPE) for _ in range(3)] for seed in (0, 1))
     as_dicts = dict(enumerate(arrays)), dict(enumerate(gradients))
     opt.update(*((arrays, gradients) if was_list else as_dicts))
-    assert_refused(opt, as_dicts[0], gradients, TypeError, "dict")
-    assert_refused(opt, arrays, as_dicts[1], TypeError, "dict")
+    assert_error(opt, as_dicts[0], gradients, TypeError, "dict")
+    assert_error(opt, arrays, as_dicts[1], TypeError, "dict")
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float64])
-def test_a_state_that_is_read_only(pair, dtype):
-    """A kernel that is at work already does not look; but nothing is left half written."""
+def test_read_only_state_is_an_error(pair, dtype):
+    """The flag is checked when parameters are bound at new addresses, not when the same arrays are updated again."""
     _, opt = pair()
     if not opt.slots:
         pytest.skip("SGD has no state.")
@@ -310,12 +336,12 @@ def test_a_state_that_is_read_only(pair, dtype):
     opt.update(params, grads)
     getattr(opt, opt.slots[-1])["b"].flags.writeable = False
     other = {key: p.copy() for key, p in params.items()}
-    assert_refused(opt, other, grads, ValueError, f"state '{opt.slots[-1]}' of 'b' is read-only")
+    assert_error(opt, other, grads, ValueError, f"state '{opt.slots[-1]}' of 'b' is read-only")
 
 
 @pytest.mark.parametrize("name", [name for name, rule in naive.RULES.items() if rule.slots])
-def test_a_failing_first_update_leaves_no_state(name):
-    """State that only a refused update made would freeze the keys of a dict that the user then mends."""
+def test_first_update_that_fails_leaves_no_state(name):
+    """Otherwise the keys of the failed update would be required of the next one."""
     opt = getattr(fo, name)()
     with pytest.raises(TypeError, match="b1"):
         opt.update({"W1": np.ones(3), "b1": np.ones(3, int)}, {"W1": np.ones(3), "b1": np.ones(3)})
@@ -325,8 +351,8 @@ def test_a_failing_first_update_leaves_no_state(name):
 
 
 @pytest.mark.parametrize("lr", [300, 2])
-def test_a_whole_number_as_learning_rate_beside_gradients_of_bytes(pair, lr):
-    """It is a number like any other, though NumPy would not multiply it with a byte; and nothing is done by half."""
+def test_integer_learning_rate_with_uint8_gradients(pair, lr):
+    """An int is converted to a float first, as NumPy cannot multiply an array of bytes by 300."""
     ref_opt, comp_opt = pair(lr=float(lr))
     comp_opt.lr = lr
     ref, comp = (values(0, ["W1", "b1"]) for _ in range(2))
@@ -335,7 +361,7 @@ def test_a_whole_number_as_learning_rate_beside_gradients_of_bytes(pair, lr):
 
 
 class Tagged(np.ndarray):
-    """A subclass with a meaning of its own."""
+    """A subclass with an attribute."""
 
     def __array_finalize__(self, other):
         self.tag = getattr(other, "tag", "new")
@@ -350,7 +376,7 @@ def memmap(folder):
     return on_disk
 
 
-# What works, in the place of the parameter, of the gradient, or of both.
+# Conversions of a parameter, a gradient, or both.
 WORKS = {
     "float16": lambda a: a.astype(np.float16),
     "longdouble": lambda a: a.astype(np.longdouble),
@@ -368,8 +394,8 @@ GRADIENTS_ONLY = {"int": lambda a: np.ceil(a).astype(int), "uint8": lambda a: np
 @pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")
 @pytest.mark.parametrize("place", ["both", "parameter", "gradient"])
 @pytest.mark.parametrize("kind", WORKS)
-def test_unusual_arrays_that_work(pair, kind, place):
-    """Updated in place as the plain arrays in their memory; the oracle gets those."""
+def test_unusual_arrays_are_updated_in_place(pair, kind, place):
+    """They are updated like plain arrays of the same memory, which the oracle is given."""
     convert = WORKS[kind]
     ref_opt, comp_opt = pair()
     ref, comp = values(0, ["W1", "b1"]), values(0, ["W1", "b1"])
@@ -395,7 +421,7 @@ def test_unusual_arrays_that_work(pair, kind, place):
 
 
 @pytest.mark.parametrize("kind", GRADIENTS_ONLY)
-def test_gradients_of_whole_numbers_work(pair, kind):
+def test_integer_gradients(pair, kind):
     ref_opt, comp_opt = pair()
     ref, comp = values(0, ["W1", "b1"]), values(0, ["W1", "b1"])
     for seed in 1, 2:
@@ -404,7 +430,7 @@ def test_gradients_of_whole_numbers_work(pair, kind):
         assert_step(ref_opt, comp_opt, ref, comp, grads, grads)
 
 
-def test_a_memmap_is_updated_on_disk(pair, tmp_path):
+def test_memmap_is_updated_on_disk(pair, tmp_path):
     ref_opt, comp_opt = pair()
     ref, comp = values(0, ["W1", "b1"]), values(0, ["W1", "b1"])
     comp["W1"] = memmap(tmp_path)(comp["W1"])
@@ -416,26 +442,26 @@ def test_a_memmap_is_updated_on_disk(pair, tmp_path):
 
     on_disk = np.memmap(tmp_path / "memory", float, "r", shape=SHAPE)
     grads = values(1, ["W1", "b1"])
-    assert_refused(comp_opt, comp | {"W1": on_disk}, grads, ValueError, "W1", "read-only")
-    # As a gradient it is only read, and a private copy may be written to.
+    assert_error(comp_opt, comp | {"W1": on_disk}, grads, ValueError, "W1", "read-only")
+    # It may be a gradient, which is only read; mode "c" makes a private copy that can be written.
     comp["W1"] = np.memmap(tmp_path / "memory", float, "c", shape=SHAPE)
     assert_step(ref_opt, comp_opt, ref, comp, {**grads, "b1": np.array(on_disk)}, {**grads, "b1": on_disk})
     assert not np.array_equal(np.asarray(comp["W1"]), np.fromfile(tmp_path / "memory").reshape(SHAPE))
 
 
 def test_nan_as_key(pair):
-    """It is found if it is the same object, as Python's dicts find it; another one is another key."""
+    """Python's dicts find NaN only if it is the same object; another NaN is another key."""
     ref_opt, comp_opt = pair()
     nan, other = float("nan"), float("nan")
     ref, comp = ({nan: a} for a in (draw(np.random.default_rng(0), SHAPE) for _ in range(2)))
     grads = {nan: draw(np.random.default_rng(1), SHAPE)}
     for _ in range(3):
         assert_step(ref_opt, comp_opt, ref, comp, grads, grads)
-    assert_refused(comp_opt, comp, {other: grads[nan]}, KeyError, "nan")
+    assert_error(comp_opt, comp, {other: grads[nan]}, KeyError, "nan")
     assert_step(ref_opt, comp_opt, ref, comp, grads, grads)
 
 
-def test_nothing_to_update_is_a_step(pair):
+def test_update_of_nothing_is_a_step(pair):
     _, opt = pair()
     for _ in range(2):
         opt.update({}, {})
@@ -453,14 +479,14 @@ def test_parameters_that_are_their_own_gradients(pair):
         ref, comp = (values(0, ["W1", "b1", "W2"]) for _ in range(2))
         for params, opt in ((ref, ref_opt), (comp, comp_opt)):
             for _ in range(3):
-                # With a reversed view each element is read after another one was written.
+                # Otherwise the parameters themselves are the gradients.
                 opt.update(params, {k: params["W1"][::-1].copy() for k in params} if overlapping else params)
         for key, p in ref.items():
             naive.assert_bits(p, comp[key], key)
 
 
 @pytest.mark.parametrize("lr", ["0.1", None, 1j, [0.1]])
-def test_a_hyperparameter_of_ones_own_that_is_no_number(lr):
-    """Nobody checks it when it is set, so the update does."""
-    opt, params = Own(lr), {"w": np.ones(3)}
-    assert_refused(opt, params, {"w": np.ones(3)}, TypeError, "hyperparameters must be numbers")
+def test_hyperparameter_of_a_custom_rule_that_is_not_a_number_is_an_error(lr):
+    """It is not checked when it is set, so the update checks it."""
+    opt, params = Custom(lr), {"w": np.ones(3)}
+    assert_error(opt, params, {"w": np.ones(3)}, TypeError, "hyperparameters must be numbers")

@@ -1,4 +1,4 @@
-"""The fingerprint of a rule changes with all that its compiled code depends on, and with nothing else."""
+"""The fingerprint of a rule changes with everything that its compiled code depends on, and only with that."""
 
 import sys
 import textwrap
@@ -39,7 +39,7 @@ RULE = """
         ("def rule", "# A comment.\n\ndef rule", True),
     ],
 )
-def test_the_fingerprint_changes_with_all_that_matters(old, new, same, monkeypatch):
+def test_fingerprint_changes_with_each_edit_that_matters(old, new, same, monkeypatch):
     def of(edit):
         module = ModuleType("constants_of_mine")
         exec(edit("RATE = 1"), vars(module))
@@ -54,7 +54,7 @@ def test_the_fingerprint_changes_with_all_that_matters(old, new, same, monkeypat
 
 
 @pytest.mark.compiled
-def test_the_fingerprint_tells_apart_what_looks_alike(monkeypatch):
+def test_similar_functions_have_different_fingerprints(monkeypatch):
     def of(text, **names):
         names.update(np=np, njit=numba.njit, vectorize=numba.vectorize)
         exec(textwrap.dedent(text), names)
@@ -70,7 +70,7 @@ def test_the_fingerprint_tells_apart_what_looks_alike(monkeypatch):
     fast = "@njit(fastmath={})\ndef h(x): return x + 1\ndef rule(p, g): return p - h(g)"
     assert of(fast.format(True)) != of(fast.format(False))
 
-    # The name of a module of the standard library does not make it one.
+    # A module may have the name of one in the standard library without belonging to it.
     module = ModuleType("code")
     module.__file__ = "/somewhere/code.py"
     of_module = []
@@ -88,13 +88,13 @@ def test_the_fingerprint_tells_apart_what_looks_alike(monkeypatch):
         "table = {1: 2}\ndef rule(p, g): return p - table[1] * g",
     ],
 )
-def test_what_cannot_be_told_apart_is_not_kept(text):
+def test_function_with_an_unknown_value_has_no_fingerprint(text):
     names = {"vectorize": numba.vectorize}
     exec(text, names)
     assert fingerprint(names["rule"]) is None
 
 
-def test_modules_that_refer_to_one_another():
+def test_modules_that_import_each_other():
     a, b = ModuleType("a_of_mine"), ModuleType("b_of_mine")
     for module in (a, b):
         module.__file__ = f"/somewhere/{module.__name__}.py"

@@ -1,7 +1,7 @@
-"""A state machine that treats optimizers as nobody would write down, the oracle beside the library at every step.
+"""A state machine of Hypothesis that runs random sequences of operations on the oracle and the library.
 
-Each step must give equal bits, or a refusal that changes nothing. `make fuzz` runs it for as long as asked. With CI set
-in the environment Hypothesis itself takes its "ci" profile, which repeats the same examples every time.
+After each update both must have the same bits, or the library must raise an expected error and change nothing.
+`make fuzz` runs more examples. If CI is set in the environment, Hypothesis repeats the same examples every time.
 """
 
 import copy
@@ -27,7 +27,8 @@ from hypothesis.stateful import (
 
 import fastoptim as fo
 from fastoptim import threads
-from ingredients import (
+from naive import keys
+from strategies import (
     BAD_GRADIENTS,
     BAD_HYPERPARAMETERS,
     BAD_PARAMETERS,
@@ -40,7 +41,7 @@ from ingredients import (
     PLAIN,
     SHAPES,
     draw,
-    expected_refusals,
+    expected_errors,
     gradients,
     indices,
     is_array,
@@ -50,18 +51,17 @@ from ingredients import (
     seeds,
     strides_of,
 )
-from naive import keys
 
 
 class Updates(RuleBasedStateMachine):
-    """One optimizer and its dicts, twice: each pair is the oracle's and the library's, with aliases of its own."""
+    """One optimizer and its dicts, twice: the first of each pair is the oracle's, the second the library's."""
 
     count = 0
-    """How many examples have been run."""
+    """Number of examples that have been run."""
 
     def __init__(self):
         super().__init__()
-        # Small arrays then run in parallel parts as well.
+        # Then small arrays run in parallel as well.
         self.parallel_from, threads._PARALLEL_FROM = threads._PARALLEL_FROM, 64
         self.memory = []
         self.had_tiny = False
@@ -73,7 +73,7 @@ class Updates(RuleBasedStateMachine):
         threads._PARALLEL_FROM = self.parallel_from
         Updates.count += 1
 
-    # How pairs are made.
+    # Making pairs of values.
 
     def array(self, dtype, shape, layout, seed, mode="plain"):
         dtype = np.dtype(dtype)
@@ -104,17 +104,17 @@ class Updates(RuleBasedStateMachine):
             kind = float
         return self.value(kind, np.shape(p), layout, seed, mode)
 
-    # How pairs of containers are changed.
+    # Changing pairs of containers.
 
     def key(self, index):
         known = list(keys(self.params[0]))
         return known[index % len(known)]
 
     def put(self, name, key, pair):
-        """Bind a key to another value in both worlds, in containers that let themselves be changed."""
+        """Bind a key to another value in both containers; immutable ones are replaced by dicts or lists."""
         containers = getattr(self, name)
         if isinstance(containers[0], fo.parameters.FlatDict):
-            # One that fits is copied into the buffer.
+            # A value that fits is copied into the buffer.
             old = containers[0].get(key)
             if old is None or not is_array(pair[0]) or (old.shape, old.dtype) != (pair[0].shape, pair[0].dtype):
                 containers = tuple(map(dict, containers))
@@ -128,12 +128,12 @@ class Updates(RuleBasedStateMachine):
         setattr(self, name, containers)
 
     def remember(self):
-        """Keep what the containers hold, for `mend`."""
+        """Keep the contents of the containers for `mend`."""
         contents = [(c, c.copy()) for c in (*self.params, *self.grads) if type(c) in (dict, list)]
         self.good = self.params, self.grads, contents
 
     def mend(self):
-        """Go back to what was accepted last, so that most steps of a story are updates and not refusals."""
+        """Restore what was accepted last, so that most steps of a sequence are updates and not errors."""
         self.params, self.grads, contents = self.good
         for container, content in contents:
             container.clear()
@@ -142,11 +142,11 @@ class Updates(RuleBasedStateMachine):
             for key in keys(params):
                 if isinstance(params[key], np.ndarray):
                     params[key].flags.writeable = True
-        if expected_refusals(self.opts[1], self.params[1], self.grads[1]):
+        if expected_errors(self.opts[1], self.params[1], self.grads[1]):
             self.forget_state()
 
     def pack(self, containers, form):
-        """Put the same values into containers of another form, if they let themselves."""
+        """Return the same values in containers of another form; a dict, if they cannot be flat."""
         values = [c if isinstance(c, dict | MappingProxyType) else dict(enumerate(c)) for c in containers]
         floating = (is_number(v) or (type(v) is np.ndarray and v.dtype.kind == "f") for v in values[0].values())
         if form == "flat" and not all(floating):
@@ -167,7 +167,7 @@ class Updates(RuleBasedStateMachine):
         }[form]
         return tuple(map(make, values))
 
-    # What happens.
+    # Operations.
 
     @initialize(
         name=st.sampled_from(list(OPTIMIZERS)),
@@ -188,7 +188,7 @@ class Updates(RuleBasedStateMachine):
 
     @invariant()
     def update_twice(self):
-        """Whatever has happened, an update makes a plan; the next one may keep it."""
+        """Update after each operation: the first update may need a new plan, the second may reuse it."""
         if self.pause:
             self.pause -= 1
             return
@@ -218,7 +218,7 @@ class Updates(RuleBasedStateMachine):
             if type(old[0]) is np.ndarray and old[0].dtype.kind in "iuf":
                 values = draw([seed, number], old[0].shape, old[0].dtype, mode)
                 if self.writes_to_state:
-                    # The root of a negative number is NaN, but not of one that was flushed to zero.
+                    # The root of a negative number is NaN, but that of one that was flushed to zero is zero.
                     values = abs(values)
                 for g in old:
                     if g.flags.writeable:
@@ -228,15 +228,16 @@ class Updates(RuleBasedStateMachine):
 
     def step_once(self, threads):
         (ref_opt, comp_opt), (ref, comp), (ref_grads, comp_grads) = self.opts, self.params, self.grads
-        errors = expected_refusals(comp_opt, comp, comp_grads)
-        if self.good_hyper and (len(comp) or not errors):
-            errors |= {TypeError, ValueError}
+        errors = expected_errors(comp_opt, comp, comp_grads)
         skips = False
         if not errors and comp_opt.on_nonfinite != "ignore":
             with np.errstate(invalid="ignore"):
                 nonfinite = not all(np.all(np.isfinite(comp_grads[key])) for key in keys(comp))
             skips = nonfinite and comp_opt.on_nonfinite == "skip"
             errors |= {FloatingPointError, ValueError} if nonfinite and not skips else set()
+        # A skipped step asks for no scalars.
+        if self.good_hyper and not skips and (len(comp) or not errors):
+            errors |= {TypeError, ValueError}
         skipped = getattr(comp_opt, "skipped", 0)
         held = {key: comp[key] for key in keys(comp)}
         with fo.num_threads(threads) if threads else nullcontext():
@@ -244,7 +245,7 @@ class Updates(RuleBasedStateMachine):
                 with pytest.raises(tuple(errors)):
                     comp_opt.update(comp, comp_grads)
             else:
-                # Kernels that run as Python warn as NumPy does.
+                # Kernels that run as Python emit NumPy's warnings.
                 with np.errstate(all="ignore") if numba.config.DISABLE_JIT else nullcontext():
                     assert comp_opt.update(comp, comp_grads) is None
                 if not skips:
@@ -335,10 +336,13 @@ class Updates(RuleBasedStateMachine):
         backwards=st.booleans(),
     )
     def alias(self, index, other, name, source, backwards):
-        """Bind a key to memory that is something else already, of the same shape if there is any."""
+        """Bind a key to an array of the same shape that is already a parameter, a gradient or state."""
         key = self.key(index)
         shape = np.shape(self.params[0][key])
         sources = self.params if source == "params" else self.grads
+        if source == "state" and type(self.opts[1]) is fo.Momentum:
+            # The notes give v a new array at each step, so a gradient that was v is not v afterwards.
+            return
         if source == "state":
             if not self.opts[0].slots or getattr(self.opts[0], self.opts[0].slots[other % 2 - 1]) is None:
                 return
@@ -366,7 +370,7 @@ class Updates(RuleBasedStateMachine):
         seed=seeds,
     )
     def overlap(self, index, other, name, size, shift, dtype, seed):
-        """Two views of one piece of memory, the second of which begins a little later or runs backwards."""
+        """Bind two keys to overlapping views of one buffer; the second is shifted or reversed."""
         wholes = self.array(dtype, (size + 3,), PLAIN, seed)
         first = tuple(a[:size] for a in wholes)
         second = tuple(a[size - 1 :: -1] if shift < 0 else a[shift : shift + size] for a in wholes)
@@ -442,7 +446,7 @@ class Updates(RuleBasedStateMachine):
     @precondition(lambda self: self.opts[0].slots)
     @rule(index=indices, dtype=st.sampled_from([None, None, *FLOATS]), seed=seeds, lacks=st.integers(0, 5))
     def assign_state(self, index, dtype, seed, lacks):
-        """A dict for one slot: its numbers are copied into the state, and make it where there is none."""
+        """Assign a dict to a slot, which copies it into the state, or makes the state if there is none."""
         ref, comp = self.opts
         slot = ref.slots[index % len(ref.slots)]
         old = getattr(ref, slot)
@@ -476,7 +480,7 @@ class Updates(RuleBasedStateMachine):
 
     @rule(how=st.sampled_from([copy.deepcopy, lambda opt: pickle.loads(pickle.dumps(opt))]))
     def copy_optimizer(self, how):
-        # What aliases the state aliases that of the optimizer left behind.
+        # Arrays that alias the state alias that of the old optimizer, not of the copy.
         self.opts = copy.deepcopy(self.opts[0]), how(self.opts[1])
 
     @precondition(lambda self: not self.good_hyper)
@@ -494,14 +498,14 @@ class Updates(RuleBasedStateMachine):
                 new.load(f"{folder}/optimizer")
         else:
             new.load_state_dict(old.state_dict())
-        # What aliases the state aliases that of the optimizer left behind.
+        # Arrays that alias the state alias that of the old optimizer, not of the copy.
         self.opts = copy.deepcopy(self.opts[0]), new
 
     @rule(choice=st.sampled_from(["ignore", "raise", "skip"]))
     def set_on_nonfinite(self, choice):
         self.opts[1].on_nonfinite = choice
 
-    # What must hold.
+    # Comparing.
 
     def compare(self, exact):
         ref_opt, comp_opt = self.opts
@@ -529,12 +533,12 @@ class Updates(RuleBasedStateMachine):
         if ref.tobytes() == comp.tobytes():
             return
         with np.errstate(all="ignore"):
-            # The sign and payload of a NaN are the processor's choice, and six bytes of a longdouble mean nothing.
+            # The processor chooses sign and payload of a NaN, and six bytes of a longdouble are padding.
             same = ((ref == comp) & (np.signbit(ref) == np.signbit(comp))) | (np.isnan(ref) & np.isnan(comp))
             if self.had_tiny and not exact:
                 same |= abs(ref - comp) <= NEAR_ZERO.get(ref.dtype, 0)
         assert same.all(), f"expected {ref[~same]}, got {comp[~same]}"
-        # The next step is to start from the same bits.
+        # The next step must start from the same bits.
         comp[...] = ref
 
 

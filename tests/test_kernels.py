@@ -1,4 +1,4 @@
-"""The engine from below: what it reads of arrays, when it looks again, and what it leaves as it was."""
+"""The engine: which arrays a plan accepts, how many kernels an update calls, and what it allocates."""
 
 import ctypes
 import gc
@@ -24,7 +24,7 @@ def arrays(n_arrays=10, size=7, dtype=np.float32):
     return {k: rng.standard_normal(size).astype(dtype) for k in range(n_arrays)}
 
 
-def test_an_update_of_flat_dicts_is_one_kernel_call(launches):
+def test_update_of_flat_dicts_is_one_kernel_call(launches):
     params, grads = fo.flatten(arrays()), fo.flatten(arrays())
     opt = fo.Adam()
     for _ in range(3):
@@ -33,7 +33,7 @@ def test_an_update_of_flat_dicts_is_one_kernel_call(launches):
         assert launches == [(70, False)]
     first, grads = opt._plan, fo.flatten(arrays())
     opt.update(params, grads)
-    assert opt._plan is first  # Another layout that is equal fits.
+    assert opt._plan is first  # Another layout may replace an equal one.
     assert grads.layout is not params.layout
     for layout in (grads.layout, params.layout):
         opt.update(params, type(grads)(layout, {grads.flat.dtype: grads.flat + 1}))
@@ -41,7 +41,7 @@ def test_an_update_of_flat_dicts_is_one_kernel_call(launches):
 
 
 @pytest.mark.compiled
-def test_an_update_of_flat_dicts_allocates_nothing():
+def test_update_of_flat_dicts_allocates_nothing():
     params, grads = fo.flatten(arrays(10, 10_000)), fo.flatten(arrays(10, 10_000))
     opt = fo.Adam()
 
@@ -58,7 +58,7 @@ def test_an_update_of_flat_dicts_allocates_nothing():
         after, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    # What stays is the step count and what the choice of threads remembers; what goes, some numbers and tuples.
+    # The step count and the timings of the autotuner remain; each update makes only a few numbers and tuples.
     assert after - before < 2_000
     assert peak - before < 4_000
 
@@ -75,7 +75,7 @@ def test_separate_arrays_are_one_kernel_call_for_each_dtype(launches):
 
 
 @pytest.mark.parametrize("on_nonfinite", ["ignore", "raise"])
-def test_fresh_gradients_need_no_new_plan(on_nonfinite):
+def test_new_gradients_reuse_the_plan(on_nonfinite):
     opt, params = fo.Adam(on_nonfinite=on_nonfinite), arrays()
     opt.update(params, arrays())
     first = opt._plan
@@ -97,8 +97,8 @@ def test_fresh_gradients_need_no_new_plan(on_nonfinite):
         lambda a: a[:6],
     ],
 )
-def test_what_the_plan_no_longer_fits_is_noticed(change):
-    """Other arrays of the same form fit; anything else is refused."""
+def test_bind_accepts_only_arrays_of_the_same_form(change):
+    """The plan may be bound to a copy, but not to an array of another dtype, shape, stride or alignment."""
     params, grads = arrays(2), arrays(2)
     opt = fo.SGD()
     opt.update(params, grads)
@@ -112,8 +112,8 @@ def test_what_the_plan_no_longer_fits_is_noticed(change):
 
 @pytest.mark.parametrize("attribute", ["strides", "shape", "dtype"])
 @pytest.mark.filterwarnings("ignore:Setting the:DeprecationWarning")
-def test_a_parameter_altered_in_place_is_noticed(attribute):
-    """Neither its flags nor its size nor its address tell: only a view from before does."""
+def test_bind_refuses_a_parameter_altered_in_place(attribute):
+    """The address stays the same, so `bind` must compare dtype, shape and strides."""
     buffer = np.zeros(10_000, np.float32)
     w = np.ndarray((20, 20, 20), np.float32, buffer, 0, (4 * 20, 4 * 20 * 20, 4))
     opt = fo.SGD()
@@ -129,7 +129,7 @@ def test_a_parameter_altered_in_place_is_noticed(attribute):
 
 
 @pytest.mark.parametrize("stranger", [None, 1.5, [1.0] * 7, "text", np.float32(1), np.ma.ones(7, np.float32), object()])
-def test_an_object_that_is_no_array_is_never_read_as_one(stranger):
+def test_bind_refuses_objects_that_are_not_arrays(stranger):
     params, grads = arrays(2), arrays(2)
     opt = fo.SGD()
     opt.update(params, grads)
@@ -138,7 +138,7 @@ def test_an_object_that_is_no_array_is_never_read_as_one(stranger):
 
 @pytest.mark.compiled
 def test_loops_are_vectorized(tmp_path):
-    """With square roots and divisions by scalars alone the kernel would be several times slower."""
+    """With scalar square roots and divisions the kernel would be several times slower."""
     source = """
         import numpy as np, platform, sys
         from fastoptim.kernels import rules
@@ -157,7 +157,7 @@ def test_loops_are_vectorized(tmp_path):
 
 
 @pytest.mark.compiled
-def test_vanishing_moments_become_zero_and_the_processor_is_left_as_it_was():
+def test_subnormal_moments_are_flushed_only_inside_kernels():
     smallest = np.float32(np.finfo(np.float32).tiny)
     with fo.num_threads(2):
         opt, params = fo.Momentum(), {"w": np.zeros(100_000, np.float32)}
@@ -169,7 +169,7 @@ def test_vanishing_moments_become_zero_and_the_processor_is_left_as_it_was():
     assert (np.full(4, smallest) / np.float32(2) != 0).all()
 
 
-def test_a_kernel_is_made_once():
+def test_kernels_are_reused():
     kinds = np.float64, np.float64
     assert fuse(rules.sgd, kinds) is fuse(rules.sgd, kinds)
     assert fuse(rules.sgd, kinds) is not fuse(rules.sgd, (np.float32, np.float32))
@@ -177,8 +177,8 @@ def test_a_kernel_is_made_once():
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_elements_past_two_to_the_31st(dtype):
-    """Counted through all rows, an element may have any number; here the rows before are only said to be there."""
+def test_elements_beyond_two_to_the_31st(dtype):
+    """Elements are counted through all rows; here the first row only claims to have that many."""
     far = 2**33 - 3
     table = np.zeros((4, SLOTS), np.intp)
     table[:, START] = [0, far, far + 5, far + 12]

@@ -1,4 +1,4 @@
-"""Gradients that are NaN or infinite: they pass, or are refused, or the step is skipped."""
+"""Gradients that are NaN or infinite are ignored, raise an error, or skip the step."""
 
 import os
 import pickle
@@ -15,7 +15,7 @@ import fastoptim as fo
 import naive
 from naive import assert_step, draw
 
-# A kernel that runs as Python warns as NumPy does.
+# Kernels that run as Python emit NumPy's warnings.
 pytestmark = pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
 
 SHAPE = (7, 5)
@@ -31,14 +31,14 @@ def f_order(a):
     return np.asfortranarray(a)
 
 
-# How the gradients lie, and so by which way they are looked at.
+# One case for each way in which gradients are checked: functions that make parameters and gradients, and a dtype.
 WAYS = {
     "flat": (fo.flatten, fo.flatten, np.float64),
     "separate": (dict, dict, np.float64),
     "float32": (dict, dict, np.float32),
     "float16": (dict, dict, np.float16),
     "longdouble": (dict, dict, np.longdouble),
-    "copied gradients": (dict, lambda grads: {key: np.asfortranarray(g) for key, g in grads.items()}, np.float64),
+    "Fortran gradients": (dict, lambda grads: {key: np.asfortranarray(g) for key, g in grads.items()}, np.float64),
     "strided parameters": (
         lambda params: {key: np.repeat(p, 2, 1)[:, ::2] for key, p in params.items()},
         dict,
@@ -90,14 +90,14 @@ def test_raise_and_skip_write_nothing(name, way, key, steps):
             opt.update(params, grads)
         assert state_of(opt, params) == before
         assert opt.skipped == (choice == "skip")
-        # The same way goes on with good gradients, as if nothing had been.
-        twin = getattr(fo, name)()
-        twin_params, twin_grads_of = make_pair(way)
+        # Later updates with good gradients equal those of an optimizer that made no bad one.
+        other = getattr(fo, name)()
+        other_params, other_grads_of = make_pair(way)
         for seed in (*range(steps), 3, 4):
-            twin.update(twin_params, twin_grads_of(seed))
+            other.update(other_params, other_grads_of(seed))
         for seed in 3, 4:
             opt.update(params, grads_of(seed))
-        for name_of, p in twin_params.items():
+        for name_of, p in other_params.items():
             assert_array_equal(params[name_of], p)
         assert opt.iter == steps + 2
 
@@ -105,7 +105,7 @@ def test_raise_and_skip_write_nothing(name, way, key, steps):
 @pytest.mark.parametrize("number", BAD_NUMBERS)
 @pytest.mark.parametrize("position", [0, 1, 63, 64, 999, -1])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_every_position_is_looked_at(dtype, position, number):
+def test_non_finite_number_is_found_at_any_position(dtype, position, number):
     opt, params = fo.SGD(on_nonfinite="raise"), fo.flatten({"a": np.zeros(1000, dtype), "b": np.zeros(37, dtype)})
     opt.update(params, params)
     grads = fo.flatten({"a": np.full(1000, np.finfo(dtype).max), "b": np.full(37, -np.finfo(dtype).max)}, dtype)
@@ -116,7 +116,7 @@ def test_every_position_is_looked_at(dtype, position, number):
         opt.update(params, grads)
 
 
-def test_the_largest_and_the_smallest_numbers_are_finite():
+def test_largest_and_smallest_numbers_are_finite():
     for dtype in np.float32, np.float64:
         info = np.finfo(dtype)
         g = np.array([info.max, info.min, info.tiny, info.smallest_subnormal, 0.0, -0.0], dtype)
@@ -127,7 +127,7 @@ def test_the_largest_and_the_smallest_numbers_are_finite():
 
 
 @pytest.mark.parametrize("number", BAD_NUMBERS)
-def test_by_default_they_pass_as_in_the_notes(pair, number):
+def test_ignore_gives_the_results_of_the_notes(pair, number):
     ref_opt, comp_opt = pair()
     ref, comp = arrays(0), arrays(0)
     for step in range(3):
@@ -142,7 +142,7 @@ def test_by_default_they_pass_as_in_the_notes(pair, number):
     assert comp_opt.skipped == 0
 
 
-def test_plain_numbers():
+def test_raise_and_skip_with_python_floats():
     params = {"x": 1.0, "y": 2.0}
     opt = fo.Adam(on_nonfinite="skip")
     opt.update(params, {"x": np.inf, "y": 1.0})
@@ -152,7 +152,7 @@ def test_plain_numbers():
         opt.update(params, {"x": 1.0, "y": float("nan")})
 
 
-def test_all_bad_keys_are_named():
+def test_error_names_all_keys():
     opt, params = fo.SGD(on_nonfinite="raise"), arrays(0)
     grads = arrays(1)
     opt.update(params, grads)
@@ -162,8 +162,8 @@ def test_all_bad_keys_are_named():
         opt.update(params, grads)
 
 
-def test_gradients_are_looked_at_before_the_first_key_is_updated():
-    """Here the update of one parameter changes the gradient of the next, which is looked at as it was."""
+def test_gradients_are_checked_before_the_first_key_is_updated():
+    """The update of the first parameter changes the gradient of the second, which is checked before that."""
     w = np.ones(4)
     for choice, steps in (("raise", 1), ("ignore", 1)):
         opt = fo.SGD(lr=1.0, on_nonfinite=choice)
@@ -176,7 +176,7 @@ def test_gradients_are_looked_at_before_the_first_key_is_updated():
     assert opt.skipped == 1
 
 
-def test_the_choice_may_change_and_is_checked(pair):
+def test_on_nonfinite_may_change_and_is_checked(pair):
     ref_opt, comp_opt = pair()
     ref, comp, grads = arrays(0), arrays(0), arrays(1)
     for choice in ("ignore", "raise", "skip", "ignore"):
@@ -197,8 +197,8 @@ def test_the_choice_may_change_and_is_checked(pair):
     assert comp_opt.on_nonfinite == "ignore"
 
 
-def test_a_rule_of_ones_own_has_it_too():
-    class Own(fo.Optimizer):
+def test_custom_rule_has_on_nonfinite():
+    class Custom(fo.Optimizer):
         def __init__(self):
             self.lr = 1.0
 
@@ -209,7 +209,7 @@ def test_a_rule_of_ones_own_has_it_too():
         def rule(p, g, lr):
             return p - lr * g
 
-    opt, params = Own(), {"w": np.ones(3)}
+    opt, params = Custom(), {"w": np.ones(3)}
     assert opt.on_nonfinite == "ignore"
     opt.on_nonfinite = "skip"
     for g in (np.nan, 1.0):
@@ -220,7 +220,7 @@ def test_a_rule_of_ones_own_has_it_too():
 
 
 @pytest.mark.parametrize("parts", [1, 3])
-def test_large_gradients_are_read_once_and_in_parallel(parts, launches):
+def test_large_gradients_are_checked_once_and_in_parallel(parts, launches):
     size, seen = 40_000 if parts > 1 else 100, launches
     params, opt = {"w": np.zeros(size, np.float32)}, fo.SGD(on_nonfinite="raise")
     grads = {"w": np.ones(size, np.float32)}
@@ -255,7 +255,7 @@ def test_the_search_is_vectorized(dtype, tmp_path):
 
 
 @pytest.mark.parametrize("choice", ["raise", "skip"])
-def test_what_does_not_fit_the_state_is_not_skipped(choice):
+def test_shape_that_does_not_fit_the_state_is_not_skipped(choice):
     opt = fo.Momentum(on_nonfinite=choice)
     opt.update({"w": np.ones(3)}, {"w": np.ones(3)})
     with pytest.raises(ValueError, match=r"'w' has shape \(4,\), expected \(3,\)"):
@@ -263,6 +263,6 @@ def test_what_does_not_fit_the_state_is_not_skipped(choice):
     assert opt.skipped == 0
 
 
-def test_it_is_no_attribute_of_a_class():
+def test_on_nonfinite_as_class_attribute_is_an_error():
     with pytest.raises(TypeError, match="pass it to __init__"):
         type("Careful", (fo.SGD,), {"on_nonfinite": "skip"})

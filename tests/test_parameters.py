@@ -1,4 +1,4 @@
-"""Flat dicts: one buffer, of which the values are views, and stay so whatever is done to the dict."""
+"""Flat dicts: their values are views of one buffer, and no operation on the dict changes that."""
 
 import copy
 import pickle
@@ -16,7 +16,7 @@ def flat():
     return fo.flatten({"W": np.arange(6.0).reshape(2, 3), "b": np.array([7.0]), "c": np.array(8.0)})
 
 
-def assert_whole(flat):
+def assert_views(flat):
     assert all(np.shares_memory(value, flat.flat) for value in flat.values())
     assert_array_equal(np.concatenate([value.ravel() for value in flat.values()]), flat.flat)
 
@@ -27,7 +27,7 @@ def test_flatten_copies_values_in_order(flat):
     assert list(flat) == ["W", "b", "c"]
     assert flat["W"].shape == (2, 3)
     assert flat["c"].shape == ()
-    assert_whole(flat)
+    assert_views(flat)
 
 
 @pytest.mark.parametrize(
@@ -48,14 +48,14 @@ def test_assignment_copies(flat, change):
     change(flat)
     assert flat.flat is buffer
     assert all(flat[key] is view for key, view in views.items())
-    assert_whole(flat)
+    assert_views(flat)
 
 
 def test_augmented_assignment_to_the_buffer(flat):
     flat.flat *= 2
     flat["b"] -= 1
     assert_array_equal(flat.flat, [0, 2, 4, 6, 8, 10, 13, 16])
-    assert_whole(flat)
+    assert_views(flat)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_augmented_assignment_to_the_buffer(flat):
         (lambda _: fo.flatten({"a": np.ones(2, int)}), TypeError, "int64"),
     ],
 )
-def test_what_does_not_fit_changes_nothing(flat, change, error, message):
+def test_invalid_assignment_changes_nothing(flat, change, error, message):
     before = flat.flat.copy()
     with pytest.raises(error, match=message):
         change(flat)
@@ -84,15 +84,15 @@ def test_what_does_not_fit_changes_nothing(flat, change, error, message):
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda f: pickle.loads(pickle.dumps(f))])
-def test_copies_are_flat_dicts_of_their_own(flat, copied):
+def test_copies_are_flat_dicts_with_their_own_buffer(flat, copied):
     other = copied(flat)
     assert_array_equal(other.flat, flat.flat)
     assert not np.shares_memory(other.flat, flat.flat)
-    assert_whole(other)
+    assert_views(other)
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda o: pickle.loads(pickle.dumps(o))])
-def test_a_copied_optimizer_goes_on_by_itself(copied):
+def test_copied_optimizer_is_independent(copied):
     grads = {"w": np.array([1.0, -2.0])}
     ref, params = fo.Adam(), {"w": np.ones(2)}
     ref.update(params, grads)
@@ -105,7 +105,7 @@ def test_a_copied_optimizer_goes_on_by_itself(copied):
     assert not np.shares_memory(comp.m["w"], ref.m["w"])
 
 
-def test_state_restored_behind_the_back_of_the_plan_is_used():
+def test_attributes_restored_from_a_pickle_are_used():
     grads = {"w": np.ones(2)}
     opt, params = fo.Momentum(lr=1.0), {"w": np.zeros(2)}
     opt.update(params, grads)
@@ -117,7 +117,7 @@ def test_state_restored_behind_the_back_of_the_plan_is_used():
     assert_array_equal(opt.v["w"], [-1.9, -1.9])
 
 
-def test_a_mask_is_not_dropped_in_silence(flat):
+def test_masked_array_is_an_error(flat):
     before = flat.flat.copy()
     key = next(iter(flat))
     masked = np.ma.masked_array(flat[key], mask=True)
@@ -141,14 +141,14 @@ def test_state_may_be_given_before_the_first_update():
 
 
 @pytest.mark.parametrize("array", [np.zeros(2, int), np.zeros(2, complex), np.zeros(2, bool), ["a", "b"], None])
-def test_a_state_that_is_no_floating_array_is_refused(array):
+def test_state_that_is_not_a_floating_array_is_an_error(array):
     opt = fo.Momentum()
     with pytest.raises(TypeError, match=r"state 'v' 'w' is of dtype .*, expected a floating one"):
         opt.v = {"w": array}
     assert opt.v is None
 
 
-def test_a_slot_that_a_subclass_dropped_is_no_attribute():
+def test_slot_dropped_by_a_subclass_is_not_an_attribute():
     class Other(fo.Momentum):
         slots = ("velocity",)
 
@@ -158,7 +158,7 @@ def test_a_slot_that_a_subclass_dropped_is_no_attribute():
     assert hasattr(opt, "velocity")
 
 
-def test_gradients_that_make_themselves():
+def test_defaultdict_of_gradients():
     grads = defaultdict(lambda: np.ones(2))
     params = {"w": np.ones(2)}
     opt = fo.SGD(lr=0.5)
@@ -167,7 +167,7 @@ def test_gradients_that_make_themselves():
     assert_array_equal(params["w"], [0, 0])
 
 
-def test_a_network_pickles_without_its_workspace():
+def test_network_is_pickled_without_its_workspace():
     net = fo.MultiLayerNet(4, [3], 2, seed=0)
     size = len(pickle.dumps(net))
     net.predict(np.ones((1000, 4)))
@@ -176,7 +176,7 @@ def test_a_network_pickles_without_its_workspace():
     assert_array_equal(other.predict(np.ones((2, 4))), net.predict(np.ones((2, 4))))
 
 
-def test_keys_may_be_exchanged():
+def test_values_of_two_keys_may_be_exchanged():
     flat = fo.flatten({"a": np.zeros(2), "b": np.ones(2)})
     flat.update({"a": flat["b"], "b": flat["a"]})
     assert_array_equal(flat["a"], 1)

@@ -95,7 +95,7 @@ CASES |= {
     "everything": case(everything, {key: key.split()[1] for key in everything() if " " in key}),
 }
 # The arrays of the others overlap, or belong to a buffer.
-MOVABLE = [name for name in CASES if name not in ("flat", "one after the other", "overlapping views", "everything")]
+MOVABLE = [name for name in CASES if name not in ("flat", "overlapping", "overlapping views", "everything")]
 
 
 @pytest.mark.parametrize("on_nonfinite", ["ignore", "raise"])

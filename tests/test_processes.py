@@ -1,6 +1,6 @@
-"""Threads, forks, other processes and signals: the same results, no abort, no hang, and nothing changed for others.
+"""Updates in threads and other processes, and during signals: same results, no crash, no hang, no side effects.
 
-Each script runs in a process of its own, because what would go wrong there would take the tests along.
+Each script runs in a separate process, so that a crash or a hang does not stop the tests.
 """
 
 import json
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.compiled
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 
-# What most scripts here are made of: some training, and a fingerprint of its result.
+# Code shared by most scripts: functions that train and return the bytes of the result.
 TRAIN = """
     import os, sys, threading, time
     import numpy as np
@@ -55,7 +55,7 @@ LAYERS = ["omp", "workqueue", "tbb"]
 
 
 def layer(name):
-    """The environment of a threading layer of Numba; `pip install tbb` puts the library where it is not looked for."""
+    """Return the environment of a threading layer of Numba; pip installs TBB outside the loader's search path."""
     library = [str(Path(sys.prefix) / "lib"), *filter(None, [os.environ.get("LD_LIBRARY_PATH")])]
     return {"NUMBA_THREADING_LAYER": name, "NUMBA_NUM_THREADS": "2"} | (
         {"LD_LIBRARY_PATH": os.pathsep.join(library)} if name == "tbb" else {}
@@ -63,7 +63,7 @@ def layer(name):
 
 
 @pytest.fixture(scope="session", params=LAYERS)
-def each_layer(request, tmp_path_factory):
+def layer_environment(request, tmp_path_factory):
     """The environment of each threading layer that is installed."""
     source = """
         import numba
@@ -79,7 +79,7 @@ def each_layer(request, tmp_path_factory):
 
 
 @pytest.mark.parametrize("parts", [None, 2])
-def test_threads_each_with_a_model_of_their_own(parts, each_layer, tmp_path):
+def test_threads_with_separate_models(parts, layer_environment, tmp_path):
     source = f"""{TRAIN}
     from concurrent.futures import ThreadPoolExecutor
     barrier = threading.Barrier(8)
@@ -94,18 +94,18 @@ def test_threads_each_with_a_model_of_their_own(parts, each_layer, tmp_path):
     import numba
     print(numba.threading_layer(), numba.get_num_threads())
     """
-    assert script.run(source, tmp_path, **each_layer) == f"{each_layer['NUMBA_THREADING_LAYER']} 2"
+    assert script.run(source, tmp_path, **layer_environment) == f"{layer_environment['NUMBA_THREADING_LAYER']} 2"
 
 
-def test_a_threading_layer_that_is_missing(tmp_path):
-    """Numba itself would raise."""
+def test_missing_threading_layer(tmp_path):
+    """Numba raises an error in this case; updates run on one thread instead."""
     source = f"{TRAIN}\n    assert train(parts=2) == train(parts=1)"
     script.run(source, tmp_path, **{**layer("tbb"), "LD_LIBRARY_PATH": None})
 
 
 @needs_fork
-def test_twenty_forked_children(each_layer, tmp_path):
-    """After parallel updates and products of BLAS, and while other threads go on with both."""
+def test_twenty_forked_children(layer_environment, tmp_path):
+    """The parent has made parallel updates and BLAS calls, and other threads continue with both during the forks."""
     source = f"""{TRAIN}
     import multiprocessing
     warm = train(parts=2), train_network()
@@ -131,12 +131,12 @@ def test_twenty_forked_children(each_layer, tmp_path):
     assert all(queue.get() for _ in children)
     assert (train(parts=2), train_network()) == warm
     """
-    script.run(source, tmp_path, **each_layer)
+    script.run(source, tmp_path, **layer_environment)
 
 
 @needs_fork
-def test_a_child_that_is_forked_while_a_thread_compiles(tmp_path):
-    """It compiles a rule of its own, for which it needs the lock that the other thread held."""
+def test_child_forked_while_another_thread_compiles(tmp_path):
+    """The child compiles another rule, for which it needs the compiler lock that the other thread held."""
     source = f"""{TRAIN}
     def update_by_a_new_rule(number):
         names = {{"fo": fo}}
@@ -178,8 +178,8 @@ def test_a_child_that_is_forked_while_a_thread_compiles(tmp_path):
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no timers")
-def test_signals_while_a_rule_is_compiled(tmp_path):
-    """The handler runs when the compiler has finished, and interrupts it nowhere."""
+def test_signal_during_compilation(tmp_path):
+    """The handler runs after the compilation; an exception inside would leave Numba or LLVM broken."""
     source = """
     import signal, sys, time
     import numpy as np
@@ -218,8 +218,8 @@ def test_signals_while_a_rule_is_compiled(tmp_path):
 
 
 @needs_fork
-def test_a_compilation_that_was_interrupted_keeps_no_fork_waiting(tmp_path):
-    """Its thread may end without giving back the lock of Numba's compiler."""
+def test_fork_waits_only_for_a_limited_time_for_the_compiler_lock(tmp_path):
+    """A thread that was interrupted may end without releasing the lock of Numba's compiler."""
     source = f"""{TRAIN}
     from numba.core.compiler_lock import global_compiler_lock
     from fastoptim import concurrency
@@ -236,7 +236,7 @@ def test_a_compilation_that_was_interrupted_keeps_no_fork_waiting(tmp_path):
 
 
 @needs_fork
-def test_a_fork_in_a_thread(tmp_path):
+def test_fork_in_a_thread(tmp_path):
     source = f"""{TRAIN}
     expected = train(), train_network()
     codes = []
@@ -257,7 +257,7 @@ def test_a_fork_in_a_thread(tmp_path):
 
 
 @needs_fork
-def test_a_child_of_a_process_that_used_threads_of_numba_without_this_package(tmp_path):
+def test_child_of_a_process_that_used_numba_threads_before_the_import(tmp_path):
     source = """
     import multiprocessing
     import numba
@@ -290,7 +290,7 @@ def test_a_child_of_a_process_that_used_threads_of_numba_without_this_package(tm
 
 
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
-def test_other_ways_to_start_a_process(method, tmp_path):
+def test_spawn_and_forkserver(method, tmp_path):
     source = f"""{TRAIN}
     import multiprocessing
 
@@ -303,7 +303,7 @@ def test_other_ways_to_start_a_process(method, tmp_path):
             sys.exit()
         with multiprocessing.get_context({method!r}).Pool(2) as pool:
             there = pool.map(work, range(4))
-            # To end them in the middle leaves the lock behind that Numba keeps for the start of its threads.
+            # To terminate workers in the middle would leave the lock of Numba's thread start taken.
             pool.close()
             pool.join()
         assert there == [work(seed) for seed in range(4)]
@@ -321,18 +321,18 @@ def test_joblib(backend, tmp_path):
     if __name__ == "__main__":
         here = [train(seed) for seed in range(6)]
         assert Parallel(2, {backend!r})(delayed(train)(seed, parts=2) for seed in range(6)) == here
-        # Again, now that the workers have used threads.
+        # Once more, after the workers have used threads.
         assert Parallel(2, {backend!r})(delayed(train)(seed) for seed in range(6)) == here
     """
     script.run(source, tmp_path)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no timer that signals")
-def test_signals_during_kernels(tmp_path):
-    """Their handler runs between two instructions of Python; it may update something itself."""
+def test_signal_during_kernels(tmp_path):
+    """The handler runs between two instructions of Python, and may itself update another optimizer."""
     source = f"""{TRAIN}
     import signal
-    # Numba's threads are started before: that imports modules, which a handler cannot in the middle of it.
+    # Start Numba's threads first: that imports modules, and a handler cannot import during an import.
     expected = train(parts=2), train_network()
     opt, params, count, busy = fo.Adam(), dict(w=np.zeros(30_000, np.float32)), 0, False
 
@@ -362,8 +362,8 @@ def test_signals_during_kernels(tmp_path):
     script.run(source, tmp_path)
 
 
-def test_settings_of_others_are_left_alone(each_layer, tmp_path):
-    """The number of threads of Numba, of BLAS, of OpenMP and of PyTorch, in the thread that updates and elsewhere."""
+def test_thread_settings_of_other_libraries_are_unchanged(layer_environment, tmp_path):
+    """Numba, BLAS, OpenMP and PyTorch keep their numbers of threads, in the thread that updates and in others."""
     pytest.importorskip("threadpoolctl")
     source = f"""{TRAIN}
     import ctypes
@@ -406,11 +406,11 @@ def test_settings_of_others_are_left_alone(each_layer, tmp_path):
     assert settings() == before, (settings(), before)
     assert numba.get_num_threads() == 1
     """
-    script.run(source, tmp_path, **each_layer)
+    script.run(source, tmp_path, **layer_environment)
 
 
-def test_subnormal_arithmetic_is_left_alone_in_every_thread(each_layer, tmp_path):
-    """In the thread that updated, in others, and in Numba's own, where other compiled code runs later."""
+def test_subnormal_arithmetic_is_unchanged_in_every_thread(layer_environment, tmp_path):
+    """Checked in the thread that updated, in new threads, and in Numba's, which run other compiled code later."""
     source = f"""{TRAIN}
     import numba
 
@@ -434,11 +434,14 @@ def test_subnormal_arithmetic_is_left_alone_in_every_thread(each_layer, tmp_path
     for thread in threads: thread.join()
     print("done")
     """
-    assert script.run(source, tmp_path, **each_layer, NUMBA_CACHE_DIR=str(tmp_path)) == "done"
+    assert script.run(source, tmp_path, **layer_environment, NUMBA_CACHE_DIR=str(tmp_path)) == "done"
 
 
-def test_an_import_changes_nothing(tmp_path):
-    """Nor do updates, apart from threads: no environment, handlers, filters, random numbers, hooks or settings."""
+def test_import_changes_no_global_state(tmp_path):
+    """Neither the import nor an update changes environment, signals, warning filters, random states or settings.
+
+    The import starts no threads either; an update may.
+    """
     source = """
     import gc, json, locale, os, random, signal, sys, threading, warnings
     import numpy as np

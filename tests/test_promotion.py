@@ -13,6 +13,7 @@ from fastoptim.family import FAMILY
 from fastoptim.parameters import FlatDict, Layout
 from naive import assert_bits
 
+# Kernels that run as Python warn as NumPy does, and promote nothing.
 pytestmark = pytest.mark.compiled
 
 INTEGERS = [f"{kind}{size}" for kind in "iu" for size in (1, 2, 4, 8)]
@@ -122,7 +123,8 @@ def floats(draw, depth, weak):
             ["({0} + {1})", "({0} - {1})", "({0} * {1})", "({0} / {1})", "helper({0}, {1})"] * 2
             # Which of two zeros is the larger one depends on NumPy's loop.
             + ["(np.maximum({0}, {1}) + 0.0)", "(np.minimum({0}, {1}) + 0.0)", "np.where({0} < {1}, {0}, {1})"]
-            + ["np.where(({0} >= {1}) & ({2} != 1), {2}, {1})", "np.clip({2}, {3}, 2)", "np.clip({2}, -1.0, {3})"]
+            # A zero of either sign that equals a bound that is an array: NumPy itself is not consistent there.
+            + ["np.where(({0} >= {1}) & ({2} != 1), {2}, {1})", "np.clip({2}, -1.5, 2)", "np.clip({2}, -1.0, 0.5)"]
             + ["(-{2})", "abs({2})", "np.sqrt({2})", "np.sign({2})", "({2} ** 2)", "scaled({2})", "np.abs({2})"]
         )
     )

@@ -1,4 +1,4 @@
-"""The same bits for any cut, process, threads and cache; threads and layouts are in test_optimizers.py as well."""
+"""Updates give the same bits for any chunks, layout, process, number of threads and state of the cache."""
 
 from itertools import pairwise
 
@@ -38,8 +38,8 @@ def optimizer(name):
     return Softsign() if name == "Softsign" else getattr(fo, name)()
 
 
-def update_in_parts(opt, dtype, cuts):
-    """Run the kernel of an optimizer over some arrays, part by part; return all that it wrote."""
+def update_in_chunks(opt, dtype, cuts):
+    """Run the kernel of an optimizer over some arrays in chunks; return everything that it wrote."""
     rng = np.random.default_rng(0)
     arrays = [[abs(draw(rng, size, dtype)) for size in SIZES] for _ in range(2 + len(opt.slots))]
     opt.iter = 3
@@ -52,7 +52,7 @@ def update_in_parts(opt, dtype, cuts):
     kernel = fuse(opt.rule, (dtype,) * (2 + len(opt.slots)))
     run = PYTHON_KERNELS[kernel.address] if DISABLED else kernel.ctypes
     ends = [0, *cuts, sum(SIZES)]
-    # The last part first: the order does not matter either.
+    # The last chunk runs first, because the order must not matter either.
     for start, stop in reversed(list(pairwise(ends))):
         run(table.ctypes.data, start, stop)
     return np.concatenate([array for column in arrays for array in column])
@@ -60,21 +60,21 @@ def update_in_parts(opt, dtype, cuts):
 
 @pytest.mark.parametrize("name", RULES)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_any_cut_of_the_range(name, dtype):
-    whole = update_in_parts(optimizer(name), dtype, [])
+def test_any_chunks_give_the_same_bits(name, dtype):
+    whole = update_in_chunks(optimizer(name), dtype, [])
 
     @settings(deadline=None, max_examples=10 if numba.config.DISABLE_JIT else 60)
     @given(st.lists(st.integers(0, sum(SIZES)), max_size=9).map(sorted))
     def check(cuts):
-        assert_bits(whole, update_in_parts(optimizer(name), dtype, cuts), cuts)
+        assert_bits(whole, update_in_chunks(optimizer(name), dtype, cuts), cuts)
 
     check()
 
 
 @pytest.mark.parametrize("name", RULES)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_any_layout(name, dtype):
-    """In one buffer, apart, with gaps, column by column, backwards: parameters and gradients in turn."""
+def test_any_layout_gives_the_same_bits(name, dtype):
+    """All pairs of C order, Fortran order, strided, reversed and flat arrays as parameters and gradients."""
     layouts = [
         np.ascontiguousarray,
         np.asfortranarray,
@@ -100,8 +100,8 @@ def test_any_layout(name, dtype):
 
 
 @pytest.mark.compiled
-def test_every_process(tmp_path):
-    """With an empty cache and a full one, and with other numbers and kinds of threads."""
+def test_any_process_gives_the_same_bits(tmp_path):
+    """Processes differ in the cache, empty or filled, the number of threads and the threading layer."""
     pytest.importorskip("threadpoolctl")
     source = """
         import contextlib, hashlib, sys
@@ -120,7 +120,7 @@ def test_every_process(tmp_path):
                 m = beta * m + (1 - beta) * g
                 return p - lr * m / (1 + np.abs(m)), m
 
-        # No limit holds for a BLAS that is loaded after it was set.
+        # Load the BLAS first: a limit has no effect on a library that is loaded later.
         fo.MultiLayerNet
         digest = hashlib.sha256()
         numba.set_num_threads(int(sys.argv[1]))
@@ -158,8 +158,8 @@ def test_every_process(tmp_path):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("sizes", [(64, [100, 100], 10), (7, [], 3), (300, [3, 40], 2)])
 @pytest.mark.parametrize("rows", [1, 2, 25])
-def test_any_number_of_threads_of_the_blas_for_products_below_its_threshold(dtype, sizes, rows):
-    """OpenBLAS takes one thread for up to 2**18 multiplications; beyond, see the notes of `MultiLayerNet`."""
+def test_any_number_of_blas_threads_gives_the_same_bits_for_small_products(dtype, sizes, rows):
+    """OpenBLAS uses one thread for up to 2**18 multiplications; for larger products see `MultiLayerNet`."""
     limits = pytest.importorskip("threadpoolctl").threadpool_limits
     net = fo.MultiLayerNet(*sizes, dtype=dtype, weight_decay_lambda=0.1, seed=0)
     rng = np.random.default_rng(0)

@@ -1,6 +1,7 @@
 """The textbook's scripts and pickles work with these optimizers after one line is replaced."""
 
 import pickle
+import re
 import sys
 import types
 from pathlib import Path
@@ -69,18 +70,40 @@ for key in optimizers:
 """
 
 
-@pytest.mark.compiled
-@pytest.mark.parametrize("line", ["from fastoptim.notes import *", "import numpy as np\nfrom fastoptim import *"])
-def test_its_comparison_runs_with_one_line_replaced(line, tmp_path):
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+EDITS = re.findall(r"```diff\n-(.*)\n\+(.*)\n```", README)
+"""The edits that the README shows: first the optimizers, then the network."""
+
+
+def run_edited(edits, folder):
+    """Return what the script prints after lines have been replaced in it."""
     for name, text in HELPERS.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(text)
-    theirs = "from common.optimizer import *"
-    assert SCRIPT.count(theirs) == 1
-    ref = script.run(SCRIPT, tmp_path)
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text)
+    source = SCRIPT
+    for old, new in edits:
+        assert source.count(old) == 1
+        source = source.replace(old, new)
+    return script.run(source, folder)
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize("edit", [EDITS[0], (EDITS[0][0], "import numpy as np\nfrom fastoptim import *")])
+def test_its_comparison_runs_with_one_line_replaced(edit, tmp_path):
+    ref = run_edited([], tmp_path)
     assert len(ref.splitlines()) == 6
     assert "smoothed" in ref
-    assert script.run(SCRIPT.replace(theirs, line), tmp_path) == ref
+    assert run_edited([edit], tmp_path) == ref
+
+
+@pytest.mark.compiled
+def test_its_comparison_runs_with_our_network(tmp_path):
+    assert len(EDITS) == 2
+    ref, comp = (run_edited(edits, tmp_path).split() for edits in ([], EDITS))
+    assert [word for word in ref if word.isalpha()] == [word for word in comp if word.isalpha()]
+    losses = [[float(word) for word in words if not word.isalpha()] for words in (ref, comp)]
+    # Our network computes in float32 by default, from the same initial weights.
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-3)
 
 
 def test_its_star_import_brings_what_the_textbooks_does():

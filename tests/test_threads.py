@@ -1,4 +1,4 @@
-"""How a kernel is run: cut into parts, on one thread or on several, whichever is found to be faster."""
+"""Kernels are cut into chunks and run on one thread or several; the autotuner finds which is faster."""
 
 import itertools
 import os
@@ -18,7 +18,7 @@ from fastoptim.kernels.jit import DISABLED
 
 @pytest.mark.parametrize("total", [1, 63, 64, 65, 1000, 70_000])
 @pytest.mark.parametrize("parts", [1, 2, 3, 7, 64])
-def test_parts_cover_the_range_once(total, parts, monkeypatch):
+def test_chunks_cover_the_range_once(total, parts, monkeypatch):
     if DISABLED and total > 1000:
         pytest.skip("plain Python is too slow for that many elements")
     monkeypatch.setattr(threads, "_PARALLEL_FROM", 0)
@@ -31,7 +31,7 @@ def test_parts_cover_the_range_once(total, parts, monkeypatch):
         assert_array_equal(params[key], a)
 
 
-def test_num_threads_belongs_to_a_thread_and_ends_with_its_block(launches):
+def test_num_threads_applies_to_one_thread_inside_its_block(launches):
     size = 20_000
     params, grads, opt = {"w": np.ones(size, np.float32)}, {"w": np.zeros(size, np.float32)}, fo.SGD()
 
@@ -53,7 +53,7 @@ def test_num_threads_belongs_to_a_thread_and_ends_with_its_block(launches):
     assert threads._setting.parts is None
 
 
-def test_numpys_integers_are_numbers_of_threads(launches):
+def test_num_threads_takes_numpy_integers(launches):
     params, grads = {"w": np.ones(20_000)}, {"w": np.ones(20_000)}
     with fo.num_threads(np.int64(2)):
         fo.SGD().update(params, grads)
@@ -61,7 +61,7 @@ def test_numpys_integers_are_numbers_of_threads(launches):
 
 
 @pytest.mark.parametrize("n", [1_000, 10**15, 10**30])
-def test_there_are_no_more_parts_than_blocks(n):
+def test_large_numbers_of_threads(n):
     params, grads = {"w": np.ones(20_000)}, {"w": np.ones(20_000)}
     with fo.num_threads(n):
         fo.SGD(lr=1.0).update(params, grads)
@@ -69,7 +69,7 @@ def test_there_are_no_more_parts_than_blocks(n):
 
 
 @pytest.mark.parametrize("n", [0, -1, 1.0, "2", None])
-def test_numbers_of_threads_that_cannot_be(n):
+def test_invalid_number_of_threads_is_an_error(n):
     with pytest.raises(ValueError, match="whole number from 1 on"), fo.num_threads(n):
         pass
     assert threads._setting.parts is None
@@ -77,7 +77,7 @@ def test_numbers_of_threads_that_cannot_be(n):
 
 @pytest.fixture
 def simulated(monkeypatch):
-    """What a run takes, alone and in parallel, what the first ones take more, and how many runs are parallel."""
+    """A simulated clock: the times of serial and parallel runs, the wake-up times of threads, and a count of runs."""
     world = SimpleNamespace(clock=0.0, cost={False: 1e-4, True: 2e-4}, waking=[], since_serial=0, parallel=0)
 
     def run(parallel):
@@ -105,13 +105,13 @@ def simulated(monkeypatch):
     return world
 
 
-def test_one_thread_is_kept_where_it_is_faster(simulated):
+def test_autotuner_keeps_one_thread_if_it_is_faster(simulated):
     simulated.share_of_parallel_runs()
     assert simulated.share_of_parallel_runs() < 0.05
 
 
 @pytest.mark.parametrize("waking", [[1e-2], [2e-4, 2e-4]])
-def test_the_faster_way_is_found_and_left_when_it_slows_down(waking, simulated):
+def test_autotuner_finds_the_faster_way_and_leaves_it_when_it_slows_down(waking, simulated):
     simulated.cost[True], simulated.waking = 0.5e-4, waking
     simulated.share_of_parallel_runs()
     assert simulated.share_of_parallel_runs() > 0.95
@@ -122,7 +122,7 @@ def test_the_faster_way_is_found_and_left_when_it_slows_down(waking, simulated):
     assert simulated.share_of_parallel_runs() > 0.9
 
 
-def test_a_way_that_was_slower_for_a_while_is_soon_tried_again(simulated):
+def test_autotuner_soon_tries_again_after_a_change(simulated):
     simulated.cost[True] = 0.5e-4
     simulated.share_of_parallel_runs(of=10_000)
     simulated.cost[True] = 1.5e-4
@@ -133,7 +133,7 @@ def test_a_way_that_was_slower_for_a_while_is_soon_tried_again(simulated):
     assert simulated.share_of_parallel_runs() > 0.95
 
 
-def test_pauses_in_which_threads_fall_asleep_are_no_reason_to_try(simulated):
+def test_pauses_that_let_threads_sleep_start_no_trial(simulated):
     simulated.cost[True], simulated.waking = 0.5e-4, [2e-4, 2e-4]
     simulated.share_of_parallel_runs(of=5_000)
     shares = []
@@ -144,19 +144,19 @@ def test_pauses_in_which_threads_fall_asleep_are_no_reason_to_try(simulated):
 
 
 @pytest.mark.parametrize("waking", [[1e-3, 1e-3], [2e-4, 2e-4, 2e-4]])
-def test_waking_does_not_decide_a_trial(waking, simulated):
+def test_wake_up_time_does_not_decide_a_trial(waking, simulated):
     simulated.cost[True], simulated.waking = 0.5e-4, waking
     simulated.share_of_parallel_runs(of=50)
     assert simulated.share_of_parallel_runs() > 0.8
 
 
-def test_a_machine_that_stood_still_is_tried_again(simulated):
+def test_autotuner_tries_again_after_the_machine_stood_still(simulated):
     simulated.waking = [600]
     simulated.share_of_parallel_runs(of=50)
     assert simulated.share_of_parallel_runs(of=60_000) > 0
 
 
-def test_what_a_trial_costs_is_made_up_for_before_the_next(simulated):
+def test_trials_take_at_most_two_percent_of_the_time(simulated):
     simulated.cost[True] = 1e-2
     simulated.share_of_parallel_runs()
     parallel = simulated.share_of_parallel_runs(of=100_000)
@@ -164,14 +164,14 @@ def test_what_a_trial_costs_is_made_up_for_before_the_next(simulated):
 
 
 @pytest.mark.parametrize("cost", [1e-3, 1e-1])
-def test_few_of_long_runs_are_spent_on_trying(cost, simulated):
+def test_long_runs_need_few_trials(cost, simulated):
     simulated.cost = {False: 1.1 * cost, True: cost}
     assert simulated.share_of_parallel_runs() > 0.9
 
 
 @pytest.mark.parametrize("total", [2**31, 2**33 + 1, 2**40 + 65])
 @pytest.mark.parametrize("parts", [2, 7])
-def test_parts_of_more_than_two_to_the_31st(total, parts, monkeypatch):
+def test_chunks_of_more_than_two_to_the_31st_elements(total, parts, monkeypatch):
     seen = []
     monkeypatch.setattr(parallel, "call", lambda _kernel, _rows, start, stop: seen.append((start, stop)))
     monkeypatch.setattr(parallel, "prange", range)
@@ -185,8 +185,8 @@ def test_parts_of_more_than_two_to_the_31st(total, parts, monkeypatch):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 @pytest.mark.compiled
-def test_a_forked_child_updates_serially(tmp_path):
-    """GNU OpenMP ends a child that enters a parallel region; the child must come back with a result."""
+def test_forked_child_updates_serially(tmp_path):
+    """GNU OpenMP ends a forked child that enters a parallel region, so the child must not enter one."""
     source = """
         import os, warnings
         warnings.simplefilter("ignore", DeprecationWarning)  # Later versions of Python warn of forks with threads.

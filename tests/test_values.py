@@ -1,4 +1,4 @@
-"""Every kind of value that a dict of parameters may hold, beside the oracle."""
+"""Updates equal the oracle's for every kind of value that a dict of parameters may hold."""
 
 from itertools import product
 
@@ -14,7 +14,7 @@ LARGE = 2_001 if numba.config.DISABLE_JIT else 300_007
 
 
 def every_other(a):
-    """A view that leaves out every second element of its memory along every axis."""
+    """Return a view with a stride of two elements along every axis."""
     wide = np.full([2 * n for n in a.shape], 7, a.dtype)
     view = wide[(*[slice(None, None, 2)] * a.ndim, ...)]
     view[...] = a
@@ -22,14 +22,14 @@ def every_other(a):
 
 
 def inner_columns(a):
-    """Contiguous rows in a wider array."""
+    """Return some columns of a wider array: contiguous rows with gaps between them."""
     wide = np.full((*a.shape[:-1], a.shape[-1] + 3), 7, a.dtype)
     wide[..., 1:-2] = a
     return wide[..., 1:-2]
 
 
 def unaligned(a):
-    """An array that begins one byte after where its numbers should."""
+    """Return an array that is misaligned by one byte."""
     view = np.frombuffer(bytearray(a.nbytes + 1), a.dtype, offset=1).reshape(a.shape)
     view[...] = a
     return view
@@ -59,7 +59,7 @@ def dtypes(d, shape, gradients):
 
 
 def like(d, *types):
-    """Parameters and gradients that are scalars of these types, pair by pair."""
+    """Return scalars of these types, one pair for a parameter and its gradient."""
     return tuple({f"{i}": kind[side](float(d())) for i, kind in enumerate(types)} for side in (0, 1))
 
 
@@ -70,7 +70,7 @@ def integers(d):
     return params, {key: (abs if "u" in key else np.positive)(5 * d((3, 4))).astype(key[-2:]) for key in params}
 
 
-# Each builds, from a generator of numbers `d(shape=(), dtype=float64)`, parameters and gradients.
+# Each function makes parameters and gradients with `d(shape=(), dtype=float64)`, which draws numbers.
 VALUES = {
     "layouts": lambda d: layouts(d, (4, 6)),
     "layouts in 3-D": lambda d: layouts(d, (3, 2, 5)),
@@ -86,7 +86,7 @@ VALUES = {
     ),
     "0-d arrays": lambda d: ({"x": d(), "y": d((), "f4"), "z": d((3,))}, {"x": d(), "y": d((), "f4"), "z": d((3,))}),
     "0-d arrays, scalar gradients": lambda d: ({"x": d(), "y": d()}, {"x": float(d()), "y": np.float64(d())}),
-    # A Python number is weak: beside float32 all is float32.
+    # A Python number is weak: with a float32 array the result is float32.
     "0-d arrays of float32, scalar gradients": lambda d: (
         {"x": d((), "f4"), "y": d((), "f4"), "z": d((), "f2")},
         {"x": float(d()), "y": np.float64(d()), "z": float(d())},
@@ -129,18 +129,18 @@ VALUES = {
 
 
 def two_views(d, first, second):
-    """Two parameters within one buffer."""
+    """Return two parameters in one buffer, and separate gradients."""
     whole = d((24,))
     return {"a": whole[first], "b": whole[second]}, {"a": d(whole[first].shape), "b": d(whole[second].shape)}
 
 
 def within(d, params, grads):
-    """A parameter and its gradient within one buffer."""
+    """Return a parameter and its gradient in one buffer."""
     whole = d((LARGE,))
     return {"a": whole[params]}, {"a": whole[grads]}
 
 
-# Here gradients may be parameters, so they are not drawn anew for every step: they follow from the step before.
+# Gradients may be parameters here, so they are not drawn anew in each step.
 ALIASES = {
     "one array under two keys": lambda d: (lambda w: ({"a": w, "b": w}, {"a": d((3, 4)), "b": d((3, 4))}))(d((3, 4))),
     "overlapping views": lambda d: two_views(d, slice(16), slice(8, 24)),
@@ -155,7 +155,7 @@ ALIASES = {
     "gradient lies behind": lambda d: within(d, slice(-1), slice(1, None)),
     "gradient is an earlier parameter": lambda d: (lambda w: ({"a": w, "b": d((5,))}, {"a": d((5,)), "b": w}))(d((5,))),
     "gradient is a later parameter": lambda d: (lambda w: ({"a": d((5,)), "b": w}, {"a": w, "b": d((5,))}))(d((5,))),
-    # Kernels take neither mixed dtypes nor strides as they are, so these keys must wait for one another all the more.
+    # Other kernels update mixed dtypes and strided arrays, but the keys must still be updated in order.
     "gradient is an earlier parameter of mixed dtype": lambda d: (
         lambda w: ({"a": w, "b": d((5,))}, {"a": d((5,), np.float32), "b": w})
     )(d((5,))),
@@ -185,12 +185,12 @@ def assert_steps(pair, case):
 
 
 @pytest.mark.parametrize("case", VALUES.values(), ids=VALUES)
-def test_values(pair, case):
+def test_values_of_every_kind(pair, case):
     assert_steps(pair, case)
 
 
 @pytest.mark.parametrize("case", ALIASES.values(), ids=ALIASES)
-def test_aliases(pair, case):
+def test_arrays_that_share_memory(pair, case):
     ref_opt, comp_opt = pair()
     (ref, ref_grads), (comp, comp_grads) = (build(case, 0) for _ in range(2))
     for _ in range(4):
@@ -198,8 +198,8 @@ def test_aliases(pair, case):
 
 
 @pytest.mark.parametrize("case", ALIASES.values(), ids=ALIASES)
-def test_aliases_that_come_later(pair, case):
-    """What held for the gradients of the steps before does not hold for these."""
+def test_arrays_that_share_memory_in_some_steps(pair, case):
+    """A plan made for separate gradients must not be bound to gradients that overlap parameters."""
     ref_opt, comp_opt = pair()
     (ref, ref_grads), (comp, comp_grads) = (build(case, 0) for _ in range(2))
     for step in range(6):
@@ -208,8 +208,8 @@ def test_aliases_that_come_later(pair, case):
         assert_step(ref_opt, comp_opt, ref, comp, ref_grads if aliased else apart, comp_grads if aliased else apart)
 
 
-def test_aliases_of_a_flat_dict(pair):
-    """Exactly one kernel call, and still a loop over the keys where the gradients are the parameters."""
+def test_flat_dict_as_its_own_gradients(pair):
+    """Separate flat dicts are updated as one array; these must be updated key by key, as in the notes."""
     ref_opt, comp_opt = pair()
     case = ALIASES["gradients are parameters"]
     ref, comp = build(case, 0)[0], fo.flatten(build(case, 0)[0])
@@ -219,13 +219,13 @@ def test_aliases_of_a_flat_dict(pair):
 
 @pytest.mark.parametrize("p_layout", LAYOUTS)
 @pytest.mark.parametrize("g_layout", LAYOUTS)
-def test_one_array_of_any_layout(pair, p_layout, g_layout):
+def test_array_of_any_layout(pair, p_layout, g_layout):
     assert_steps(pair, lambda d: ({"W": LAYOUTS[p_layout](d((4, 6)))}, {"W": LAYOUTS[g_layout](d((4, 6)))}))
 
 
 @pytest.mark.parametrize("key", ["strided", "columns"])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_the_gaps_of_a_view_are_not_written(pair, key, dtype):
+def test_gaps_of_a_view_are_not_written(pair, key, dtype):
     _, opt = pair()
     W = LAYOUTS[key](draw(np.random.default_rng(0), (4, 6), dtype))
     before = W.copy()
@@ -236,8 +236,8 @@ def test_the_gaps_of_a_view_are_not_written(pair, key, dtype):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_an_array_stays_where_it_is(pair, layout):
-    """Same object, same memory: whoever holds a reference, a view or the address sees the new values."""
+def test_array_keeps_its_identity_and_address(pair, layout):
+    """References, views and the address of the array show the new values."""
     ref_opt, comp_opt = pair()
     W = LAYOUTS[layout](draw(np.random.default_rng(0), (4, 6)))
     view, address, ref, comp = W[1:], W.ctypes.data, {"W": W.copy()}, {"W": W}
@@ -250,7 +250,7 @@ def test_an_array_stays_where_it_is(pair, layout):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_memmap(pair, dtype, tmp_path):
-    """The file on disk is the parameter."""
+    """The update writes to the file."""
     ref_opt, comp_opt = pair()
     data, path = draw(np.random.default_rng(0), (3, 4), dtype), tmp_path / "W"
     data.tofile(path)
@@ -272,7 +272,7 @@ def test_read_only_memmap_as_gradient(pair, tmp_path):
 
 
 def test_scalars_keep_their_type(pair):
-    """Said once without the oracle, whose own types could be wrong."""
+    """This is tested without the oracle, whose types could be wrong too."""
     _, opt = pair()
     params = {"float": 1.5, "float32": np.float32(1.5), "float64": np.float64(1.5), "0-d": np.array(1.5)}
     types = {key: type(value) for key, value in params.items()}
@@ -283,7 +283,7 @@ def test_scalars_keep_their_type(pair):
 
 
 def test_arrays_may_be_rebound_between_calls(pair):
-    """Other memory in another layout: the next update works on what the dict holds then, and on that alone."""
+    """After an array is replaced by one of another layout, the next update writes only to the new one."""
     ref_opt, comp_opt = pair()
     ref, comp = ({"W": draw(np.random.default_rng(0), (4, 6)), "b": draw(np.random.default_rng(1), (6,))} for _ in "rc")
     old = []
@@ -298,7 +298,7 @@ def test_arrays_may_be_rebound_between_calls(pair):
 
 
 def test_arrays_may_be_assigned_to_a_flat_dict(pair):
-    """Its values stay views of its buffer, so it takes the numbers; the update sees them either way."""
+    """The dict copies the numbers into its buffer, and the next update starts from them."""
     ref_opt, comp_opt = pair()
     ref = {"W": draw(np.random.default_rng(0), (4, 6)), "b": draw(np.random.default_rng(1), (6,))}
     comp = fo.flatten(ref)
@@ -311,7 +311,7 @@ def test_arrays_may_be_assigned_to_a_flat_dict(pair):
 
 
 def test_gradients_may_be_rebound_between_calls(pair):
-    """The same dict of gradients with other arrays, and with the same arrays under exchanged keys."""
+    """The same dict of gradients holds new arrays, and earlier ones under exchanged keys."""
     ref_opt, comp_opt = pair()
     ref, comp = ({key: draw(np.random.default_rng(0), (4,)) for key in "ab"} for _ in range(2))
     grads = {key: draw(np.random.default_rng(1), (4,)) for key in "ab"}
@@ -320,8 +320,8 @@ def test_gradients_may_be_rebound_between_calls(pair):
         grads["a"], grads["b"] = grads["b"], draw(np.random.default_rng(seed), (4,), DTYPES[seed % 3])
 
 
-def test_a_fresh_dict_every_time(pair):
-    """Many loops build their dicts anew; memory that is freed and handed out again must not confuse the library."""
+def test_new_dicts_in_each_step(pair):
+    """Memory that is freed and allocated again must not confuse the library."""
     ref_opt, comp_opt = pair()
     ref = comp = {"W": draw(np.random.default_rng(0), (40, 6)), "b": draw(np.random.default_rng(1), (6,))}
     for seed in range(20):
@@ -330,38 +330,38 @@ def test_a_fresh_dict_every_time(pair):
         assert_step(ref_opt, comp_opt, ref, comp, grads, grads)
 
 
-def test_different_dicts_in_turn(pair):
-    """The state belongs to the optimizer and its keys, not to the dict: so the notes' code has it."""
+def test_several_dicts_in_turn(pair):
+    """State belongs to the optimizer and the key, not to the dict, as in the notes."""
     ref_opt, comp_opt = pair()
     shapes = {"a": (3, 4), "b": (4,), "c": (), "d": (7,)}
-    turns = [list("abcd"), list("abcd"), list("bd"), list("dcba"), list("c"), [], list("abcd")]
+    dicts = [list("abcd"), list("abcd"), list("bd"), list("dcba"), list("c"), [], list("abcd")]
 
-    def some(turn, seed):
-        return {key: draw(np.random.default_rng(seed), shapes[key]) for key in turn}
+    def draw_values(names, seed):
+        return {key: draw(np.random.default_rng(seed), shapes[key]) for key in names}
 
-    refs, comps = ([some(turn, seed) for seed, turn in enumerate(turns)] for _ in range(2))
+    refs, comps = ([draw_values(names, seed) for seed, names in enumerate(dicts)] for _ in range(2))
     for lap in range(3):
-        for i, turn in enumerate(turns):
-            grads = some(turn, 10 * lap + i)
+        for i, names in enumerate(dicts):
+            grads = draw_values(names, 10 * lap + i)
             assert_step(ref_opt, comp_opt, refs[i], comps[i], grads, grads)
             assert all(set(getattr(comp_opt, slot)) == set("abcd") for slot in ref_opt.slots)
 
 
-def test_keys_may_go_and_come_back(pair):
+def test_keys_may_be_left_out_and_return(pair):
     ref_opt, comp_opt = pair()
     ref, comp = ({key: draw(np.random.default_rng(0), (3,)) for key in "abc"} for _ in range(2))
-    for turn in "abc", "ab", "ca", "abc":
+    for names in "abc", "ab", "ca", "abc":
         for params in ref, comp:
-            spare = {key: draw(np.random.default_rng(1), (3,)) for key in turn if key not in params}
-            for key in set(params) - set(turn):
+            missing = {key: draw(np.random.default_rng(1), (3,)) for key in names if key not in params}
+            for key in set(params) - set(names):
                 del params[key]
-            params.update(spare)
-        grads = {key: draw(np.random.default_rng(2), (3,)) for key in turn}
+            params.update(missing)
+        grads = {key: draw(np.random.default_rng(2), (3,)) for key in names}
         assert_step(ref_opt, comp_opt, ref, comp, grads, grads)
 
 
 def test_two_optimizers_on_one_dict(pair):
-    """Each keeps a state of its own."""
+    """Each optimizer has its own state."""
     refs, comps = zip(*(pair(lr=lr) for lr in (0.1, 0.2)), strict=True)
     ref, comp = ({"W": draw(np.random.default_rng(0), (5,))} for _ in range(2))
     for seed in range(6):
@@ -371,7 +371,7 @@ def test_two_optimizers_on_one_dict(pair):
 
 @pytest.mark.parametrize("make", [dict, fo.flatten, lambda params: list(params.values())])
 def test_state_may_be_assigned(pair, make):
-    """In place, the whole slot at once, or back to nothing: what the user writes is what the next step starts from."""
+    """State may be changed in place, assigned as a whole, or set to None; the next step starts from it."""
     ref_opt, comp_opt = pair()
     if not ref_opt.slots:
         pytest.skip("SGD has no state.")
@@ -396,7 +396,7 @@ def test_state_may_be_assigned(pair, make):
     for seed, change in enumerate([*changes.values(), lambda *_: None]):
         grads = make({key: draw(np.random.default_rng(seed), a.shape) for key, a in start.items()})
         assert_step(ref_opt, comp_opt, ref, comp, grads, grads)
-        # All slots alike: the notes' code looks at one of them to see whether there is state at all.
+        # All slots are changed: the notes' code looks at only one of them to see whether there is state.
         for opt, slot in product((ref_opt, comp_opt), ref_opt.slots):
             change(opt, slot)
 
@@ -410,3 +410,13 @@ def test_iter_may_be_assigned():
         grads = {"W": draw(np.random.default_rng(start), (5,))}
         assert_step(ref_opt, comp_opt, ref, comp, grads, grads)
         assert comp_opt.iter == start + 1
+
+
+def test_gradient_is_a_later_parameter_that_the_fallback_updates(pair):
+    """The group is updated by the fallback as a whole; the kernel must not update the first array as well."""
+    ref_opt, comp_opt = pair()
+    ref, comp = ({key: draw(np.random.default_rng(k), (2, 3)) for k, key in enumerate("abc")} for _ in range(2))
+    for seed in range(3):
+        grads = {key: draw(np.random.default_rng([seed, k]), (2, 3)) for k, key in enumerate("abc")}
+        grads["c"] = grads["c"].astype(np.float16)
+        assert_step(ref_opt, comp_opt, ref, comp, grads | {"a": ref["c"]}, grads | {"a": comp["c"]})

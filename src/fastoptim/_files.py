@@ -1,4 +1,4 @@
-"""Writing files so that a reader finds either the old one or the new one, whole."""
+"""Replace files atomically: a reader finds either the complete old file or the complete new one."""
 
 import errno
 import os
@@ -11,16 +11,16 @@ from typing import BinaryIO
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """Open a file that takes the place of `path` when the block ends, and leaves no trace when it raises.
+    """Open a temporary file that replaces `path` when the block ends, and is deleted if the block raises.
 
-    Only a process that is killed leaves its unfinished file behind, hidden beside the other; nothing ever reads it. A
-    link stays a link, to the new file, and the new file has the permissions of the old one.
+    A process that is killed leaves its temporary file behind, under a hidden name that is never read. A symbolic link
+    stays a link, to the new file, and the new file has the permissions of the old one.
     """
     path = path.resolve()
     if path.exists() and not path.is_file():
         raise OSError(errno.EINVAL, "not a regular file", str(path))
-    # The temporary file stands beside its destination, because a rename is atomic only within one file system.
-    # Its name is no longer than any file system takes, of which most count bytes.
+    # The temporary file is in the folder of its destination, because a rename is atomic only within one file system.
+    # Its name is cut to stay below the limit of all file systems, most of which count bytes.
     temporary = path.with_name(f".{path.name[:50]}.{secrets.token_hex(4)}")
     try:
         with temporary.open("xb") as stream:
@@ -36,8 +36,8 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 def _sync(folder: Path) -> None:
-    """Make sure that a file that was renamed has its name even if the machine loses power now."""
-    # Not every system can, and the file is in place.
+    """Write the entries of a folder to disk, so that a renamed file keeps its name after a power failure."""
+    # Some systems cannot do this; the file has been replaced anyway.
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:

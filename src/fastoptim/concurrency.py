@@ -97,22 +97,26 @@ def acquire(owner: Any, method: str) -> Guard:
             f"this {type(owner).__name__} is inside an update, so its scalars() or a signal handler cannot call "
             f"{method.lstrip('_')}; let that set a flag, and look at it after the update"
         )
-    with owner._guard.queue:
-        # Threads that come now find the successor taken, so a thread that updates without a pause lets this one pass.
-        before: Guard = owner._guard
-        owner._guard = guard = before.successor()
-        try:
-            while not _try(before):
+    before: Guard = owner._guard
+    taken = False
+    try:
+        with before.queue:
+            # Threads that come now find the successor taken: one that updates without a pause lets this one pass.
+            before = owner._guard
+            owner._guard = guard = before.successor()
+            while not (taken := _try(before)):
                 if before.is_abandoned:
                     raise RuntimeError(
                         f"this process was forked while a thread was inside an update of this {type(owner).__name__}, "
                         "which may be half done here; make a new optimizer"
                     )
                 time.sleep(_POLL_S)
-        except BaseException:
-            owner._guard = before
-            raise
-    return guard
+        return guard
+    except BaseException:
+        owner._guard = before
+        if taken:
+            before.append(None)
+        raise
 
 
 def _try(guard: Guard) -> bool:
@@ -207,11 +211,11 @@ def deferred_signals() -> Iterator[None]:
         arrived.append((before[number], number, frame))
 
     try:
-        for number in signal.valid_signals():
-            handler = signal.getsignal(number)
+        for valid in signal.valid_signals():
+            handler = signal.getsignal(valid)
             if callable(handler):
-                before[number] = handler
-                signal.signal(number, defer)
+                before[int(valid)] = handler
+                signal.signal(valid, defer)
         yield
     finally:
         for number, handler in before.items():

@@ -80,7 +80,10 @@ class FallbackTask:
             if type(value[0]) is not p_type or type(value[1]) is not g_type:
                 return False
             values.append(value)
+        if not all(slot.flags.writeable for *_, slots, _ in self._entries for slot in slots):
+            return False
         self._values, self._params = values, params
+        self._writes, self._undo, self._replaced = [], [], []
         return True
 
     def nonfinite_keys(self) -> list[Hashable]:

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from numpy.lib.array_utils import byte_bounds
 
 from fastoptim.kernels import table
 from fastoptim.kernels.finite import finite
@@ -23,8 +24,10 @@ __all__ = ["Arrays", "KernelTask", "Row"]
 Arrays = tuple[Sequence[Any], Sequence[Any]]
 """Parameters and gradients, each in the order of the rows."""
 
-_FLOATS = {np.dtype(T): T for T in (np.float32, np.float64)}
-_INTEGERS = {np.dtype(T): T for T in (np.int8, np.int16, np.int32, np.int64, np.uint8, np.uint16, np.uint32, np.uint64)}
+_FLOATS: dict[Any, Any] = {np.dtype(T): T for T in (np.float32, np.float64)}
+_INTEGERS: dict[Any, Any] = {
+    np.dtype(T): T for T in (np.int8, np.int16, np.int32, np.int64, np.uint8, np.uint16, np.uint32, np.uint64)
+}
 
 
 @dataclass(slots=True, eq=False)
@@ -49,8 +52,16 @@ class Row:
             If the rule cannot be compiled. If only NumPy's promotion cannot be, there is no kernel instead.
         """
         p, g, slots = parameter.p, parameter.g, parameter.slots
-        kinds = _FLOATS.get(p.dtype), (_FLOATS | _INTEGERS).get(g.dtype), *(_FLOATS.get(slot.dtype) for slot in slots)
+        kinds: Any = (
+            _FLOATS.get(p.dtype),
+            (_FLOATS | _INTEGERS).get(g.dtype),
+            *(_FLOATS.get(slot.dtype) for slot in slots),
+        )
         row, mixed = cls(parameter), len(set(kinds)) > 1
+        low, high = byte_bounds(p) if p.size else (0, 0)
+        if high - low < p.nbytes:
+            # Elements that share memory must be written in NumPy's order.
+            return row
         if None in kinds or (mixed and DISABLED) or not row.has_arrays or parameter.before:
             return row
         order = _order(parameter)
@@ -79,6 +90,13 @@ def _order(parameter: Parameter) -> tuple[int, ...]:
     like = parameter.slots[0] if parameter.slots else parameter.p
     strides = like.strides if parameter.slots else packed_strides(like)
     return tuple(step // like.itemsize for step in strides)
+
+
+def _with_dtype(array: Any, dtype: np.dtype[Any]) -> Any:
+    """Return a view of an array with an equal dtype: unpickled arrays have a dtype object of their own."""
+    if type(array) is np.ndarray and array.dtype is not dtype and array.dtype == dtype:
+        return array.view(dtype)
+    return array
 
 
 class KernelTask:
@@ -138,7 +156,7 @@ class KernelTask:
         flags = [[table.ALIGNED if row.kernel and not strided else 0 for strided in row.strided] for row in rows]
         forms = [form(row.parameter.value, table.WRITEABLE | p) for row, (p, _) in zip(rows, flags, strict=True)]
         g_forms = [form(row.parameter.gradient, g) for row, (_, g) in zip(rows, flags, strict=True)]
-        self._kept = [self._describe(words, table.FORM, forms), self._describe(words, table.G_FORM, g_forms)]
+        self._kept: list[Any] = [self._describe(words, table.FORM, forms), self._describe(words, table.G_FORM, g_forms)]
         walks = [
             walk(row.parameter.p, row.parameter.g, _order(row.parameter)) if any(row.strided) else [] for row in rows
         ]
@@ -164,22 +182,17 @@ class KernelTask:
         self.run = self._autotuner.run
         self.committed = self._autotuner.program[:1]
         self._words = words
-        # Of each parameter that is not empty, its row and the bytes around its address.
-        self._rows_written = np.array(
-            [k for k, each in enumerate(forms) if each[table.LOW] < each[table.HIGH]], np.intp
-        )
-        self._extents = np.array([forms[k][table.LOW : table.HIGH + 1] for k in self._rows_written], np.intp).reshape(
-            -1, 2
-        )
+        self._extents = np.array([each[table.LOW : table.HIGH + 1] for each in forms], np.intp).reshape(-1, 2)
+        self._dtypes = [row.parameter.p.dtype for row in bound], [row.parameter.g.dtype for row in bound]
         self._state_ranges = ranges
         self._slots = [slot for row in rows for slot in row.parameter.slots]
-        spans, _ = merged(ranges + self._parameter_ranges())
+        spans, overlap = merged(ranges + self._parameter_ranges())
         self._spans = np.array(spans, np.intp).reshape(-1, 2)
         view_ids = np.array([id(view) for view in views], np.intp)
         self._check = np.array(
             [
                 *(starts[0], len(bound), address(self._autotuner.program), address(self._spans), len(spans)),
-                *(address(view_ids), len(views), may_move, 0),
+                *(address(view_ids), len(views), may_move and not overlap, 0),
             ],
             np.intp,
         )
@@ -195,20 +208,31 @@ class KernelTask:
         return numbers
 
     def _parameter_ranges(self) -> Ranges:
-        bounds = self._words[self._rows_written, table.P, np.newaxis] + self._extents
+        bounds = self._words[:, table.P, np.newaxis] + self._extents
         return [(start, stop) for start, stop in bounds.tolist()]
 
-    def rebind(self, arrays: Arrays) -> bool:
-        """Bind arrays after `fastoptim.kernels.table.bind` refused to, if it did so only for their new addresses."""
+    def rebind(self, arrays: Arrays) -> Arrays | None:
+        """Bind arrays that `fastoptim.kernels.table.bind` refused, if they only lie elsewhere or came from a pickle.
+
+        Returns
+        -------
+        tuple or None
+            The arrays, or views of them, to be kept alive until the kernels have run; None if they do not fit.
+        """
+        params, grads = arrays
+        known = tuple(map(_with_dtype, params, self._dtypes[0])), tuple(map(_with_dtype, grads, self._dtypes[1]))
+        if table.bind(self.check, id(known)):
+            return known
         if not self._check[table.MOVED]:
-            return False
+            return None
         spans, overlap = merged(self._state_ranges + self._parameter_ranges())
-        if overlap or not all(slot.flags.writeable for slot in self._slots):
+        if overlap or len(spans) != len(self._spans) or not all(slot.flags.writeable for slot in self._slots):
             # No array has this address, so the next one that is bound counts as moved too.
             self._words[:, table.P] = 0
-            return False
+            return None
         self._spans[...] = np.reshape(spans, (-1, 2))
-        return bool(table.bind(self.check, id(arrays)))
+        self._check[table.MOVED] = 0
+        return known if table.bind(self.check, id(known)) else None
 
     @cached_property
     def _search(self) -> Autotuner:

@@ -113,16 +113,24 @@ def overlapping_groups(written: list[list[NDArray[Any]]], read: list[NDArray[Any
             k = group[k]
         return k
 
+    def join(cluster: list[tuple[int, bool]]) -> None:
+        # What is only read may overlap.
+        if any(writes for _, writes in cluster):
+            members = sorted({first(k) for k, _ in cluster})
+            for k in members:
+                group[k] = members[0]
+
     ranges = [(*byte_bounds(array), k, True) for k, arrays in enumerate(written) for array in arrays if array.size]
     ranges += [(*byte_bounds(array), k, False) for k, array in enumerate(read) if array.size]
-    open_ranges: list[tuple[int, int, int, bool]] = []
+    cluster: list[tuple[int, bool]] = []
+    end = 0
     for start, stop, k, writes in sorted(ranges):
-        open_ranges = [other for other in open_ranges if other[1] > start]
-        for *_, other, also_writes in open_ranges:
-            if writes or also_writes:
-                one, two = sorted((first(k), first(other)))
-                group[two] = one
-        open_ranges.append((start, stop, k, writes))
+        if start >= end:
+            join(cluster)
+            cluster = []
+        cluster.append((k, writes))
+        end = max(end, stop)
+    join(cluster)
     groups: dict[int, list[int]] = {}
     for k in range(len(read)):
         groups.setdefault(first(k), []).append(k)

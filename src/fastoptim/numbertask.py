@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import operator
 import struct
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from fastoptim.validate import Parameter
+from fastoptim.validate import Parameter, items_getter
 
 __all__ = ["NumberTask"]
 
@@ -23,8 +22,8 @@ class NumberTask:
 
     Parameters
     ----------
-    params : dict or list
-        Where the numbers are.
+    params, grads : dict or list
+        Where the numbers and their gradients are.
     parameters : list of Parameter
         Those for which `takes` is true.
 
@@ -39,11 +38,12 @@ class NumberTask:
         If ``params`` does not let its items be replaced.
     """
 
-    def __init__(self, params: Any, parameters: list[Parameter]) -> None:
+    def __init__(self, params: Any, grads: Any, parameters: list[Parameter]) -> None:
         n = len(parameters)
         self.parameters = parameters
         self._keys = [parameter.key for parameter in parameters]
-        self._get: Any = operator.itemgetter(*self._keys) if n > 1 else lambda values: (values[self._keys[0]],)
+        self._get_params = items_getter(self._keys, type(params))
+        self._get_grads = items_getter(self._keys, type(grads))
         self._types = [type(parameter.value) for parameter in parameters]
         self._all_types = [*self._types, *(type(parameter.gradient) for parameter in parameters)]
         self._memory = np.zeros(2 * n)
@@ -67,7 +67,7 @@ class NumberTask:
     def bind(self, params: Any, grads: Any) -> bool:
         """Copy the numbers of the next step; return whether there are some of the same types as before."""
         try:
-            values = *self._get(params), *self._get(grads)
+            values = *self._get_params(params), *self._get_grads(grads)
         except (IndexError, KeyError, TypeError):
             return False
         if [*map(type, values)] != self._all_types:

@@ -1,4 +1,4 @@
-"""The base class of every optimizer: state, step count and `update`; it knows no rule by name."""
+"""The base class of all optimizers: state, step count and `update`, for any rule."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ __all__ = ["Optimizer"]
 _ON_NONFINITE = "ignore", "raise", "skip"
 _COMMON = "on_nonfinite", "iter", "skipped"
 _MAX_PLANS = 4
-"""Plans kept for optimizers that update several dicts in turn; each takes a few kilobytes and keeps no arrays alive."""
+"""Number of plans kept, for several dicts updated in turn; each takes a few kilobytes and keeps no arrays alive."""
 
 
 class _Slot:
-    """The attribute ``opt.m`` for a slot ``"m"``."""
+    """A descriptor: the attribute ``opt.m`` of a slot ``"m"``."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -50,39 +50,39 @@ class _Slot:
 
 
 class Optimizer(Checkpointed):
-    """Base class of optimizers: one scalar rule, run as one kernel over all parameters.
+    """Base class of optimizers: a scalar rule, compiled into a kernel that updates all parameters.
 
-    To write an optimizer, name its state in `slots`, give the numbers of a step in `scalars`, and the formula for one
-    element in `rule`; hyperparameters are plain attributes. The formula is compiled at the first update and cached on
-    disk; it runs in place and in parallel, in float32 and float64.
+    To write an optimizer, name its state in `slots`, return the numbers of a step from `scalars`, and write the formula
+    for one element as `rule`; hyperparameters are plain attributes. The rule is compiled at the first update and cached
+    on disk. It runs in place and in parallel, in float32, float64 and mixtures of both.
 
     Parameters
     ----------
     on_nonfinite : {"ignore", "raise", "skip"}
-        What to do about gradients that are NaN or infinite: let them pass, as the notes do; raise `FloatingPointError`;
-        or leave out the step, and count it in `skipped`. They are looked for by one read, before anything is written.
-        An attribute that may be changed between updates, also where a subclass does not pass it on.
+        What to do about gradients that are NaN or infinite: use them, as the notes do; raise `FloatingPointError`; or
+        skip the step and count it in `skipped`. Gradients are checked in one pass before anything is written. This is
+        also an attribute that may be changed between updates, even if a subclass does not pass the argument on.
 
     Attributes
     ----------
     slots : tuple of str
-        Names of the state. Each is an attribute: None until the first update, from then on a dict of arrays with the
-        keys, shapes and dtypes of the parameters, beginning with zeros. The arrays may be written to. To set one of
-        these attributes to None starts all state anew; to set it to a dict of arrays copies them.
+        Names of the state. Each is an attribute: None until the first update, then a dict of arrays with the keys and
+        shapes of the parameters and the dtypes that the rule gives them in NumPy, initially zero. The arrays may be
+        written to. Setting one of these attributes to None resets all state; setting it to a dict copies its arrays.
     iter : int
         Number of updates so far.
     skipped : int
-        Number of updates that were left out because of ``on_nonfinite="skip"``.
+        Number of updates that ``on_nonfinite="skip"`` has skipped.
 
     Notes
     -----
-    A rule is a function of numbers: arithmetic, NumPy's functions of one element (``np.sqrt``, ``np.sign``,
-    ``np.maximum``, ``np.where``, …), and plain functions of the same kind, called by a global name. It cannot raise.
-    Numbers written in it are weak, as in NumPy 2: ``(1 - beta) * m`` is float32 if ``beta`` and ``m`` are; so are
-    global ones and ``np.pi``. What changes between steps belongs into `scalars`: global values are compiled in.
+    A rule is a function of numbers. It may use arithmetic, NumPy's elementwise functions (``np.sqrt``, ``np.sign``,
+    ``np.maximum``, ``np.where``, …) and global functions of the same kind; it cannot raise. Literals are weak, as in
+    NumPy 2: ``(1 - beta) * m`` is float32 if ``beta`` and ``m`` are. So are global numbers and ``np.pi``. Values that
+    change between steps must be in `scalars`, because global values are compiled in.
 
-    Where no kernel does what NumPy would do – mixed dtypes, float16, Python numbers – the text of the rule itself runs
-    on arrays; a branch on an element makes it run element by element there, slowly.
+    float16, longdouble and byte-swapped arrays, plain numbers, and arrays that share memory with their own gradient or
+    state are updated by a fallback: the rule runs as NumPy code. A rule that branches runs there element by element.
 
     Examples
     --------
@@ -117,8 +117,8 @@ class Optimizer(Checkpointed):
     _guard: Guard
 
     def __new__(cls, *_args: Any, **_kwargs: Any) -> Self:  # noqa: D102
-        # This is not left to __init__, because a subclass may forget to call it, and a copy is made without it. A dict
-        # that is not the one that Python made is read as fast after a hyperparameter has been written into it.
+        # Subclasses may forget to call __init__, and copies are made without it. Assigning a new dict keeps attribute
+        # access fast after a hyperparameter has been written into it.
         self = super().__new__(cls)
         self.__dict__ = {
             "_guard": Guard(self),
@@ -160,14 +160,14 @@ class Optimizer(Checkpointed):
         if not isinstance(choice, str) or choice not in _ON_NONFINITE:
             raise ValueError(f"on_nonfinite must be one of {', '.join(map(repr, _ON_NONFINITE))}, not {choice!r}")
         vars(self)["on_nonfinite"] = choice
-        # Whether gradients are checked is part of a plan.
+        # A plan is made either with or without the check of gradients.
         self._forget_plans()
 
     def scalars(self) -> tuple[float, ...]:
-        """Return the numbers of this step that `rule` takes after the state.
+        """Return the numbers that `rule` takes after the state in this step.
 
-        They are computed in Python floats, once a step, and rounded once to the dtype of the arrays. `iter` has been
-        counted up already: it is 1 in the first step.
+        They are computed once a step as Python floats, and rounded once to the dtype of the arrays. `iter` already
+        counts this step: it is 1 in the first one.
         """
         raise NotImplementedError(f"{type(self).__name__} must define scalars(), the numbers that its rule takes")
 
@@ -178,43 +178,43 @@ class Optimizer(Checkpointed):
         Parameters
         ----------
         params : dict or list
-            Arrays of a floating dtype, of any shape and order in memory; each is written to and stays the same
-            object. A Python float or NumPy scalar is replaced in the dict by a new one of its type.
+            Arrays of a floating dtype, of any shape and memory layout; they are updated in place. A Python float or
+            NumPy scalar is replaced in the dict by a new one of the same type.
         grads : dict or list
-            For each key of ``params`` a gradient of the same shape. Further keys are ignored.
+            A gradient of the same shape for each key of ``params``. Other keys are ignored.
 
         Raises
         ------
         KeyError
-            If a gradient is missing, or a parameter was not there when the state was made.
+            If a gradient is missing, or a parameter was added after the state was made.
         TypeError
-            If a parameter is not of a floating dtype or a gradient is not real, or if `rule` and `scalars` do not fit
-            each other or cannot be compiled.
+            If a parameter is not of a floating dtype, a gradient is not real, `scalars` does not return the numbers
+            that `rule` takes, or `rule` cannot be compiled.
         ValueError
             If a shape differs, or a parameter is read-only.
         FloatingPointError
             If a gradient is NaN or infinite, and `on_nonfinite` is ``"raise"``.
         RuntimeError
-            If this is called from within an update of the same optimizer, or in a child that was forked during one.
+            If it is called during an update of the same optimizer, or in a process that was forked during one.
 
-            Whatever is raised, also by `scalars`, parameters, state and `iter` are as they were.
+            After any of these errors, or one in `scalars`, parameters, state and `iter` are unchanged.
 
         Notes
         -----
-        Arithmetic, roots and squares are rounded operation by operation as NumPy rounds them: for the optimizers of
-        this package float64 results equal NumPy's bit for bit, and so do float32 results, except that Adam's step size
-        is rounded to float32. Powers, exponentials and the like may differ in the last place. Numbers near or below
-        the smallest normal one are flushed to zero.
+        Each arithmetic operation, root and square rounds as in NumPy: the results of the optimizers in this package
+        equal NumPy's bit for bit, except that Adam rounds its step size to the dtype of float32 parameters. Powers,
+        exponentials and the like may differ in the last place. Numbers near or below the smallest normal number are
+        flushed to zero.
 
         An interruption, such as `KeyboardInterrupt`, leaves everything as it was before the step or as it is after it;
-        `iter` tells which. Only a second one, within the microseconds in which the first is dealt with, can leave a
-        step half done that takes several kernels or copies: of arrays of several dtypes, or that overlap or have gaps.
+        `iter` shows which. Only a second interruption within microseconds, while the first is handled, can leave a step
+        half done, and only if the fallback updates some of the parameters.
 
-        Threads that share an optimizer update it one after the other. Arrays that two optimizers, or an update and
-        other code, write to at the same time are the caller's to protect.
+        Threads that share an optimizer update it one after the other. The caller must not let two optimizers, or an
+        update and other code, write to the same arrays at the same time.
 
-        All arrays of one dtype are updated in one pass, and nothing is copied if they lie in memory without gaps and
-        their gradients lie as they do. See `flatten` for the fastest way.
+        One native call updates all parameters but those of the fallback. Nothing is copied if arrays are without gaps
+        and in the same memory order as their gradients. Updates of dicts made by `flatten` are the fastest.
         """
         guard = self._guard
         try:
@@ -223,7 +223,7 @@ class Optimizer(Checkpointed):
             guard = acquire(self, "update")
         try:
             plan = self._plan
-            # The kernels have only addresses, so the arrays are kept alive until the plan has run.
+            # Keep the arrays alive until the plan has run: the kernels only have their addresses.
             try:
                 if plan is None or plan.rule is not self.rule or (arrays := plan.bind(params, grads)) is None:
                     plan, arrays = self._find_plan(params, grads)  # noqa: RUF059
@@ -232,7 +232,7 @@ class Optimizer(Checkpointed):
                     raise
                 self.skipped += 1
                 return
-            # The built-in classes define __setattr__, which would take longer.
+            # Writing to the dict avoids the slower __setattr__ of the built-in classes.
             fields, steps = self.__dict__, self.iter
             fields["iter"] = steps + 1
             try:
@@ -245,18 +245,18 @@ class Optimizer(Checkpointed):
                 if plan is not self._plan:
                     self._keep_plan(plan)
             except BaseException:
-                # An interruption may come when everything has been written. Nothing is called here: only after calls
-                # does the interpreter look for a second one.
-                if plan.committed[0]:
-                    fields["_state"] = plan.state
-                else:
+                # An interruption may come after everything has been written. Nothing is called here, because Python
+                # checks for further signals at calls.
+                if not plan.committed[0]:
                     fields["iter"] = steps
+                elif plan is not self._plan:
+                    fields["_state"], fields["_plan"], fields["_plans"] = plan.state, None, []
                 raise
         finally:
             guard.append(None)
 
     def _find_plan(self, params: Any, grads: Any) -> tuple[Plan, Any]:
-        """Return a plan that is bound to these arrays, one of those in use lately if any fits, and the arrays."""
+        """Return a plan that is bound to these arrays, a kept one if any fits, and the arrays to keep alive."""
         for plan in self._plans:
             fits = plan.rule is self.rule and plan.state is self._state
             if fits and (arrays := plan.bind(params, grads)) is not None:
@@ -303,7 +303,7 @@ class Optimizer(Checkpointed):
         self._replace_state(state)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        # A pickle of the textbook's class has its m, v or h among the attributes; old protocols do not call __new__.
+        # A pickle of the textbook's class has m, v or h as plain attributes. Old protocols do not call __new__.
         vars(self).update(vars(Optimizer.__new__(type(self))))
         vars(self).update((name, value) for name, value in state.items() if name not in self.slots)
         for name in self.slots:

@@ -1,4 +1,4 @@
-"""Dicts of arrays that lie in one buffer."""
+"""Flat dicts: dicts of arrays that are views of one buffer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Field", "FlatDict", "Layout", "flatten"]
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """Where one array lies in a buffer: ``offset`` and ``strides`` in bytes."""
+    """The place of one array in a buffer; ``offset`` and ``strides`` are in bytes."""
 
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
@@ -24,7 +24,7 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How a dict of arrays is packed: one buffer for each dtype, without gaps, in the order of the keys."""
+    """The layout of a dict of arrays: one buffer for each dtype, without gaps, in the order of the keys."""
 
     fields: dict[Hashable, Field]
     sizes: dict[np.dtype[Any], int]
@@ -32,7 +32,7 @@ class Layout:
 
     @classmethod
     def of(cls, arrays: Iterable[tuple[Hashable, NDArray[Any]]]) -> Self:
-        """Lay out arrays by their shapes and dtypes, each in the order in which it lies in memory."""
+        """Return the layout for the shapes, dtypes and memory orders of these arrays."""
         fields: dict[Hashable, Field] = {}
         sizes: dict[np.dtype[Any], int] = {}
         for key, array in arrays:
@@ -42,7 +42,7 @@ class Layout:
         return cls(fields, sizes)
 
     def packs_like(self, other: Layout) -> bool:
-        """Tell whether one buffer of each layout has the same element of the same array everywhere, of any dtype."""
+        """Return whether both layouts have one buffer with the same elements in the same order, of any dtype."""
         return self is other or (len(self.sizes) == len(other.sizes) == 1 and self._in_elements == other._in_elements)
 
     @property
@@ -54,7 +54,7 @@ class Layout:
 
 
 def packed_strides(array: NDArray[Any]) -> tuple[int, ...]:
-    """Return the strides of an array packed without gaps in the order of memory, as ``zeros_like`` would lay it out."""
+    """Return the strides of an array without gaps in the same memory order; ``np.zeros_like`` chooses the same."""
     strides = [0] * array.ndim
     step = array.itemsize
     for axis in sorted(range(array.ndim), key=lambda axis: (abs(array.strides[axis]), -axis)):
@@ -64,23 +64,23 @@ def packed_strides(array: NDArray[Any]) -> tuple[int, ...]:
 
 
 class FlatDict(dict[Any, Any]):
-    """A dict whose values are views of one buffer, and stay so; made by `flatten`.
+    """A dict whose values are always views of one buffer; made by `flatten`.
 
-    To assign an array to a key copies its numbers into the buffer. Keys cannot be added or removed.
+    Assigning an array to a key copies its numbers into the buffer. Keys cannot be added or removed.
 
     Attributes
     ----------
     flat : ndarray
         The buffer, of shape (total number of elements,): all values in the order of the keys.
     layout : Layout
-        How the values lie in it.
+        The layout of the values in the buffer.
     """
 
     __slots__ = ("__weakref__", "_flat", "buffers", "layout")
 
     def __init__(self, layout: Layout, buffers: dict[np.dtype[Any], NDArray[Any]]) -> None:
         self.layout = layout
-        # Views, because only what owns its memory could be resized, away from under the values.
+        # Views cannot be resized; resizing a buffer would free the memory of the values.
         self.buffers = {dtype: buffer.view() for dtype, buffer in buffers.items()}
         if len(buffers) == 1:
             (self._flat,) = self.buffers.values()
@@ -91,12 +91,12 @@ class FlatDict(dict[Any, Any]):
 
     @classmethod
     def zeros(cls, layout: Layout) -> Self:
-        """Make a dict of zeros."""
+        """Return a flat dict of zeros."""
         return cls(layout, {dtype: np.zeros(size, dtype) for dtype, size in layout.sizes.items()})
 
     @property
     def flat(self) -> NDArray[Any]:
-        """The buffer; to assign an array to it copies its numbers."""
+        """The buffer; assigning an array copies its numbers into it."""
         try:
             return self._flat
         except AttributeError:
@@ -114,7 +114,17 @@ class FlatDict(dict[Any, Any]):
         self.update({key: value})
 
     def update(self, *args: Any, **kwargs: Any) -> None:
-        """Copy in the values of another dict; none of them, if any does not fit."""
+        """Copy the values of another dict into the buffer, or none of them if any does not fit.
+
+        Raises
+        ------
+        KeyError
+            If a key is not in this dict.
+        ValueError
+            If a shape differs.
+        TypeError
+            If an array is masked, or its dtype cannot be converted by ``"same_kind"`` casting.
+        """
         arrays = _arrays(dict(*args, **kwargs))
         for key, array in arrays.items():
             if key not in self:
@@ -124,7 +134,7 @@ class FlatDict(dict[Any, Any]):
             if not np.can_cast(array.dtype, self[key].dtype, "same_kind"):
                 raise TypeError(f"{key!r} is of dtype {self[key].dtype}, which does not take values of {array.dtype}")
         for key, array in arrays.items():
-            # Views of this very buffer are to be read before any of it is written to, as where two keys are exchanged.
+            # Copy values that share memory with the buffer before it is written: two keys may exchange their values.
             if array is not self[key] and any(np.may_share_memory(array, own) for own in self.buffers.values()):
                 arrays[key] = array.copy()
         for key, array in arrays.items():
@@ -136,7 +146,7 @@ class FlatDict(dict[Any, Any]):
         return self
 
     def setdefault(self, key: Any, default: Any = None) -> Any:
-        """Return the value of a key; a key that is missing cannot be added."""
+        """Return the value of a key; raise `KeyError` if the dict does not have it."""
         if key not in self:
             self[key] = default
         return self[key]
@@ -158,28 +168,28 @@ def _arrays(values: Mapping[Any, Any]) -> dict[Any, NDArray[Any]]:
 
 
 def flatten(params: Mapping[Any, Any], dtype: DTypeLike | None = None) -> FlatDict:
-    """Copy a dict of arrays into one buffer and return the dict of views of it.
+    """Copy a dict of arrays into one buffer and return the dict of its views.
 
-    An update of a flat dict by flat gradients is one call of one kernel over one stretch of memory, and so is any
-    other arithmetic on ``.flat``.
+    An update of a flat dict with flat gradients is one call of one kernel over contiguous memory; other arithmetic may
+    use ``.flat`` in the same way.
 
     Parameters
     ----------
     params : mapping of arrays
-        Of one floating dtype.
+        Arrays of one floating dtype.
     dtype : dtype, optional
-        Convert to this one. Needed where the arrays have several.
+        Floating dtype of the buffer; required if the arrays have several dtypes.
 
     Returns
     -------
     FlatDict
-        With the keys, shapes and values of ``params``, in C order, and the buffer as its attribute ``flat``.
+        The keys, shapes and values of ``params``, in C order, with the buffer as attribute ``flat``.
 
     Raises
     ------
     TypeError
-        If ``params`` is not a dict, or if the arrays have several dtypes and none is given, or one that is not
-        floating, or if one is masked.
+        If ``params`` is not a mapping, if an array is masked, if the arrays have several dtypes and ``dtype`` is not
+        given, or if the dtype is not a floating one.
 
     Examples
     --------

@@ -20,7 +20,7 @@ from fastoptim.layout import merged, overlapping_groups, touches
 from fastoptim.numbertask import NumberTask
 from fastoptim.parameters import FlatDict
 from fastoptim.state import State, attach_state
-from fastoptim.validate import Array, NonFiniteGradients, Parameter
+from fastoptim.validate import Array, NonFiniteGradients, Parameter, items_getter
 
 __all__ = ["Plan"]
 
@@ -83,7 +83,7 @@ class Plan:
         self._order = [parameter.key for parameter in parameters]
         flat = None if any(parameter.before for parameter in parameters) else self._as_one(params, grads)
         self._is_flat = flat is not None
-        numbers, number_rows = self._number_rows(parameters, params)
+        numbers, number_rows = self._number_rows(parameters, params, grads)
         self._numbers = numbers
         taken = {id(parameter) for parameter in numbers.parameters} if numbers else set()
         rest = [parameter for parameter in parameters if id(parameter) not in taken]
@@ -124,19 +124,19 @@ class Plan:
         dicts = (params, grads, *self.state.values())
         if not all(isinstance(each, FlatDict) and each.layout.packs_like(params.layout) for each in dicts):
             return None
-        if len(params.buffers) != 1:
+        if len(params.buffers) != 1 or not params.flat.flags.writeable:
             return None
         p, g, *slots = (each.flat for each in dicts)
         if merged([byte_bounds(array) for array in (p, g, *slots) if array.size])[1]:
             return None
         return Parameter(None, p, g, p, g, slots)
 
-    def _number_rows(self, parameters: list[Parameter], params: Any) -> tuple[NumberTask | None, list[Row]]:
+    def _number_rows(self, parameters: list[Parameter], params: Any, grads: Any) -> tuple[NumberTask | None, list[Row]]:
         """Return the task of the numbers among the parameters, and rows that stand for them, if a kernel takes them."""
         numbers = [parameter for parameter in parameters if NumberTask.takes(parameter)]
         if not numbers:
             return None, []
-        task = NumberTask(params, numbers)
+        task = NumberTask(params, grads, numbers)
         try:
             return task, [Row.of(copy, self.rule) for copy in task.copies]
         except TypeError:
@@ -186,15 +186,16 @@ class Plan:
         for row in group:
             places.append(len(others) if row.has_arrays else -1)
             if row.has_arrays:
-                others.append(row)
+                others.append(Row(row.parameter, fixed=row.fixed))
         return FallbackTask(self.rule, params, [row.parameter for row in group], places, in_place=in_place)
 
     # Beginning a step.
 
     def _bind_flat(self, params: FlatDict, grads: FlatDict) -> Callable[[Any, Any], Arrays | None]:
         # A reference to the dict would keep its memory alive until the next update.
-        expected, first, second = weakref.ref(params), params.layout, grads.layout
-        bind_rows, check = table.bind, self._kernels.check
+        expected: Any = weakref.ref(params)
+        first, second = params.layout, grads.layout
+        rebind, bind_rows, check = self._kernels.rebind, table.bind, self._kernels.check
 
         def bind(params: Any, grads: Any) -> Arrays | None:
             if params is not expected():
@@ -206,15 +207,14 @@ class Plan:
                 arrays = (params._flat,), (grads._flat,)
             except AttributeError:
                 return None
-            return arrays if bind_rows(check, id(arrays)) else None
+            return arrays if bind_rows(check, id(arrays)) else rebind(arrays)
 
         return self._with_tasks(bind) if self._fallbacks else bind
 
     def _bind_by_key(self, params: Any, grads: Any) -> Callable[[Any, Any], Arrays | None]:
         n_params, of_params, of_grads = len(params), type(params), type(grads)
         keys, rebind, bind_rows, check = self._kernels.keys, self._kernels.rebind, table.bind, self._kernels.check
-        only = keys[0] if keys else None
-        get: Any = operator.itemgetter(*keys) if len(keys) > 1 else lambda arrays: (arrays[only],) if keys else ()
+        get_params, get_grads = items_getter(keys, of_params), items_getter(keys, of_grads)
 
         def bind(params: Any, grads: Any) -> Arrays | None:
             # The plan fits containers of these types; an array can be asked for keys as well.
@@ -223,10 +223,10 @@ class Plan:
             try:
                 if len(params) != n_params:
                     return None
-                arrays = get(params), get(grads)
+                arrays = get_params(params), get_grads(grads)
             except (IndexError, KeyError, TypeError):
                 return None
-            return arrays if bind_rows(check, id(arrays)) or rebind(arrays) else None
+            return arrays if bind_rows(check, id(arrays)) else rebind(arrays)
 
         if not keys and not self._fallbacks and self._numbers:
             return self._bind_numbers(self._numbers, params, grads)
@@ -278,7 +278,8 @@ class Plan:
         if keys:
             # The plan may be kept, but the step is not taken.
             self._release()
-            raise NonFiniteGradients([key for key in self._order if key in keys])
+            found = set(keys)
+            raise NonFiniteGradients([key for key in self._order if key in found])
 
     # Taking a step.
 
@@ -295,7 +296,7 @@ class Plan:
 
     def _run_all(self) -> None:
         scalars = tuple(self._scalars.tolist())
-        writers = [*self._fallbacks, *([self._numbers] if self._numbers else [])]
+        writers: list[Any] = [*self._fallbacks, *([self._numbers] if self._numbers else [])]
         try:
             for task in self._fallbacks:
                 task.prepare(scalars)

@@ -37,7 +37,7 @@ def attach_state(
     KeyError, ValueError
         If a parameter has no state, or none of its shape, or if the state is read-only.
     """
-    if state is None:
+    if state is None or (names and not any(state.values())):
         layout = Layout.of((parameter.key, parameter.p) for parameter in parameters)
         state = {name: FlatDict.zeros(layout) for name in names}
     for parameter in parameters:
@@ -82,16 +82,16 @@ def _slot_dtypes(
 ) -> list[np.dtype[Any]]:
     """Return the dtypes of the slots after a step; a dtype that is None stands for a Python number."""
     arrays = [1.0 if dtype is None else np.ones(1, dtype).view(RuleArray) for dtype in dtypes]
-    slots = dtypes[2:]
+    slots = [dtype for dtype in dtypes[2:] if dtype is not None]
     try:
         with np.errstate(all="ignore"):
             results = rule(*arrays, *[0.5] * n_scalars)
     except Exception:
         # A rule that fails on arrays fails, or is run element by element, when it is needed.
-        return list(slots)
+        return slots
     given = [np.asarray(result).dtype for result in results[1:]] if isinstance(results, tuple) else []
     if len(given) != len(slots):
-        return list(slots)
+        return slots
     return [new if new.kind == "f" else old for new, old in zip(given, slots, strict=True)]
 
 

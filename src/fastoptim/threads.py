@@ -25,9 +25,6 @@ __all__ = ["Autotuner", "num_threads"]
 _PARALLEL_FROM = 16_384
 """Elements below which no machine gains by a second thread: to start it costs as much as updating some ten thousand."""
 
-_PARALLEL_FROM = 16_384
-"""Elements below which no machine gains by a second thread: to start it costs as much as updating some ten thousand."""
-
 _TRIALS, _LONG_TRIALS, _LONG_S = 7, 3, 3e-4
 """Runs by which one thread and several are compared; the median counts. The first two or three parallel runs include
 the wake-up of threads; seven samples make the median robust to it. Three suffice for runs longer than 0.3 ms."""

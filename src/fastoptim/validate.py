@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+import operator
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Array", "NonFiniteGradients", "Parameter", "Parameters", "validate"]
+__all__ = ["Array", "NonFiniteGradients", "Parameter", "Parameters", "items_getter", "validate"]
 
 Array = NDArray[Any]
 
@@ -56,6 +57,23 @@ class Parameter:
     def dtypes(self) -> tuple[np.dtype[Any], ...]:
         """The dtypes of parameter, gradient and slots."""
         return self.p.dtype, self.g.dtype, *(slot.dtype for slot in self.slots)
+
+
+def items_getter(keys: Sequence[Any], container: type) -> Callable[[Any], tuple[Any, ...]]:
+    """Return a function that gets the values of some keys from containers of a type, as a tuple."""
+    if len(keys) > 1 and not hasattr(container, "__missing__"):
+        return operator.itemgetter(*keys)
+
+    def get(values: Any) -> tuple[Any, ...]:
+        if hasattr(container, "__missing__") and not all(key in values for key in keys):
+            # A defaultdict would add the key.
+            raise KeyError
+        return tuple([values[key] for key in keys])
+
+    if len(keys) == 1 and not hasattr(container, "__missing__"):
+        only = keys[0]
+        return lambda values: (values[only],)
+    return get
 
 
 def validate(params: Any, grads: Any) -> list[Parameter]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import sqrt
+from typing import Any, ClassVar
 
 from fastoptim.hyperparameters import Hyperparameter
 from fastoptim.kernels import rules
@@ -55,7 +57,7 @@ class Adam(BuiltIn):
     slots = ("m", "v")
     m: Slot
     v: Slot
-    rule = staticmethod(rules.adam)
+    rule: ClassVar[Callable[..., Any]] = staticmethod(rules.adam)
     lr = Hyperparameter(0)
     beta1 = Hyperparameter(0, 1, below=True)
     beta2 = Hyperparameter(0, 1, below=True)

@@ -1,4 +1,4 @@
-"""The optimizers, values and layouts that random stories of updates are made of, and what each update deserves."""
+"""Hypothesis strategies for random sequences of updates, and the errors expected of each update."""
 
 import numba
 import numpy as np
@@ -12,14 +12,14 @@ LARGE = 300 if numba.config.DISABLE_JIT else 3_001
 
 
 class Adam(naive.Adam):
-    """With the one difference that is documented: a step size that is as weak as the other scalars."""
+    """Adam with a Python float as step size: float32 updates stay in float32, as the library documents."""
 
     def step_size(self):
         return float(super().step_size())
 
 
 def is_storable(opt):
-    """Whether the state means the same on every machine."""
+    """Return whether a file can hold the state: its dtypes and keys mean the same on every machine."""
     arrays = [item for slot in opt.slots for item in (getattr(opt, slot) or {}).items()]
     return all(
         a.dtype in (np.float16, np.float32, np.float64) and isinstance(key, str | int | float | tuple | None)
@@ -38,12 +38,12 @@ class NaiveEnvelope(naive.Optimizer):
         new_n = np.maximum(n, abs(new_m))
         new_p = p - self.lr * new_m / (1 + new_n)
         np.copyto(p, new_p, casting="same_kind")
-        # The rule assigns its state anew, so it has the dtype of what is assigned.
+        # The rule rebinds its state, which then has the dtype of the new value.
         return new_m, new_n
 
 
 class Envelope(fo.Optimizer):
-    """A rule as a user would write it: it makes new values, where the built-in ones assign in place."""
+    """A typical custom rule: it makes new values, while the built-in rules assign in place."""
 
     slots = ("m", "n")
 
@@ -55,8 +55,8 @@ class Envelope(fo.Optimizer):
         return self.lr, self.beta, 1 - self.beta
 
     @staticmethod
-    def rule(p, g, m, n, lr, beta, beta_c):
-        m = beta * m + beta_c * g
+    def rule(p, g, m, n, lr, beta, one_minus_beta):
+        m = beta * m + one_minus_beta * g
         n = np.maximum(n, abs(m))
         return p - lr * m / (1 + n), m, n
 
@@ -75,8 +75,8 @@ BAD_PARAMETERS = [None, "text", [1.0], 1j, 3, np.ones(3, int), np.ones(3, bool),
 BAD_HYPERPARAMETERS = ["0.1", None, 1j, [0.1]]
 MODES = ["plain", "zero", "special", "tiny", "huge"]
 
-# The order of the axes in memory; along each the distance of neighbours in elements, negative if it runs backwards, and
-# how many elements precede; by how many bytes the memory is out of place.
+# A layout is (order, step, before, shift): the order of the axes in memory; the stride between neighbours in elements,
+# negative for a reversed axis; the number of unused elements before each axis; the misalignment in bytes.
 PLAIN = ("C", 1, 0, 0)
 LAYOUTS = [
     (order, step, before, shift)
@@ -90,16 +90,16 @@ seeds = st.integers(0, 2**16)
 indices = st.integers(0, 5)
 layouts = st.just(PLAIN) | st.sampled_from(LAYOUTS)
 parameters = st.tuples(st.sampled_from([*FLOATS[:2] * 3, *FLOATS, *NUMBERS]), st.sampled_from(SHAPES), layouts, seeds)
-# None: of the parameter's own shape and dtype.
+# None stands for the dtype of the parameter.
 gradients = st.tuples(st.sampled_from([None] * 6 + FLOATS + INTEGERS + NUMBERS), st.none(), layouts, seeds)
 
-# Where subnormal numbers were met, a kernel that flushes them differs by as much as the rules make of the smallest
-# normal number: they divide by a root plus 1e-7.
+# A kernel flushes subnormal numbers to zero. Its result may differ by what a rule makes of the smallest normal number,
+# which is divided by a root plus 1e-7.
 NEAR_ZERO = {np.dtype(T): 1e3 * float(np.finfo(T).smallest_normal) / 1e-7 for T in (np.float32, np.float64)}
 
 
 def draw(seed, shape, dtype, mode="plain"):
-    """Numbers of either sign in 0.5 … 2, or others at the ends of what there is."""
+    """Return numbers with absolute values in 0.5 … 2, or zeros, special, tiny or huge numbers."""
     rng = np.random.default_rng(seed)
     dtype = np.dtype(dtype)
     a = rng.choice([-1, 1], shape) * rng.uniform(0.5, 2, shape)
@@ -116,7 +116,7 @@ def draw(seed, shape, dtype, mode="plain"):
 
 
 def strides_of(shape, layout):
-    """Strides and start in elements, and how many elements of memory there are."""
+    """Return strides, start and size of the memory, all in elements."""
     order, step, before, _ = PLAIN if 0 in shape else layout
     axes = list(range(len(shape)))
     axes = {"C": axes[::-1], "F": axes, "rotated": axes[1:] + axes[:1]}[order]
@@ -136,8 +136,8 @@ def is_array(value):
     return isinstance(value, np.ndarray) and not isinstance(value, np.ma.MaskedArray)
 
 
-def expected_refusals(opt, params, grads):
-    """Every error that this update deserves, by rules that owe nothing to the library's own."""
+def expected_errors(opt, params, grads):
+    """Return the types of all errors that this update may raise, without use of the library's own validation."""
     if isinstance(params, list | tuple) != isinstance(grads, list | tuple):
         return {TypeError}
     errors = set()
@@ -146,7 +146,7 @@ def expected_refusals(opt, params, grads):
         if not (is_number(p) or is_array(p)) or np.asarray(p).dtype.kind != "f":
             errors.add(TypeError)
         elif is_number(p) and isinstance(params, tuple):
-            # It cannot take the new number.
+            # A tuple cannot take the new number.
             errors.add(TypeError)
         elif isinstance(p, np.ndarray) and not p.flags.writeable:
             errors.add(ValueError)
