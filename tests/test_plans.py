@@ -443,6 +443,22 @@ CONTAINERS = {
 }
 
 
+@pytest.mark.parametrize("number", [np.float64, np.float32, float])
+def test_a_gradient_of_a_number_that_is_an_array(number):
+    """It may change its dtype, lie within a parameter, and be refused."""
+    ref_opt, opt = naive.Momentum(), fo.Momentum()
+    ref, comp = ({"w": np.ones(3), "x": number(1)} for _ in range(2))
+    for kind in "f8", "f4", "g", "f8":
+        grads = {"w": np.ones(3), "x": np.array(0.7, kind)}
+        assert_step(ref_opt, opt, ref, comp, grads, grads)
+    for _ in range(2):
+        ref_grads, comp_grads = ({"w": np.ones(3), "x": values["w"][1, ...]} for values in (ref, comp))
+        assert_step(ref_opt, opt, ref, comp, ref_grads, comp_grads)
+    for bad, error in (np.ones(3), ValueError), (np.array(1j), TypeError), (np.array(True), TypeError):
+        with pytest.raises(error, match="gradient of 'x'"):
+            opt.update(comp, {"w": np.ones(3), "x": bad})
+
+
 @pytest.mark.parametrize("container", CONTAINERS)
 def test_other_containers(container):
     opt = fo.SGD(lr=1.0)

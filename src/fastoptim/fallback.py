@@ -64,8 +64,10 @@ class FallbackTask:
             (parameter.key, row, type(parameter.value), type(parameter.gradient), parameter.slots, parameter.before)
             for parameter, row in zip(parameters, rows, strict=True)
         ]
+        # Beside a number, the form and the memory of an array are not checked again.
         self.is_reusable = not any(
-            (row < 0 and issubclass(p, np.ndarray)) or before for _, row, p, _, _, before in self._entries
+            (row < 0 and any(issubclass(kind, np.ndarray) for kind in (p, g))) or before
+            for _, row, p, g, _, before in self._entries
         )
         self.n_rows = sum(row >= 0 for row in rows)
         self._writes: list[tuple[Array, Any]] = []
@@ -97,7 +99,8 @@ class FallbackTask:
         with np.errstate(all="ignore"):
             for (key, _, p_type, _, slots, before), (value, gradient) in zip(self._entries, self._values, strict=True):
                 if self._in_place:
-                    self._undo += [(array, array.copy()) for array in (value, *before, *slots)]
+                    arrays = [array for array in (value, *before, *slots) if isinstance(array, np.ndarray)]
+                    self._undo += [(array, array.copy()) for array in arrays]
                 results = self._results(value, gradient, before or slots, slots, scalars)
                 writes = list(zip(slots, results[1:], strict=True))
                 if issubclass(p_type, np.ndarray):
