@@ -3,6 +3,7 @@
 import numba
 import numpy as np
 from hypothesis import strategies as st
+from numpy.lib.array_utils import byte_bounds
 
 import fastoptim as fo
 import naive
@@ -92,6 +93,38 @@ layouts = st.just(PLAIN) | st.sampled_from(LAYOUTS)
 parameters = st.tuples(st.sampled_from([*FLOATS[:2] * 3, *FLOATS, *NUMBERS]), st.sampled_from(SHAPES), layouts, seeds)
 # None stands for the dtype of the parameter.
 gradients = st.tuples(st.sampled_from([None] * 6 + FLOATS + INTEGERS + NUMBERS), st.none(), layouts, seeds)
+
+# Dicts of one kind, which mixtures of all kinds would rarely give: strided arrays, gradients of another dtype, numbers.
+floats = st.sampled_from(FLOATS[:2])
+strided = st.sampled_from([layout for layout in LAYOUTS if layout != PLAIN])
+strided_entries = st.tuples(
+    st.tuples(floats, st.sampled_from(SHAPES), strided, seeds), st.tuples(st.none(), st.none(), layouts, seeds)
+)
+mixed_entries = st.tuples(
+    st.tuples(floats, st.sampled_from(SHAPES), layouts, seeds),
+    st.tuples(st.sampled_from(FLOATS[:2] * 2 + INTEGERS), st.none(), layouts, seeds),
+)
+number_entries = st.tuples(
+    st.tuples(st.sampled_from([float, *NUMBERS]), st.just(()), st.just(PLAIN), seeds),
+    st.tuples(st.sampled_from([None, None, *NUMBERS]), st.none(), st.just(PLAIN), seeds),
+)
+kinds_of_entries = [st.tuples(parameters, gradients), strided_entries, mixed_entries, number_entries]
+entries = st.one_of(*kinds_of_entries)
+dicts = st.one_of(*(st.lists(kind, min_size=1, max_size=4) for kind in kinds_of_entries))
+
+
+def at_a_new_address(a):
+    """Return a copy of an array with the same strides and alignment."""
+    if not a.size:
+        return a.copy()
+    start, stop = byte_bounds(a)
+    first = a.__array_interface__["data"][0]
+    memory = np.empty(stop - start + 64, np.uint8)
+    offset = (start - memory.ctypes.data) % 64 + first - start
+    copy = np.ndarray(a.shape, a.dtype, memory, offset, a.strides)
+    copy[...] = a
+    return copy
+
 
 # A kernel flushes subnormal numbers to zero. Its result may differ by what a rule makes of the smallest normal number,
 # which is divided by a root plus 1e-7.

@@ -40,7 +40,10 @@ from strategies import (
     OPTIMIZERS,
     PLAIN,
     SHAPES,
+    at_a_new_address,
+    dicts,
     draw,
+    entries,
     expected_errors,
     gradients,
     indices,
@@ -171,8 +174,8 @@ class Updates(RuleBasedStateMachine):
 
     @initialize(
         name=st.sampled_from(list(OPTIMIZERS)),
-        entries=st.lists(st.tuples(parameters, gradients), min_size=1, max_size=4),
-        only=st.sampled_from([None, np.float64, np.float32]),
+        entries=dicts,
+        only=st.sampled_from([None, None, None, np.float64, np.float32]),
         form=st.sampled_from(["dict", "dict", "list", "flat"]),
     )
     def begin(self, name, entries, only, form):
@@ -197,6 +200,40 @@ class Updates(RuleBasedStateMachine):
             self.step_once(self.threads)
             self.steps += 1
         self.mode = "plain"
+
+    @precondition(lambda self: len(self.params[0]))
+    @rule(times=st.integers(1, 3))
+    def rebind_all(self, times):
+        """Bind all arrays of the parameters to copies before each of some updates, as ``params[key] = ...`` does."""
+        for _ in range(times):
+            for key in keys(self.params[0]):
+                pair = tuple(params[key] for params in self.params)
+                if type(pair[0]) is np.ndarray and pair[0].flags.writeable:
+                    moved = tuple(map(at_a_new_address, pair))
+                    self.memory.append(moved)
+                    self.put("params", key, moved)
+            self.update_twice()
+
+    @precondition(lambda self: len(self.params[0]) and not self.good_hyper)
+    @rule(data=st.data(), count=st.integers(1, 3))
+    def update_dicts_in_turn(self, data, count):
+        """Let the optimizer update up to three more dicts of the same keys and shapes, one after the other."""
+        pairs = [(self.params, self.grads)]
+        for _ in range(count):
+            params, grads = ({}, {}), ({}, {})
+            for key in keys(self.params[0]):
+                shape = np.shape(self.params[0][key])
+                (kind, _, *p), g_spec = data.draw(entries)
+                pair = self.value(kind, shape, *p)
+                gradient = self.gradient_like(pair[0], g_spec)
+                for i in range(2):
+                    params[i][key], grads[i][key] = pair[i], gradient[i]
+            pairs.append((params, grads))
+        for _ in range(3):
+            for self.params, self.grads in pairs:
+                self.refill(self.steps, "plain")
+                self.step_once(self.threads)
+                self.steps += 1
 
     @rule(mode=st.sampled_from(MODES), threads=st.sampled_from([None, 1, 2, 3, 7]))
     def change_numbers_and_threads(self, mode, threads):
