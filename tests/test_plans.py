@@ -459,6 +459,24 @@ def test_a_gradient_of_a_number_that_is_an_array(number):
             opt.update(comp, {"w": np.ones(3), "x": bad})
 
 
+@pytest.mark.parametrize("name", ["Momentum", "Nesterov", "Adam"])
+@pytest.mark.parametrize("key", ["gradient of an array", "gradient of a number", "parameter"])
+def test_arrays_that_are_the_state_of_a_number(name, key):
+    ref_opt, comp_opt = getattr(naive, name)(lr=1e-6), getattr(fo, name)(lr=1e-6)
+    ref, comp = ({"x": 1.0, "y": 2.0, "w": np.ones(())} for _ in range(2))
+    grads = {"x": 0.7, "y": 0.3, "w": np.array(0.2)}
+    for _ in range(2):
+        assert_step(ref_opt, comp_opt, ref, comp, grads, grads)
+    pairs = []
+    for opt, values in (ref_opt, ref), (comp_opt, comp):
+        state = getattr(opt, opt.slots[-1])["x"]
+        if key == "parameter":
+            values["w"] = state
+        pairs.append(grads | {"gradient of an array": {"w": state}, "gradient of a number": {"y": state}}.get(key, {}))
+    for _ in range(3):
+        assert_step(ref_opt, comp_opt, ref, comp, *pairs)
+
+
 @pytest.mark.parametrize("container", CONTAINERS)
 def test_other_containers(container):
     opt = fo.SGD(lr=1.0)

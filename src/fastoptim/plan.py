@@ -134,7 +134,10 @@ class Plan:
     def _number_rows(self, parameters: list[Parameter], params: Any, grads: Any) -> tuple[NumberTask | None, list[Row]]:
         """Return the task of the numbers among the parameters, and rows that stand for them, if a kernel takes them."""
         numbers = [parameter for parameter in parameters if NumberTask.takes(parameter)]
-        if not numbers:
+        rest = [parameter for parameter in parameters if not NumberTask.takes(parameter)]
+        state, _ = merged([byte_bounds(slot) for parameter in numbers for slot in parameter.slots])
+        # What shares memory must be updated in the order of the keys, which the fallback does.
+        if not numbers or any(touches(state, array) for parameter in rest for array in (parameter.p, parameter.g)):
             return None, []
         task = NumberTask(params, grads, numbers)
         try:
