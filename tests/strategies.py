@@ -196,8 +196,9 @@ def expected_errors(opt, params, grads):
             errors.add(ValueError)
         for slot in opt.slots:
             state = getattr(opt, slot)
-            if state is not None and key not in state:
+            # State without any key, from an update of nothing, is made for the keys that come next.
+            if state and key not in state:
                 errors.add(KeyError)
-            elif state is not None and state[key].shape != np.shape(p):
+            elif state and state[key].shape != np.shape(p):
                 errors.add(ValueError)
     return errors

@@ -214,7 +214,7 @@ class Updates(RuleBasedStateMachine):
                     self.put("params", key, moved)
             self.update_twice()
 
-    # Where a dtype changes, the library makes all arrays of a slot anew, the oracle one, which shows if they are gradients.
+    # Where a dtype changes, the library makes all arrays of a slot anew, the oracle one. It shows if they are gradients.
     @precondition(lambda self: len(self.params[0]) and not self.good_hyper and not self.writes_to_state)
     @rule(data=st.data(), count=st.integers(1, 3))
     def update_dicts_in_turn(self, data, count):
@@ -287,6 +287,7 @@ class Updates(RuleBasedStateMachine):
                 with np.errstate(all="ignore") if numba.config.DISABLE_JIT else nullcontext():
                     assert comp_opt.update(comp, comp_grads) is None
                 if not skips:
+                    vars(ref_opt).update((slot, None) for slot in ref_opt.slots if getattr(ref_opt, slot) == {})
                     with np.errstate(all="ignore"):
                         ref_opt.update(ref, ref_grads)
         for key, value in held.items():
