@@ -40,6 +40,7 @@ from strategies import (
     OPTIMIZERS,
     PLAIN,
     SHAPES,
+    Envelope,
     at_a_new_address,
     dicts,
     draw,
@@ -214,8 +215,7 @@ class Updates(RuleBasedStateMachine):
                     self.put("params", key, moved)
             self.update_twice()
 
-    # Where a dtype changes, the library makes all arrays of a slot anew, the oracle one. It shows if they are gradients.
-    @precondition(lambda self: len(self.params[0]) and not self.good_hyper and not self.writes_to_state)
+    @precondition(lambda self: len(self.params[0]) and not self.good_hyper)
     @rule(data=st.data(), count=st.integers(1, 3))
     def update_dicts_in_turn(self, data, count):
         """Let the optimizer update up to three more dicts of the same keys and shapes, one after the other."""
@@ -379,8 +379,9 @@ class Updates(RuleBasedStateMachine):
         key = self.key(index)
         shape = np.shape(self.params[0][key])
         sources = self.params if source == "params" else self.grads
-        if source == "state" and type(self.opts[1]) is fo.Momentum:
-            # The notes give v a new array at each step, so a gradient that was v is not v afterwards.
+        if source == "state" and type(self.opts[1]) in (fo.Momentum, Envelope):
+            # These rules assign their state anew. The notes give it a new array at each step, the library one where the
+            # dtype of any key changes, so a gradient that was state is not state afterwards.
             return
         if source == "state":
             if not self.opts[0].slots or getattr(self.opts[0], self.opts[0].slots[other % 2 - 1]) is None:
