@@ -9,40 +9,40 @@ import numpy as np
 
 from fastoptim.kernels.jit import cfunc, inline_jit
 from fastoptim.kernels.memory import load, set_word, word
-from fastoptim.kernels.table import FOUND, NEXT, START, STOP, G
+from fastoptim.kernels.table import FOUND, G, each_row
 
 __all__ = ["finite"]
 
 
 @inline_jit
-def _search(kinds, address, start, stop):
-    found = False
+def _search(kinds, row, start, stop):
+    g, found = word(row, G), False
     for i in range(start, stop):
-        (g,) = load(kinds, (address,), i)
+        (x,) = load(kinds, (g,), i)
         # The difference is zero for every finite number, and NaN for all others. A test of each element for its own
         # sake, or an early end, would keep the loop from being vectorized.
-        found |= g - g != 0
-    return found
+        found |= x - x != 0
+    # Parts that run side by side may all store this one number.
+    if found:
+        set_word(row, FOUND, 1)
 
 
 @inline_jit
-def _search_rows(kinds, row, start, stop):
-    while start < stop:
-        first, last = word(row, START), min(stop, word(row, STOP))
-        # Parts that run side by side may all store this one number.
-        if start < last:
-            if _search(kinds, word(row, G), start - first, last - first):
-                set_word(row, FOUND, 1)
-            start = last
-        row = word(row, NEXT)
+def _search32(row, start, stop):
+    _search((np.float32,), row, start, stop)
+
+
+@inline_jit
+def _search64(row, start, stop):
+    _search((np.float64,), row, start, stop)
 
 
 def _float32(rows, start, stop):
-    _search_rows((np.float32,), rows, start, stop)
+    each_row(_search32, rows, start, stop)
 
 
 def _float64(rows, start, stop):
-    _search_rows((np.float64,), rows, start, stop)
+    each_row(_search64, rows, start, stop)
 
 
 @cache

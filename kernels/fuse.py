@@ -12,11 +12,11 @@ from numba.core.errors import NumbaError, UnsupportedBytecodeError
 
 from fastoptim.kernels.fingerprint import called_functions, fingerprint
 from fastoptim.kernels.jit import cfunc, inline_jit
-from fastoptim.kernels.memory import advanced, integers, load, scalars, scratch, store, word
+from fastoptim.kernels.memory import integers, load, scalars, scratch, store, word
 from fastoptim.kernels.rulecompiler import MixedRuleCompiler, RuleCompiler
 from fastoptim.kernels.strided import GRADIENT, PARAMETER, copy_block
 from fastoptim.kernels.subnormals import flush_subnormals, restore_subnormals
-from fastoptim.kernels.table import NEXT, START, STOP, VALUE, WALK, P
+from fastoptim.kernels.table import VALUE, WALK, P, each_row
 
 __all__ = ["fuse", "n_scalars"]
 
@@ -60,32 +60,27 @@ def _loop(row, start, stop):
 def _strided_loop(row, start, stop):
     values = scalars(SCALAR, word(row, VALUE), N_SCALARS)
     sources, walk = integers(row + 8 * P, N_ARRAYS), word(row, WALK)
+    p, g, slots = sources[0], sources[1], sources[2:]
     p_block, g_block = scratch(KINDS[0], BLOCK), scratch(KINDS[1], BLOCK)
     while start < stop:
         count = min(BLOCK, stop - start)
-        addresses = advanced(KINDS, sources, start)
-        p, g, slots = addresses[0], addresses[1], addresses[2:]
+        # Blocks are addressed as if they began at element 0 of the row, as the state does.
         if STRIDED[PARAMETER]:
-            p = p_block
-            copy_block(KINDS[0], walk, PARAMETER, sources[0], start, count, SIZES[0], p, False)
+            p = p_block - start * SIZES[0]
+            copy_block(KINDS[0], walk, PARAMETER, sources[0], start, count, SIZES[0], p_block, False)
         if STRIDED[GRADIENT]:
-            g = g_block
-            copy_block(KINDS[1], walk, GRADIENT, sources[1], start, count, SIZES[1], g, False)
-        for i in range(count):
+            g = g_block - start * SIZES[1]
+            copy_block(KINDS[1], walk, GRADIENT, sources[1], start, count, SIZES[1], g_block, False)
+        for i in range(start, start + count):
             store(TARGET_KINDS, (p, *slots), i, rule(*load(KINDS, (p, g, *slots), i), *values))
         if STRIDED[PARAMETER]:
-            copy_block(KINDS[0], walk, PARAMETER, sources[0], start, count, SIZES[0], p, True)
+            copy_block(KINDS[0], walk, PARAMETER, sources[0], start, count, SIZES[0], p_block, True)
         start += count
 
 
 def _kernel(row, start, stop):
     flags = flush_subnormals()
-    while start < stop:
-        first, last = word(row, START), min(stop, word(row, STOP))
-        if start < last:
-            loop(row, start - first, last - first)
-            start = last
-        row = word(row, NEXT)
+    each_row(loop, row, start, stop)
     restore_subnormals(flags)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from types import SimpleNamespace
 from typing import Any
 
 import numba
@@ -19,13 +18,10 @@ from numba.core.compiler_lock import global_compiler_lock
 from fastoptim.concurrency import deferred_signals, fork_waits_for
 from fastoptim.kernels.cache import CodeCache
 
-__all__ = ["DISABLED", "PYTHON_KERNELS", "cfunc", "inline_jit", "jit", "parallel_jit"]
+__all__ = ["DISABLED", "cfunc", "inline_jit", "jit", "parallel_jit"]
 
 DISABLED = bool(numba.config.DISABLE_JIT)
-"""Whether ``NUMBA_DISABLE_JIT`` is set: then all kernels run as the Python they are written in."""
-
-PYTHON_KERNELS: dict[int, Callable[..., Any]] = {}
-"""With compilation disabled, the functions that stand for native ones, by their addresses."""
+"""Whether ``NUMBA_DISABLE_JIT`` is set: then networks run as Python, and rules by the fallback."""
 
 _OPTIONS = {"error_model": "numpy", "nogil": True}
 
@@ -72,9 +68,6 @@ def cfunc(function: Callable[..., Any], n_integers: int, cached: bool) -> Any:
     Functions made from one template must differ in their qualified names, which are part of the names of their files in
     the cache, unless ``cached`` is false.
     """
-    if DISABLED:
-        PYTHON_KERNELS[id(function)] = function
-        return SimpleNamespace(address=id(function))
     signature = (numba.types.intp,) * n_integers, numba.types.void
     compiled = partial(CFunc, sig=signature, locals={}, options=_OPTIONS)(function)
     if cached:

@@ -1,38 +1,24 @@
 """Memory by address: what a kernel needs to process arrays that are not its arguments.
 
-Each function exists twice, in Python and as the LLVM instructions that it compiles to.
+Each function is the LLVM instructions that it compiles to.
 """
 
 from __future__ import annotations
 
-import ctypes
-from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.core.errors import TypingError
 from numba.extending import intrinsic
 
-from fastoptim.kernels.jit import DISABLED, PYTHON_KERNELS
 from fastoptim.kernels.promotion import Weak
 
-__all__ = ["advanced", "call", "compiles_to", "copy_elements", "int32_at", "integers", "load", "scalars", "scratch"]
-__all__ += ["set_word", "store", "word"]
+__all__ = ["call", "copy_elements", "integers", "load", "scalars", "scratch", "set_word", "store", "word"]
 
 _WORD = ir.IntType(64)
-
-
-def compiles_to(python: Callable[..., Any]) -> Callable[[Callable[..., Any]], Any]:
-    """Decorate a typing and lowering of what ``python`` does; with compilation disabled, it is ``python`` that runs."""
-    return lambda llvm: python if DISABLED else intrinsic(prefer_literal=True)(llvm)
-
-
-def _array_at(address: int, dtype: Any, count: int) -> np.ndarray:
-    buffer = (ctypes.c_char * (np.dtype(dtype).itemsize * count)).from_address(int(address))
-    return np.frombuffer(buffer, dtype)
+_intrinsic = intrinsic(prefer_literal=True)
 
 
 def _element(builder: Any, element: ir.Type, address: Any, index: Any) -> Any:
@@ -43,26 +29,7 @@ def _dtypes(kinds: Any) -> list[Any]:
     return [kind.instance_type for kind in kinds]
 
 
-def _python_int32_at(address: int) -> int:
-    return int(_array_at(address, np.int32, 1)[0])
-
-
-@compiles_to(_python_int32_at)
-def int32_at(_typing: Any, address: Any) -> Any:
-    """Return the 32-bit integer at an address."""
-
-    def codegen(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
-        pointer = builder.inttoptr(args[0], ir.IntType(32).as_pointer())
-        return builder.sext(builder.load(pointer), _WORD)
-
-    return types.intp(address), codegen
-
-
-def _python_word(address: int, index: int) -> int:
-    return int(_array_at(address + 8 * index, np.intp, 1)[0])
-
-
-@compiles_to(_python_word)
+@_intrinsic
 def word(_typing: Any, _address: Any, index: Any) -> Any:
     """Return the address-sized integer number ``index`` from an address on."""
 
@@ -73,11 +40,7 @@ def word(_typing: Any, _address: Any, index: Any) -> Any:
     return types.intp(types.intp, index), codegen
 
 
-def _python_set_word(address: int, index: int, value: int) -> None:
-    _array_at(address + 8 * index, np.intp, 1)[0] = value
-
-
-@compiles_to(_python_set_word)
+@_intrinsic
 def set_word(_typing: Any, _address: Any, index: Any, value: Any) -> Any:
     """Store an address-sized integer as number ``index`` from an address on."""
 
@@ -89,11 +52,7 @@ def set_word(_typing: Any, _address: Any, index: Any, value: Any) -> Any:
     return types.void(types.intp, index, value), codegen
 
 
-def _python_integers(address: int, count: int) -> tuple[int, ...]:
-    return tuple(_array_at(address, np.intp, count).tolist())
-
-
-@compiles_to(_python_integers)
+@_intrinsic
 def integers(_typing: Any, address: Any, count: Any) -> Any:
     """Return the ``count`` address-sized integers at an address; the count is a constant of the program."""
 
@@ -104,12 +63,7 @@ def integers(_typing: Any, address: Any, count: Any) -> Any:
     return types.UniTuple(types.intp, count.literal_value)(address, count), codegen
 
 
-def _python_scalars(T: Any, address: int, count: int) -> tuple[Any, ...]:
-    values = _array_at(address, np.float64, count)
-    return tuple(values.tolist()) if T is None else tuple(T(value) for value in values)
-
-
-@compiles_to(_python_scalars)
+@_intrinsic
 def scalars(_typing: Any, T: Any, address: Any, count: Any) -> Any:
     """Return the ``count`` float64 numbers at an address, each rounded once to type ``T``, or weak if that is None."""
     dtype = Weak(True) if T is types.none else T.instance_type
@@ -125,13 +79,7 @@ def scalars(_typing: Any, T: Any, address: Any, count: Any) -> Any:
     return types.UniTuple(dtype, count.literal_value)(T, address, count), codegen
 
 
-def _python_load(kinds: Any, addresses: tuple[int, ...], index: int) -> tuple[Any, ...]:
-    return tuple(
-        _array_at(address + index * np.dtype(T).itemsize, T, 1)[0] for T, address in zip(kinds, addresses, strict=True)
-    )
-
-
-@compiles_to(_python_load)
+@_intrinsic
 def load(_typing: Any, kinds: Any, addresses: Any, index: Any) -> Any:
     """Return the element ``index`` of each of several arrays, given by their types and addresses."""
     dtypes = _dtypes(kinds)
@@ -147,13 +95,7 @@ def load(_typing: Any, kinds: Any, addresses: Any, index: Any) -> Any:
     return types.Tuple(dtypes)(kinds, addresses, index), codegen
 
 
-def _python_store(kinds: Any, addresses: tuple[int, ...], index: int, values: Any) -> None:
-    values = values if isinstance(values, tuple) else (values,)
-    for T, address, value in zip(kinds, addresses, values, strict=True):
-        _array_at(address + index * np.dtype(T).itemsize, T, 1)[0] = value
-
-
-@compiles_to(_python_store)
+@_intrinsic
 def store(_typing: Any, kinds: Any, addresses: Any, index: Any, values: Any) -> Any:
     """Store one value, or a tuple of them, as element ``index`` of as many arrays, given by types and addresses."""
     dtypes = _dtypes(kinds)
@@ -175,32 +117,7 @@ def store(_typing: Any, kinds: Any, addresses: Any, index: Any, values: Any) -> 
     return types.void(kinds, addresses, index, values), codegen
 
 
-def _python_advanced(kinds: Any, addresses: tuple[int, ...], count: int) -> tuple[int, ...]:
-    return tuple(address + count * np.dtype(T).itemsize for T, address in zip(kinds, addresses, strict=True))
-
-
-@compiles_to(_python_advanced)
-def advanced(_typing: Any, kinds: Any, addresses: Any, count: Any) -> Any:
-    """Return the addresses ``count`` elements further on."""
-    dtypes = _dtypes(kinds)
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        pointers = cgutils.unpack_tuple(builder, args[1], len(dtypes))
-        steps = [builder.mul(args[2], _WORD(dtype.bitwidth // 8)) for dtype in dtypes]
-        return context.make_tuple(builder, signature.return_type, list(map(builder.add, pointers, steps)))
-
-    return addresses(kinds, addresses, count), codegen
-
-
-_scratch_arrays: list[Any] = []
-
-
-def _python_scratch(T: Any, count: int) -> int:
-    _scratch_arrays[:] = [*_scratch_arrays[-7:], np.empty(count, T)]
-    return int(_scratch_arrays[-1].ctypes.data)
-
-
-@compiles_to(_python_scratch)
+@_intrinsic
 def scratch(_typing: Any, T: Any, count: Any) -> Any:
     """Return the address of ``count`` elements on the stack of the function; the count is a constant."""
     dtype = T.instance_type
@@ -212,12 +129,7 @@ def scratch(_typing: Any, T: Any, count: Any) -> Any:
     return types.intp(T, count), codegen
 
 
-def _python_copy_elements(T: Any, target: int, target_step: int, source: int, source_step: int, count: int) -> None:
-    for k in range(count):
-        _array_at(target + k * target_step, T, 1)[0] = _array_at(source + k * source_step, T, 1)[0]
-
-
-@compiles_to(_python_copy_elements)
+@_intrinsic
 def copy_elements(
     _typing: Any, T: Any, _target: Any, _target_step: Any, _source: Any, _source_step: Any, _count: Any
 ) -> Any:
@@ -245,11 +157,7 @@ def copy_elements(
     return types.void(*arguments), codegen
 
 
-def _python_call(function: int, a: int, b: int, c: int) -> None:
-    PYTHON_KERNELS[function](a, b, c)
-
-
-@compiles_to(_python_call)
+@_intrinsic
 def call(_typing: Any, _function: Any, _a: Any, _b: Any, _c: Any) -> Any:
     """Call the native function of three integers at an address."""
 

@@ -12,8 +12,7 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-
-from fastoptim.kernels.memory import compiles_to
+from numba.extending import intrinsic
 
 __all__ = ["flush_subnormals", "restore_subnormals"]
 
@@ -49,11 +48,7 @@ def _write(builder: Any, flags: Any) -> None:
         builder.call(_intrinsic(builder, "llvm.aarch64.set.fpcr", ir.VoidType(), [ir.IntType(64)]), [flags])
 
 
-def _python_flush() -> int:
-    return 0
-
-
-@compiles_to(_python_flush)
+@intrinsic
 def flush_subnormals(_typing: Any) -> Any:
     """Set the flags that flush subnormal numbers to zero in this thread; return the flags from before."""
 
@@ -65,11 +60,7 @@ def flush_subnormals(_typing: Any) -> Any:
     return types.int64(), codegen
 
 
-def _python_restore(_flags: int) -> None:
-    return
-
-
-@compiles_to(_python_restore)
+@intrinsic
 def restore_subnormals(_typing: Any, _flags: Any) -> Any:
     """Set the flags of this thread to those that `flush_subnormals` returned."""
 

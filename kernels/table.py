@@ -42,10 +42,10 @@ from __future__ import annotations
 from functools import partial
 
 from fastoptim.kernels.jit import inline_jit, jit
-from fastoptim.kernels.memory import int32_at, integers, set_word, word
+from fastoptim.kernels.memory import integers, set_word, word
 
 __all__ = ["ALIGNED", "COMMITTED", "COUNT", "FIXED", "FORM", "FOUND", "G_FORM", "HIGH", "LOW", "NEXT"]
-__all__ += ["SEGMENTS", "SLOTS", "START", "STOP", "VALUE", "WALK", "WRITEABLE", "G", "P", "bind"]
+__all__ += ["SEGMENTS", "SLOTS", "START", "STOP", "VALUE", "WALK", "WRITEABLE", "G", "P", "bind", "each_row"]
 
 START, STOP, NEXT, VALUE, FOUND, WALK, FORM, G_FORM, FIXED, P, G, SLOTS = range(12)
 COMMITTED, COUNT, SEGMENTS = range(3)
@@ -63,12 +63,18 @@ _N_DIM, _FLAGS = (object.__basicsize__ + offset for offset in (8, 48))
 
 
 @inline_jit
+def _int32(address):
+    # What stands beside the number in its word has no meaning here.
+    return word(address, 0) & 0xFFFFFFFF
+
+
+@inline_jit
 def _has_form(array, form):
     n_axes = word(form, _N_AXES)
     if word(array, _TYPE) != word(form, 0) or word(array, _DTYPE) != word(form, 1):
         return False
     required = word(form, _REQUIRED)
-    if int32_at(array + _N_DIM) != n_axes or int32_at(array + _FLAGS) & required != required:
+    if _int32(array + _N_DIM) != n_axes or _int32(array + _FLAGS) & required != required:
         return False
     for k in range(n_axes):
         extent = word(form, _AXES + k)
@@ -92,6 +98,17 @@ def _overlaps(spans, n_spans, start, stop):
     return low < n_spans and word(spans, 2 * low) < stop
 
 
+@inline_jit
+def each_row(loop, row, start, stop):
+    """Call ``loop(row, start, stop)`` for each row of a segment, numbering its own elements from zero."""
+    while start < stop:
+        first, last = word(row, START), min(stop, word(row, STOP))
+        if start < last:
+            loop(row, start - first, last - first)
+            start = last
+        row = word(row, NEXT)
+
+
 # With the GIL, so that no other thread alters the arrays that are read; and to give it up costs more than they do.
 @partial(jit, nogil=False)
 def bind(check, arrays):
@@ -111,21 +128,25 @@ def bind(check, arrays):
     Returns
     -------
     bool
-        False if an array has another form, a parameter is read-only or at another address, or a gradient overlaps what
-        is written. The table may then hold some of the new addresses.
+        False if an array has another form, and then nothing has changed; or if a parameter is at another address or a
+        gradient overlaps what is written, and then the table may hold some of the new addresses.
     """
-    row, n_rows, program, spans, n_spans, views, n_views, may_move = integers(check, 8)
+    first, n_rows, program, spans, n_spans, views, n_views, may_move = integers(check, 8)
     params, grads = word(arrays, _ITEMS), word(arrays, _ITEMS + 1)
     moved = word(check, MOVED) != 0
     set_word(program, COMMITTED, 0)
     for k in range(n_views):
-        if not int32_at(word(views, k) + _FLAGS) & WRITEABLE:
+        if not _int32(word(views, k) + _FLAGS) & WRITEABLE:
             return False
+    row = first
     for k in range(n_rows):
         p, g = word(params, _ITEMS + k), word(grads, _ITEMS + k)
-        g_form = word(row, G_FORM)
-        if not (_has_form(p, word(row, FORM)) and _has_form(g, g_form)):
+        if not (_has_form(p, word(row, FORM)) and _has_form(g, word(row, G_FORM))):
             return False
+        row = word(row, NEXT)
+    row = first
+    for k in range(n_rows):
+        p, g = word(params, _ITEMS + k), word(grads, _ITEMS + k)
         if word(p, _DATA) != word(row, P):
             if not may_move:
                 return False
@@ -137,6 +158,7 @@ def bind(check, arrays):
             if start != word(row, G):
                 return False
         elif not moved and word(row, STOP) != word(row, START):
+            g_form = word(row, G_FORM)
             low, high = start + word(g_form, LOW), start + word(g_form, HIGH)
             if _overlaps(spans, n_spans, low, high):
                 return False

@@ -13,7 +13,6 @@ import script
 from fastoptim.family import FAMILY
 from fastoptim.kernels import table as row
 from fastoptim.kernels.fuse import fuse
-from fastoptim.kernels.jit import DISABLED, PYTHON_KERNELS
 from naive import assert_bits, draw
 
 SIZES = (1, 150, 0, 64, 33)
@@ -50,7 +49,7 @@ def update_in_chunks(opt, dtype, cuts):
     table[:, row.VALUE] = scalars.ctypes.data
     table[:-1, row.P :] = np.transpose([[array.ctypes.data for array in column] for column in arrays])
     kernel = fuse(opt.rule, (dtype,) * (2 + len(opt.slots)))
-    run = PYTHON_KERNELS[kernel.address] if DISABLED else kernel.ctypes
+    run = kernel.ctypes
     ends = [0, *cuts, sum(SIZES)]
     # The last chunk runs first, because the order must not matter either.
     for start, stop in reversed(list(pairwise(ends))):

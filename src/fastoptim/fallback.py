@@ -1,9 +1,9 @@
-"""The text of a rule, run as it stands where no kernel does what NumPy does: on numbers, float16, aliased arrays."""
+"""The text of a rule, run as it stands where no kernel does what NumPy does, as on longdouble or aliased arrays."""
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,75 +39,44 @@ def _write(pairs: Iterable[tuple[Array, Any]]) -> None:
 
 
 class FallbackTask:
-    """Updates parameters by the text of the rule, with NumPy's promotion and rounding.
+    """Updates arrays by the text of the rule, with NumPy's promotion and rounding.
 
     Parameters
     ----------
     rule : function
         The rule.
-    params : dict or list
-        Where the parameters are; numbers are replaced in it.
     parameters : list of Parameter
         Those to update, in order.
-    rows : list of int
-        For each of them the position of its array and gradient in what `bind` is given; -1 where one is a number.
+    first : int
+        Position of the first of them in what `bind` is given.
     in_place : bool
         Whether the arrays share memory, so that each line of the rule must see what the one before it wrote.
     """
 
-    def __init__(
-        self, rule: Rule, params: Any, parameters: list[Parameter], rows: list[int], *, in_place: bool = False
-    ) -> None:
-        self._rule, self._params, self._in_place = rule, params, in_place
-        self._values = [(parameter.value, parameter.gradient) for parameter in parameters]
-        self._entries = [
-            (parameter.key, row, type(parameter.value), type(parameter.gradient), parameter.slots, parameter.before)
-            for parameter, row in zip(parameters, rows, strict=True)
-        ]
-        # Beside a number, the form and the memory of an array are not checked again.
-        self.is_reusable = not any(
-            (row < 0 and any(issubclass(kind, np.ndarray) for kind in (p, g))) or before
-            for _, row, p, g, _, before in self._entries
-        )
-        self.n_rows = sum(row >= 0 for row in rows)
+    def __init__(self, rule: Rule, parameters: list[Parameter], first: int, *, in_place: bool) -> None:
+        self._rule, self._in_place = rule, in_place
+        self._rows = slice(first, first + len(parameters))
+        self._state = [(parameter.slots, parameter.before, parameter.is_weak) for parameter in parameters]
+        self.is_reusable = not any(parameter.before for parameter in parameters)
+        self._arrays: list[tuple[Array, Array]] = []
         self._writes: list[tuple[Array, Any]] = []
         self._undo: list[tuple[Array, Array]] = []
-        self._replaced: list[tuple[Hashable, Any]] = []
 
-    def bind(self, params: Any, grads: Any, arrays: tuple[Sequence[Any], Sequence[Any]]) -> bool:
-        """Take the values of the next step; return whether they are of the same types as before."""
-        values = []
-        for key, row, p_type, g_type, *_ in self._entries:
-            value = (params[key], grads[key]) if row < 0 else (arrays[0][row], arrays[1][row])
-            if type(value[0]) is not p_type or type(value[1]) is not g_type:
-                return False
-            values.append(value)
-        if not all(slot.flags.writeable for *_, slots, _ in self._entries for slot in slots):
-            return False
-        self._values, self._params = values, params
-        self._writes, self._undo, self._replaced = [], [], []
-        return True
-
-    def nonfinite_keys(self) -> list[Hashable]:
-        """Return the keys of gradients that are NaN or infinite."""
-        pairs = zip(self._entries, self._values, strict=True)
-        return [entry[0] for entry, (_, gradient) in pairs if not np.isfinite(gradient).all()]
+    def bind(self, values: Sequence[Array], gradients: Sequence[Array]) -> bool:
+        """Take the arrays of the next step; return whether the state can be written to."""
+        self._arrays = list(zip(values[self._rows], gradients[self._rows], strict=True))
+        self._writes, self._undo = [], []
+        return all(slot.flags.writeable for slots, *_ in self._state for slot in slots)
 
     def prepare(self, scalars: tuple[float, ...]) -> None:
         """Compute the new values, and do all that may fail; `rollback` undoes it."""
-        self._writes, self._undo, self._replaced = [], [], []
         with np.errstate(all="ignore"):
-            for (key, _, p_type, _, slots, before), (value, gradient) in zip(self._entries, self._values, strict=True):
+            for (value, gradient), (slots, before, is_weak) in zip(self._arrays, self._state, strict=True):
+                p = np.asarray(value)
                 if self._in_place:
-                    arrays = [array for array in (value, *before, *slots) if isinstance(array, np.ndarray)]
-                    self._undo += [(array, array.copy()) for array in arrays]
-                results = self._results(value, gradient, before or slots, slots, scalars)
-                writes = list(zip(slots, results[1:], strict=True))
-                if issubclass(p_type, np.ndarray):
-                    writes.insert(0, (np.asarray(value), results[0]))
-                else:
-                    self._replaced.append((key, value))
-                    self._params[key] = p_type(results[0])
+                    self._undo += [(array, array.copy()) for array in (p, *before, *slots)]
+                g = gradient.item() if is_weak else np.asarray(gradient)
+                writes = list(zip((p, *slots), self._results(p, g, before or slots, slots, scalars), strict=True))
                 if self._in_place:
                     _write(writes)
                 else:
@@ -119,30 +88,18 @@ class FallbackTask:
 
     def rollback(self) -> None:
         """Undo what `prepare` did."""
-        for key, value in self._replaced:
-            self._params[key] = value
         for array, before in reversed(self._undo):
             np.copyto(array, before)
 
     def release(self) -> None:
-        """Let go of the values of this step."""
-        self._params, self._values, self._writes, self._undo, self._replaced = None, [], [], [], []
+        """Let go of the arrays of this step."""
+        self._arrays, self._writes, self._undo = [], [], []
 
     def _results(
-        self, value: Any, gradient: Any, state: list[Array], slots: list[Array], scalars: tuple[float, ...]
+        self, p: Array, g: Any, state: list[Array], slots: list[Array], scalars: tuple[float, ...]
     ) -> list[Array]:
         """Return new arrays, of the dtypes of parameter and slots."""
-        p = np.asarray(value)
-        # A Python number as gradient is weak, as a parameter it is not: it keeps its precision beside a float32 one.
-        g = gradient if isinstance(gradient, int | float) else np.asarray(gradient)
-        arrays: Any = (p, g, *state)
-        if not self._in_place:
-            arrays = tuple(a.view(RuleArray) if isinstance(a, np.ndarray) else a for a in arrays)
-            if isinstance(g, np.ndarray):
-                # Arithmetic with a plain array takes less, and most rules leave the gradient alone.
-                g = g.view(np.ndarray)
-                g.flags.writeable = False
-        results = self._call((arrays[0], g, *arrays[2:]), arrays, scalars)
+        results = self._call((p, g, *state), scalars)
         if len(results) != 1 + len(slots):
             raise TypeError(f"the rule returns {len(results)} values, expected {1 + len(slots)}: p and state")
         new = []
@@ -152,16 +109,17 @@ class FallbackTask:
             np.copyto(new[-1], result, casting="same_kind")
         return new
 
-    def _call(self, first: tuple[Any, ...], arrays: tuple[Any, ...], scalars: tuple[float, ...]) -> tuple[Any, ...]:
-        for attempt in (first, arrays):
-            try:
-                result = self._rule(*attempt, *scalars)
-            except (TypeError, ValueError):
-                if self._in_place:
-                    # It may have written already, so it cannot be run once more.
-                    raise
-            else:
-                return result if isinstance(result, tuple) else (result,)
+    def _call(self, arrays: tuple[Any, ...], scalars: tuple[float, ...]) -> tuple[Any, ...]:
+        if not self._in_place:
+            arrays = tuple(a.view(RuleArray) if isinstance(a, np.ndarray) else a for a in arrays)
+        try:
+            result = self._rule(*arrays, *scalars)
+        except (TypeError, ValueError):
+            if self._in_place:
+                # It may have written already, so it cannot be run once more.
+                raise
+        else:
+            return result if isinstance(result, tuple) else (result,)
         # A rule with a branch takes one element at a time, as it does compiled. Each is an array of no axes, because
         # augmented assignments do not round to the type of a number.
         p = arrays[0]

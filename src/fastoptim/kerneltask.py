@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -19,7 +18,7 @@ from fastoptim.parameters import packed_strides
 from fastoptim.threads import Autotuner
 from fastoptim.validate import Array, Parameter
 
-__all__ = ["Arrays", "KernelTask", "Row"]
+__all__ = ["Arrays", "KernelTask", "choose_kernel"]
 
 Arrays = tuple[Sequence[Any], Sequence[Any]]
 """Parameters and gradients, each in the order of the rows."""
@@ -30,59 +29,30 @@ _INTEGERS: dict[Any, Any] = {
 }
 
 
-@dataclass(slots=True, eq=False)
-class Row:
-    """A parameter whose value and gradient are arrays; ``kernel`` is None where the fallback updates it."""
+def choose_kernel(parameter: Parameter, rule: Callable[..., Any]) -> None:
+    """Give a parameter the kernel that does what NumPy does with it, if there is one.
 
-    parameter: Parameter
-    kinds: tuple[type, ...] = ()
-    strided: tuple[bool, bool] = (False, False)
-    """Whether parameter and gradient lie in memory otherwise than the state."""
-    kernel: Any = None
-    fixed: bool = False
-    """Whether the gradient overlaps what is written, so that it must stay where it is."""
-
-    @classmethod
-    def of(cls, parameter: Parameter, rule: Callable[..., Any]) -> Row:
-        """Return the row of a parameter, with a kernel if one does what NumPy does.
-
-        Raises
-        ------
-        TypeError
-            If the rule cannot be compiled. If only NumPy's promotion cannot be, there is no kernel instead.
-        """
-        p, g, slots = parameter.p, parameter.g, parameter.slots
-        kinds: Any = (
-            _FLOATS.get(p.dtype),
-            (_FLOATS | _INTEGERS).get(g.dtype),
-            *(_FLOATS.get(slot.dtype) for slot in slots),
-        )
-        row, mixed = cls(parameter), len(set(kinds)) > 1
-        low, high = byte_bounds(p) if p.size else (0, 0)
-        if high - low < p.nbytes:
-            # Elements that share memory must be written in NumPy's order.
-            return row
-        if None in kinds or (mixed and DISABLED) or not row.has_arrays or parameter.before:
-            return row
-        order = _order(parameter)
-        p_strided, g_strided = (not is_packed(a, tuple(step * a.itemsize for step in order)) for a in (p, g))
-        strided = p_strided, g_strided
-        try:
-            return cls(parameter, kinds, strided, fuse(rule, kinds, strided))
-        except TypeError:
-            if not mixed:
-                raise
-            return row
-
-    @property
-    def has_arrays(self) -> bool:
-        """Whether neither parameter nor gradient is a plain number."""
-        return isinstance(self.parameter.value, np.ndarray) and isinstance(self.parameter.gradient, np.ndarray)
-
-    @property
-    def is_searchable(self) -> bool:
-        """Whether a kernel can look for gradients that are not finite."""
-        return not self.strided[1] and self.kinds[1] in _FLOATS.values()
+    Raises
+    ------
+    TypeError
+        If the rule cannot be compiled. If only NumPy's promotion cannot be, there is no kernel.
+    """
+    p, g, slots = parameter.p, parameter.g, parameter.slots
+    kinds: Any = _FLOATS.get(p.dtype), (_FLOATS | _INTEGERS).get(g.dtype), *(_FLOATS.get(slot.dtype) for slot in slots)
+    low, high = byte_bounds(p) if p.size else (0, 0)
+    # Elements that share memory must be written in NumPy's order.
+    overlaps_itself = high - low < p.nbytes
+    if DISABLED or overlaps_itself or None in kinds or parameter.is_weak or parameter.before:
+        return
+    order = _order(parameter)
+    p_strided, g_strided = (not is_packed(a, tuple(step * a.itemsize for step in order)) for a in (p, g))
+    try:
+        kernel = fuse(rule, kinds, (p_strided, g_strided))
+    except TypeError:
+        if len(set(kinds)) == 1:
+            raise
+        return
+    parameter.kernel, parameter.kinds, parameter.strided = kernel, kinds, (p_strided, g_strided)
 
 
 def _order(parameter: Parameter) -> tuple[int, ...]:
@@ -100,16 +70,12 @@ def _with_dtype(array: Any, dtype: np.dtype[Any]) -> Any:
 
 
 class KernelTask:
-    """Updates the parameters of segments of rows by kernels, all in one call.
+    """Binds all arrays of an update, and updates those of segments that have a kernel, all in one call.
 
     Parameters
     ----------
-    segments : list of list of Row
-        The rows of each kernel, to be run in this order.
-    others : list of Row
-        Arrays that the fallback updates; they are bound here too.
-    numbers : list of Row
-        Rows of one more segment, which stay at their addresses.
+    segments : list of list of Parameter
+        The rows of each segment, to be run in this order. The fallback updates those without a kernel.
     scalars : ndarray of float64
         Where the kernels read the scalars of a step.
     ranges : list of (int, int)
@@ -131,67 +97,59 @@ class KernelTask:
 
     def __init__(
         self,
-        segments: list[list[Row]],
-        others: list[Row],
-        numbers: list[Row],
+        segments: list[list[Parameter]],
         *,
         scalars: Array,
         ranges: Ranges,
         views: Sequence[Array],
         may_move: bool,
     ) -> None:
-        bound = [row for segment in segments for row in segment] + others
-        rows = bound + numbers
-        self.keys = [row.parameter.key for row in bound]
-        self._all_keys = [row.parameter.key for row in rows]
-        n_slots = len(rows[0].parameter.slots) if rows else 0
+        rows = [row for segment in segments for row in segment]
+        self.keys = [row.key for row in rows]
+        n_slots = len(rows[0].slots) if rows else 0
         words = np.zeros((len(rows), table.SLOTS + n_slots), np.intp)
         starts = address(words) + words.strides[0] * np.arange(len(rows) + 1)
         words[:, table.NEXT] = starts[1:]
         words[:, table.VALUE] = address(scalars)
-        words[:, table.FIXED] = [row.fixed for row in rows]
+        words[:, table.FIXED] = [row.is_fixed for row in rows]
         for line, row in zip(words, rows, strict=True):
-            parameter = row.parameter
-            line[table.P :] = [address(array) for array in (parameter.p, parameter.g, *parameter.slots)]
+            line[table.P :] = [address(array) for array in (row.p, row.g, *row.slots)]
         flags = [[table.ALIGNED if row.kernel and not strided else 0 for strided in row.strided] for row in rows]
-        forms = [form(row.parameter.value, table.WRITEABLE | p) for row, (p, _) in zip(rows, flags, strict=True)]
-        g_forms = [form(row.parameter.gradient, g) for row, (_, g) in zip(rows, flags, strict=True)]
-        self._kept: list[Any] = [self._describe(words, table.FORM, forms), self._describe(words, table.G_FORM, g_forms)]
-        walks = [
-            walk(row.parameter.p, row.parameter.g, _order(row.parameter)) if any(row.strided) else [] for row in rows
-        ]
-        self._kept.append(self._describe(words, table.WALK, walks))
+        forms = [form(row.value, table.WRITEABLE | p) for row, (p, _) in zip(rows, flags, strict=True)]
+        g_forms = [form(row.gradient, g) for row, (_, g) in zip(rows, flags, strict=True)]
+        walks = [walk(row.p, row.g, _order(row)) if any(row.strided) else [] for row in rows]
+        columns = (table.FORM, forms), (table.G_FORM, g_forms), (table.WALK, walks)
+        self._kept: list[Any] = [self._describe(words, column, each) for column, each in columns]
         # The forms name types and dtypes by their addresses.
-        self._kept += [(type(a), a.dtype) for row in rows for a in (row.parameter.value, row.parameter.gradient)]
-        # Of each segment its kernel, keys, the type of its gradients if a kernel can search them, first row and number
-        # of elements. The rows themselves would keep the arrays of the first step alive.
-        self._segments: list[tuple[Any, list[Hashable], type | None, int, int]] = []
-        first = 0
-        for segment in [*segments, *([row] for row in others), *([numbers] if numbers else [])]:
-            stops = np.cumsum([row.parameter.p.size for row in segment])
+        self._kept += [(type(a), a.dtype) for row in rows for a in (row.value, row.gradient)]
+        # The rows themselves would keep the arrays of the first step alive.
+        program, searches, first = [], [], 0
+        for segment in segments:
+            stops = np.cumsum([row.p.size for row in segment])
             last = first + len(segment)
             words[first:last, table.STOP] = stops
             words[first + 1 : last, table.START] = stops[:-1]
-            if segment[0].kernel is not None:
-                kind = segment[0].kinds[1] if segment[0].is_searchable else None
-                keys = [row.parameter.key for row in segment]
-                self._segments.append((segment[0].kernel, keys, kind, int(starts[first]), int(stops[-1])))
+            kernel, kind = segment[0].kernel, (*segment[0].kinds, None, None)[1]
+            if kernel is not None:
+                program.append((kernel.address, int(starts[first]), int(stops[-1])))
+            if kernel is not None and kind in _FLOATS.values() and not segment[0].strided[1]:
+                searches.append((slice(first, last), kind, int(starts[first]), int(stops[-1])))
             first = last
-        program = [(kernel.address, start, total) for kernel, _, _, start, total in self._segments]
+        self._searches = searches
         self._autotuner = Autotuner(program)
         self.run = self._autotuner.run
         self.committed = self._autotuner.program[:1]
         self._words = words
         self._extents = np.array([each[table.LOW : table.HIGH + 1] for each in forms], np.intp).reshape(-1, 2)
-        self._dtypes = [row.parameter.p.dtype for row in bound], [row.parameter.g.dtype for row in bound]
+        self._dtypes = [row.p.dtype for row in rows], [row.g.dtype for row in rows]
         self._state_ranges = ranges
-        self._slots = [slot for row in rows for slot in row.parameter.slots]
+        self._slots = [slot for row in rows for slot in row.slots]
         spans, overlap = merged(ranges + self._parameter_ranges())
         self._spans = np.array(spans, np.intp).reshape(-1, 2)
         view_ids = np.array([id(view) for view in views], np.intp)
         self._check = np.array(
             [
-                *(starts[0], len(bound), address(self._autotuner.program), address(self._spans), len(spans)),
+                *(starts[0], len(rows), address(self._autotuner.program), address(self._spans), len(spans)),
                 *(address(view_ids), len(views), may_move and not overlap, 0),
             ],
             np.intp,
@@ -211,8 +169,12 @@ class KernelTask:
         bounds = self._words[:, table.P, np.newaxis] + self._extents
         return [(start, stop) for start, stop in bounds.tolist()]
 
+    def bind(self, arrays: Arrays) -> Arrays | None:
+        """Bind arrays of the forms of the rows that lie where they may; return them, or None."""
+        return arrays if table.bind(self.check, id(arrays)) else None
+
     def rebind(self, arrays: Arrays) -> Arrays | None:
-        """Bind arrays that `fastoptim.kernels.table.bind` refused, if they only lie elsewhere or came from a pickle.
+        """Bind arrays that `bind` refused, if they only lie elsewhere or came from a pickle.
 
         Returns
         -------
@@ -236,18 +198,17 @@ class KernelTask:
 
     @cached_property
     def _search(self) -> Autotuner:
-        return Autotuner(
-            [(finite(kind).address, start, total) for _, _, kind, start, total in self._segments if kind is not None]
-        )
+        return Autotuner([(finite(kind).address, start, total) for _, kind, start, total in self._searches])
 
-    def nonfinite_keys(self, arrays: Arrays) -> list[Hashable]:
+    def nonfinite_keys(self, gradients: Sequence[Array]) -> list[Hashable]:
         """Return the keys of bound gradients that are NaN or infinite."""
-        self._words[:, table.FOUND] = 0
-        self._search.run()
-        found = dict(zip(self._all_keys, self._words[:, table.FOUND].tolist(), strict=True))
-        return [
-            key
-            for _, keys, kind, *_ in self._segments
-            for key in keys
-            if (found[key] if kind else not np.isfinite(arrays[1][self.keys.index(key)]).all())
-        ]
+        rest = dict(enumerate(gradients))
+        if self._searches:
+            self._words[:, table.FOUND] = 0
+            self._search.run()
+        found = set(np.flatnonzero(self._words[:, table.FOUND]).tolist())
+        for rows, *_ in self._searches:
+            for k in range(len(self.keys))[rows]:
+                del rest[k]
+        found |= {k for k, g in rest.items() if not np.isfinite(g).all()}
+        return [key for k, key in enumerate(self.keys) if k in found]

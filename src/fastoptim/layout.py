@@ -10,7 +10,9 @@ from typing import Any
 from numpy.lib.array_utils import byte_bounds
 from numpy.typing import NDArray
 
-__all__ = ["Ranges", "address", "form", "is_packed", "merged", "overlapping_groups", "touches", "walk"]
+from fastoptim.validate import Parameter
+
+__all__ = ["Ranges", "address", "form", "is_aliased", "is_packed", "merged", "overlapping_groups", "touches", "walk"]
 
 Ranges = list[tuple[int, int]]
 """Start and stop of memory ranges, in bytes."""
@@ -90,23 +92,21 @@ def touches(ranges: Ranges, array: NDArray[Any]) -> bool:
     return k > 0 and ranges[k - 1][1] > start
 
 
-def overlapping_groups(written: list[list[NDArray[Any]]], read: list[NDArray[Any]]) -> list[list[int]]:
+def overlapping_groups(parameters: list[Parameter]) -> tuple[list[list[Parameter]], bool]:
     """Group parameters that share memory.
-
-    Parameters
-    ----------
-    written : list of list of ndarray
-        What the update of each parameter writes to.
-    read : list of ndarray
-        The gradient of each parameter.
 
     Returns
     -------
-    list of list of int
-        Groups of parameters, each in order, such that nothing that is written for a parameter overlaps what is written
-        or read for one of another group. Most are groups of one.
+    groups : list of list of Parameter
+        Each in order, such that nothing that is written for a parameter overlaps what is written or read for one of
+        another group. Most are groups of one.
+    overlap : bool
+        Whether anything that is written overlaps anything else.
     """
-    group = list(range(len(read)))
+    written, overlap = merged([byte_bounds(array) for parameter in parameters for array in parameter.written])
+    if not overlap and not any(touches(written, parameter.g) for parameter in parameters):
+        return [[parameter] for parameter in parameters], False
+    group = list(range(len(parameters)))
 
     def first(k: int) -> int:
         while group[k] != k:
@@ -120,8 +120,10 @@ def overlapping_groups(written: list[list[NDArray[Any]]], read: list[NDArray[Any
             for k in members:
                 group[k] = members[0]
 
-    ranges = [(*byte_bounds(array), k, True) for k, arrays in enumerate(written) for array in arrays if array.size]
-    ranges += [(*byte_bounds(array), k, False) for k, array in enumerate(read) if array.size]
+    ranges = []
+    for k, parameter in enumerate(parameters):
+        ranges += [(*byte_bounds(array), k, True) for array in parameter.written if array.size]
+        ranges += [(*byte_bounds(array), k, False) for array in (parameter.g,) if array.size]
     cluster: list[tuple[int, bool]] = []
     end = 0
     for start, stop, k, writes in sorted(ranges):
@@ -131,7 +133,13 @@ def overlapping_groups(written: list[list[NDArray[Any]]], read: list[NDArray[Any
         cluster.append((k, writes))
         end = max(end, stop)
     join(cluster)
-    groups: dict[int, list[int]] = {}
-    for k in range(len(read)):
-        groups.setdefault(first(k), []).append(k)
-    return list(groups.values())
+    groups: dict[int, list[Parameter]] = {}
+    for k, parameter in enumerate(parameters):
+        groups.setdefault(first(k), []).append(parameter)
+    return list(groups.values()), True
+
+
+def is_aliased(parameter: Parameter) -> bool:
+    """Tell whether the gradient shares memory with what is written, or the parameter with its state."""
+    slots, _ = merged([byte_bounds(slot) for slot in parameter.slots])
+    return touches(slots, parameter.p) or touches(merged([byte_bounds(parameter.p), *slots])[0], parameter.g)

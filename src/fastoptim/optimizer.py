@@ -161,7 +161,7 @@ class Optimizer(Checkpointed):
             raise ValueError(f"on_nonfinite must be one of {', '.join(map(repr, _ON_NONFINITE))}, not {choice!r}")
         vars(self)["on_nonfinite"] = choice
         # A plan is made either with or without the check of gradients.
-        self._forget_plans()
+        self._keep(self._state, [])
 
     def scalars(self) -> tuple[float, ...]:
         """Return the numbers that `rule` takes after the state in this step.
@@ -243,7 +243,8 @@ class Optimizer(Checkpointed):
                     raise plan.error(values) from None
                 plan.run()
                 if plan is not self._plan:
-                    self._keep_plan(plan)
+                    others = [other for other in self._plans if other is not plan and other.state is plan.state]
+                    self._keep(plan.state, [plan, *others] if plan.is_reusable else others)
             except BaseException:
                 # An interruption may come after everything has been written. Nothing is called here, because Python
                 # checks for further signals at calls.
@@ -257,34 +258,26 @@ class Optimizer(Checkpointed):
 
     def _find_plan(self, params: Any, grads: Any) -> tuple[Plan, Any]:
         """Return a plan that is bound to these arrays, a kept one if any fits, and the arrays to keep alive."""
-        for plan in self._plans:
-            fits = plan.rule is self.rule and plan.state is self._state
-            if fits and (arrays := plan.bind(params, grads)) is not None:
+        kept = [plan for plan in self._plans if plan.rule is self.rule]
+        # The plan of the last step has refused; rebinding takes longer, so it comes after all others were asked.
+        for plan in kept:
+            if plan is not self._plan and (arrays := plan.bind(params, grads)) is not None:
+                return plan, arrays
+        for plan in kept:
+            if (arrays := plan.rebind(params, grads)) is not None:
                 return plan, arrays
         parameters = validate(params, grads)
         checks_finite = self.on_nonfinite != "ignore"
         return Plan(self.rule, self.slots, params, grads, parameters, self._state, checks_finite), parameters
 
-    def _keep_plan(self, plan: Plan) -> None:
-        others = [other for other in self._plans if other is not plan and other.state is plan.state]
-        kept = [plan] if plan.is_reusable else []
-        self.__dict__ |= {
-            "_state": plan.state,
-            "_plan": plan if kept else None,
-            "_plans": (kept + others)[:_MAX_PLANS],
-        }
-
-    def _replace_state(self, state: State | None) -> None:
-        if state is not self._state:
-            self.__dict__ |= {"_state": state, "_plan": None, "_plans": []}
-
-    def _forget_plans(self) -> None:
-        self.__dict__ |= {"_plan": None, "_plans": []}
+    def _keep(self, state: State | None, plans: list[Plan]) -> None:
+        """Keep a state, and the plans that were made for it, the last one first."""
+        self.__dict__ |= {"_state": state, "_plan": plans[0] if plans else None, "_plans": plans[:_MAX_PLANS]}
 
     @exclusive
     def _set_state(self, name: str, value: Mapping[Any, NDArray[Any]] | None) -> None:
         if value is None:
-            self._replace_state(None)
+            self._keep(None, [])
             return
         if not isinstance(value, Mapping):
             raise TypeError(f"state {name!r} is None or a dict of arrays, not {type(value).__name__}")
@@ -300,7 +293,8 @@ class Optimizer(Checkpointed):
             known = list(state[name])
             raise KeyError(f"state {name!r} has the keys {known}, not {list(value)}; set it to None first")
         state[name].update(value)
-        self._replace_state(state)
+        if state is not self._state:
+            self._keep(state, [])
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # A pickle of the textbook's class has m, v or h as plain attributes. Old protocols do not call __new__.

@@ -15,12 +15,13 @@ from numpy.lib.array_utils import byte_bounds
 from fastoptim.fallback import FallbackTask, Rule
 from fastoptim.kernels import table
 from fastoptim.kernels.fuse import n_scalars
-from fastoptim.kerneltask import Arrays, KernelTask, Row
-from fastoptim.layout import merged, overlapping_groups, touches
-from fastoptim.numbertask import NumberTask
+from fastoptim.kernels.jit import DISABLED
+from fastoptim.kerneltask import Arrays, KernelTask, choose_kernel
+from fastoptim.layout import is_aliased, merged, overlapping_groups, touches
+from fastoptim.numbers import Numbers
 from fastoptim.parameters import FlatDict
 from fastoptim.state import State, attach_state
-from fastoptim.validate import Array, NonFiniteGradients, Parameter, items_getter
+from fastoptim.validate import NonFiniteGradients, Parameter, items_getter
 
 __all__ = ["Plan"]
 
@@ -49,7 +50,7 @@ class Plan:
         What it was made for. The state is new if there was none, or if a dtype changed.
     bind : callable
         ``bind(params, grads)`` begins the next step: it returns the arrays, which must be kept alive until the plan has
-        run because kernels only have their addresses, or None if another plan must be made.
+        run because kernels only have their addresses, or None if they have other forms or lie elsewhere.
     set_scalars : callable
         Takes the scalars of a step; raises `struct.error` if they are not as many numbers as the rule takes.
     run : callable
@@ -82,35 +83,39 @@ class Plan:
         self.set_scalars: Callable[..., None] = partial(struct.Struct(f"{count}d").pack_into, self._scalars.data, 0)
         self._order = [parameter.key for parameter in parameters]
         flat = None if any(parameter.before for parameter in parameters) else self._as_one(params, grads)
-        self._is_flat = flat is not None
-        numbers, number_rows = self._number_rows(parameters, params, grads)
-        self._numbers = numbers
-        taken = {id(parameter) for parameter in numbers.parameters} if numbers else set()
-        rest = [parameter for parameter in parameters if id(parameter) not in taken]
-        segments, others, may_move = self._sort([flat] if flat else rest, params)
+        segments, in_place, may_move = self._sort([flat] if flat else parameters)
+        rows = [row for segment in segments for row in segment]
+        self._numbers = Numbers(params, rows)
         buffers = [buffer for arrays in self.state.values() for buffer in arrays.buffers.values()]
         self._kernels = KernelTask(
             segments,
-            others,
-            number_rows,
             scalars=self._scalars,
             ranges=[byte_bounds(buffer) for buffer in buffers if buffer.size],
             views=list(params.values()) if flat else [],
             may_move=may_move and not flat,
         )
-        self.committed: Array = self._kernels.committed
-        self.is_reusable = all(task.is_reusable for task in self._fallbacks)
-        bind = self._bind_flat(params, grads) if flat else self._bind_by_key(params, grads)
-        self.bind: Callable[[Any, Any], Arrays | None] = self._with_check(bind) if checks_finite else bind
+        self.committed = self._kernels.committed
+        self._fallbacks: list[FallbackTask] = []
+        first = 0
+        for segment in segments:
+            if segment[0].kernel is None:
+                self._fallbacks.append(FallbackTask(rule, segment, first, in_place=segment in in_place))
+            first += len(segment)
+        self.is_reusable = not DISABLED and all(task.is_reusable for task in self._fallbacks)
+        self._checks_finite = checks_finite
+        make = self._flat_binder if flat else self._binder
+        self._get = make(params, grads, lambda _check, _arrays: True)
+        is_plain = not (self._numbers or self._fallbacks or checks_finite)
+        self.bind: Callable[[Any, Any], Arrays | None] = make(params, grads, table.bind) if is_plain else self._bind
+        has_kernels = len(self._fallbacks) < len(segments)
+        self._commit = self._kernels.run if has_kernels else partial(operator.setitem, self.committed, 0, 1)
+        self.run: Callable[[], None] = self._run_all if self._numbers or self._fallbacks else self._commit
+        arrays = [row.value for row in rows], [row.gradient for row in rows]
+        for task in self._fallbacks:
+            task.bind(*arrays)
         if checks_finite:
             # Last: what does not fit is an error, also where such gradients are only skipped.
-            rows = [row.parameter for segment in segments for row in segment] + [row.parameter for row in others]
-            self._check_finite(([row.value for row in rows], [row.gradient for row in rows]), grads)
-        has_kernels = bool(segments or numbers)
-        self._commit = self._kernels.run if has_kernels else partial(operator.setitem, self.committed, 0, 1)
-        self.run: Callable[[], None] = self._run_all if self._fallbacks else self._run_kernels
-        if not numbers and not self._fallbacks:
-            self.run = self._commit
+            self._check_finite(arrays, grads)
 
     def error(self, values: Any) -> TypeError:
         """Return the error to raise where `set_scalars` failed."""
@@ -129,76 +134,52 @@ class Plan:
         p, g, *slots = (each.flat for each in dicts)
         if merged([byte_bounds(array) for array in (p, g, *slots) if array.size])[1]:
             return None
-        return Parameter(None, p, g, p, g, slots)
+        return Parameter(None, p, g, p, g, slots=slots)
 
-    def _number_rows(self, parameters: list[Parameter], params: Any, grads: Any) -> tuple[NumberTask | None, list[Row]]:
-        """Return the task of the numbers among the parameters, and rows that stand for them, if a kernel takes them."""
-        numbers = [parameter for parameter in parameters if NumberTask.takes(parameter)]
-        rest = [parameter for parameter in parameters if not NumberTask.takes(parameter)]
-        state, _ = merged([byte_bounds(slot) for parameter in numbers for slot in parameter.slots])
-        # What shares memory must be updated in the order of the keys, which the fallback does.
-        if not numbers or any(touches(state, array) for parameter in rest for array in (parameter.p, parameter.g)):
-            return None, []
-        task = NumberTask(params, grads, numbers)
-        try:
-            return task, [Row.of(copy, self.rule) for copy in task.copies]
-        except TypeError:
-            # What cannot be compiled may still run on numbers.
-            return None, []
-
-    def _sort(self, parameters: list[Parameter], params: Any) -> tuple[list[list[Row]], list[Row], bool]:
-        """Sort parameters into the segments of the kernels and the tasks of the fallback.
+    def _sort(self, parameters: list[Parameter]) -> tuple[list[list[Parameter]], list[list[Parameter]], bool]:
+        """Sort parameters into segments.
 
         Returns
         -------
-        segments : list of list of Row
-            Those that kernels update.
-        others : list of Row
-            Arrays that the fallback updates.
+        segments : list of list of Parameter
+            What one kernel, or the fallback where there is none, updates at a time.
+        in_place : list of list of Parameter
+            Those of them in which the fallback must see what it wrote.
         may_move : bool
             Whether no two parameters overlap.
         """
-        alike: dict[Any, list[Row]] = {}
-        in_turn: list[list[Row]] = []
-        alone: list[Row] = []
-        self._fallbacks: list[FallbackTask] = []
-        others: list[Row] = []
-        groups, overlap = _groups(parameters)
+        alike: dict[Any, list[Parameter]] = {}
+        in_turn: list[list[Parameter]] = []
+        in_place: list[list[Parameter]] = []
+        groups, overlap = overlapping_groups(parameters)
         for group in groups:
-            aliased = overlap and any(map(_is_aliased, group))
-            rows = [Row(parameter) if aliased else Row.of(parameter, self.rule) for parameter in group]
             if overlap:
-                written, _ = merged([byte_bounds(array) for parameter in group for array in _written(parameter)])
-                for row in rows:
-                    row.fixed = touches(written, row.parameter.g)
-            if aliased or (len(group) > 1 and any(row.kernel is None for row in rows)):
-                self._fallbacks.append(self._fallback(rows, params, others, in_place=True))
-            elif len(group) > 1:
+                written, _ = merged([byte_bounds(array) for parameter in group for array in parameter.written])
+                for parameter in group:
+                    parameter.is_fixed = touches(written, parameter.g)
+            aliased = overlap and any(map(is_aliased, group))
+            if not aliased:
+                for parameter in group:
+                    choose_kernel(parameter, self.rule)
+            if len(group) == 1 and not aliased:
+                alike.setdefault((group[0].kinds, group[0].strided), []).append(group[0])
+            elif all(parameter.kernel for parameter in group):
                 # Each parameter must see what the one before it wrote.
-                in_turn += [[row] for row in rows]
-            elif rows[0].kernel is None:
-                alone += rows
+                in_turn += [[parameter] for parameter in group]
             else:
-                alike.setdefault((rows[0].kinds, rows[0].strided), []).append(rows[0])
-        if alone:
-            self._fallbacks.append(self._fallback(alone, params, others, in_place=False))
-        return [*alike.values(), *in_turn], others, not overlap
-
-    def _fallback(self, group: list[Row], params: Any, others: list[Row], *, in_place: bool) -> FallbackTask:
-        places = []
-        for row in group:
-            places.append(len(others) if row.has_arrays else -1)
-            if row.has_arrays:
-                others.append(Row(row.parameter, fixed=row.fixed))
-        return FallbackTask(self.rule, params, [row.parameter for row in group], places, in_place=in_place)
+                for parameter in group:
+                    parameter.kernel = None
+                in_place.append(group)
+        return [*alike.values(), *in_turn, *in_place], in_place, not overlap
 
     # Beginning a step.
 
-    def _bind_flat(self, params: FlatDict, grads: FlatDict) -> Callable[[Any, Any], Arrays | None]:
+    def _flat_binder(
+        self, params: FlatDict, grads: FlatDict, bind_rows: Callable[[int, int], bool]
+    ) -> Callable[[Any, Any], Arrays | None]:
         # A reference to the dict would keep its memory alive until the next update.
         expected: Any = weakref.ref(params)
-        first, second = params.layout, grads.layout
-        rebind, bind_rows, check = self._kernels.rebind, table.bind, self._kernels.check
+        first, second, check = params.layout, grads.layout, self._kernels.check
 
         def bind(params: Any, grads: Any) -> Arrays | None:
             if params is not expected():
@@ -210,13 +191,15 @@ class Plan:
                 arrays = (params._flat,), (grads._flat,)
             except AttributeError:
                 return None
-            return arrays if bind_rows(check, id(arrays)) else rebind(arrays)
+            return arrays if bind_rows(check, id(arrays)) else None
 
-        return self._with_tasks(bind) if self._fallbacks else bind
+        return bind
 
-    def _bind_by_key(self, params: Any, grads: Any) -> Callable[[Any, Any], Arrays | None]:
+    def _binder(
+        self, params: Any, grads: Any, bind_rows: Callable[[int, int], bool]
+    ) -> Callable[[Any, Any], Arrays | None]:
         n_params, of_params, of_grads = len(params), type(params), type(grads)
-        keys, rebind, bind_rows, check = self._kernels.keys, self._kernels.rebind, table.bind, self._kernels.check
+        keys, check = self._kernels.keys, self._kernels.check
         get_params, get_grads = items_getter(keys, of_params), items_getter(keys, of_grads)
 
         def bind(params: Any, grads: Any) -> Arrays | None:
@@ -229,77 +212,44 @@ class Plan:
                 arrays = get_params(params), get_grads(grads)
             except (IndexError, KeyError, TypeError):
                 return None
-            return arrays if bind_rows(check, id(arrays)) else rebind(arrays)
-
-        if not keys and not self._fallbacks and self._numbers:
-            return self._bind_numbers(self._numbers, params, grads)
-        return self._with_tasks(bind) if self._numbers or self._fallbacks else bind
-
-    def _bind_numbers(self, numbers: NumberTask, params: Any, grads: Any) -> Callable[[Any, Any], Arrays | None]:
-        n_params, of_params, of_grads = len(params), type(params), type(grads)
-        committed, bind_numbers = self.committed, numbers.bind
-
-        def bind(params: Any, grads: Any) -> Arrays | None:
-            if type(params) is not of_params or type(grads) is not of_grads or len(params) != n_params:
-                return None
-            committed[0] = 0
-            return ((), ()) if bind_numbers(params, grads) else None
+            return arrays if bind_rows(check, id(arrays)) else None
 
         return bind
 
-    def _with_tasks(self, bind_rows: Callable[[Any, Any], Arrays | None]) -> Callable[[Any, Any], Arrays | None]:
-        n_rows = len(self._kernels.keys) - sum(task.n_rows for task in self._fallbacks)
-        numbers, fallbacks = self._numbers, self._fallbacks
+    def _bind(self, params: Any, grads: Any) -> Arrays | None:
+        return self._bind_all(params, grads, self._kernels.bind)
 
-        def bind(params: Any, grads: Any) -> Arrays | None:
-            arrays = bind_rows(params, grads)
-            if arrays is None:
-                return None
-            try:
-                others = arrays[0][n_rows:], arrays[1][n_rows:]
-                fits = all(task.bind(params, grads, others) for task in fallbacks)
-            except (IndexError, KeyError, TypeError):
-                return None
-            return arrays if fits and (numbers is None or numbers.bind(params, grads)) else None
+    def rebind(self, params: Any, grads: Any) -> Arrays | None:
+        """Begin the next step as ``bind`` does, also if arrays lie elsewhere than in the step before."""
+        return self._bind_all(params, grads, self._kernels.rebind)
 
-        return bind
-
-    def _with_check(self, bind_all: Callable[[Any, Any], Arrays | None]) -> Callable[[Any, Any], Arrays | None]:
-        def bind(params: Any, grads: Any) -> Arrays | None:
-            arrays = bind_all(params, grads)
-            if arrays is not None:
-                self._check_finite(arrays, grads)
-            return arrays
-
-        return bind
+    def _bind_all(self, params: Any, grads: Any, bind_rows: Callable[[Arrays], Arrays | None]) -> Arrays | None:
+        arrays = self._get(params, grads)
+        if arrays is not None and self._numbers:
+            arrays = self._numbers.bind(params, *arrays)
+        if arrays is not None:
+            arrays = bind_rows(arrays)
+        if arrays is None or not all(task.bind(*arrays) for task in self._fallbacks):
+            return None
+        if self._checks_finite:
+            self._check_finite(arrays, grads)
+        return arrays
 
     def _check_finite(self, arrays: Arrays, grads: Any) -> None:
-        keys = self._kernels.nonfinite_keys(arrays)
-        keys += [key for task in self._fallbacks for key in task.nonfinite_keys()]
-        if keys == [None] and self._is_flat:
-            keys = [key for key, g in grads.items() if not np.isfinite(g).all()]
-        if keys:
+        found = set(self._kernels.nonfinite_keys(arrays[1]))
+        if found:
             # The plan may be kept, but the step is not taken.
             self._release()
-            found = set(keys)
+            if found == {None} and self._order != [None]:
+                # A flat dict is one row, which has no key.
+                found = {key for key, g in grads.items() if not np.isfinite(g).all()}
             raise NonFiniteGradients([key for key in self._order if key in found])
 
     # Taking a step.
 
-    def _run_kernels(self) -> None:
-        numbers: Any = self._numbers
-        try:
-            self._commit()
-            numbers.write()
-        except BaseException:
-            # An interruption, such as KeyboardInterrupt, must not leave half of a step behind.
-            if self.committed[0]:
-                numbers.write()
-            raise
-
     def _run_all(self) -> None:
         scalars = tuple(self._scalars.tolist())
-        writers: list[Any] = [*self._fallbacks, *([self._numbers] if self._numbers else [])]
+        writers: list[Any] = [*self._fallbacks, self._numbers]
         try:
             for task in self._fallbacks:
                 task.prepare(scalars)
@@ -307,6 +257,7 @@ class Plan:
             for writer in writers:
                 writer.write()
         except BaseException:
+            # An interruption, such as KeyboardInterrupt, must not leave half of a step behind.
             if self.committed[0]:
                 for writer in writers:
                     writer.write()
@@ -318,26 +269,5 @@ class Plan:
             self._release()
 
     def _release(self) -> None:
-        for task in self._fallbacks:
+        for task in (*self._fallbacks, self._numbers):
             task.release()
-        if self._numbers:
-            self._numbers.release()
-
-
-def _written(parameter: Parameter) -> list[Array]:
-    return [parameter.p, *parameter.slots]
-
-
-def _groups(parameters: list[Parameter]) -> tuple[list[list[Parameter]], bool]:
-    """Return groups of parameters that share memory, and whether anything overlaps at all."""
-    ranges, overlap = merged([byte_bounds(array) for parameter in parameters for array in _written(parameter)])
-    if not overlap and not any(touches(ranges, parameter.g) for parameter in parameters):
-        return [[parameter] for parameter in parameters], False
-    groups = overlapping_groups([_written(p) for p in parameters], [p.g for p in parameters])
-    return [[parameters[k] for k in group] for group in groups], True
-
-
-def _is_aliased(parameter: Parameter) -> bool:
-    """Tell whether the gradient shares memory with what is written, or the parameter with its state."""
-    slots, _ = merged([byte_bounds(slot) for slot in parameter.slots])
-    return touches(slots, parameter.p) or touches(merged([byte_bounds(parameter.p), *slots])[0], parameter.g)

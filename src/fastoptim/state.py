@@ -45,8 +45,8 @@ def attach_state(
     changes: dict[str, dict[Hashable, np.dtype[Any]]] = {}
     for parameter in parameters:
         if len(set(parameter.dtypes)) > 1 or not parameter.p.dtype.isnative:
-            gradient = parameter.gradient if isinstance(parameter.gradient, int | float) else parameter.g
-            dtypes = (parameter.p.dtype, getattr(gradient, "dtype", None), *(slot.dtype for slot in parameter.slots))
+            p, g, *slots = parameter.dtypes
+            dtypes = (p, None if parameter.is_weak else g, *slots)
             for name, slot, dtype in zip(names, parameter.slots, _slot_dtypes(rule, dtypes, n_scalars), strict=True):
                 if dtype != slot.dtype:
                     changes.setdefault(name, {})[parameter.key] = dtype

@@ -37,21 +37,32 @@ class NonFiniteGradients(FloatingPointError):
 
 @dataclass(slots=True, eq=False)
 class Parameter:
-    """One parameter that was validated: as the user holds it, and as arrays."""
+    """One parameter of an update: validated, then given its state, then a kernel."""
 
     key: Hashable
     value: Any
     gradient: Any
     p: Array
     g: Array
+    """Parameter and gradient as arrays; of a number it is a copy."""
+    is_weak: bool = False
+    """Whether the gradient is a Python number that takes the dtype of what it meets, as in NumPy 2."""
     slots: list[Array] = field(default_factory=list)
     before: list[Array] = field(default_factory=list)
     """The slots as they were, if this step gives one of them another dtype."""
+    kernel: Any = None
+    """What updates it; None where that is the fallback."""
+    kinds: tuple[type, ...] = ()
+    """Types of the elements of parameter, gradient and slots, for the kernel."""
+    strided: tuple[bool, bool] = (False, False)
+    """Whether parameter and gradient lie in memory otherwise than the state."""
+    is_fixed: bool = False
+    """Whether the gradient overlaps what is written, so that it must stay where it is."""
 
     @property
-    def is_array(self) -> bool:
-        """Whether the parameter is updated in place; a number is replaced by a new one."""
-        return isinstance(self.value, np.ndarray)
+    def written(self) -> list[Array]:
+        """The arrays that the update writes to."""
+        return [self.p, *self.slots]
 
     @property
     def dtypes(self) -> tuple[np.dtype[Any], ...]:
@@ -79,7 +90,7 @@ def items_getter(keys: Sequence[Any], container: type) -> Callable[[Any], tuple[
 def validate(params: Any, grads: Any) -> list[Parameter]:
     """Return the parameters of an update; raise `KeyError`, `TypeError` or `ValueError` for the first that is wrong."""
     parameters = [_parameter(*triple) for triple in _triples(params, grads)]
-    if isinstance(params, tuple) and not all(parameter.is_array for parameter in parameters):
+    if isinstance(params, tuple) and not all(isinstance(each.value, np.ndarray) for each in parameters):
         raise TypeError("a tuple cannot take the new values of plain numbers; pass a list")
     return parameters
 
@@ -135,11 +146,12 @@ def _parameter(key: Hashable, value: Any, gradient: Any) -> Parameter:
             f"the gradient of {key!r} is of type {type(gradient).__name__}, expected one like its parameter"
             f"{_conversion(gradient)}"
         )
-    g = np.asarray(gradient)
+    is_number = isinstance(gradient, int | float) and not isinstance(gradient, np.generic)
+    g = np.asarray(gradient, np.float64 if is_number else None)
     if g.dtype.kind not in "fiu":
         raise TypeError(
             f"the gradient of {key!r} is of dtype {g.dtype}, expected a real one like {p.dtype}, its parameter's"
         )
     if g.shape != p.shape:
         raise ValueError(f"the gradient of {key!r} has shape {g.shape}, expected {p.shape}, the shape of its parameter")
-    return Parameter(key, value, gradient, p, g)
+    return Parameter(key, value, gradient, p, g, is_weak=is_number and p.dtype != np.float64)
