@@ -49,7 +49,7 @@ __all__ += ["SEGMENTS", "SLOTS", "START", "STOP", "VALUE", "WALK", "WRITEABLE", 
 
 START, STOP, NEXT, VALUE, FOUND, WALK, FORM, G_FORM, FIXED, P, G, SLOTS = range(12)
 COMMITTED, COUNT, SEGMENTS = range(3)
-MOVED = 8
+MOVES = 8
 
 _REQUIRED, LOW, HIGH, _N_AXES, _AXES = range(2, 7)
 ALIGNED, WRITEABLE = 0x0100, 0x0400
@@ -119,21 +119,20 @@ def bind(check, arrays):
     check : int
         Address of nine integers: address and number of the rows; address of the program; address and number of the
         pairs (start, stop), sorted and disjoint, of all memory that the update writes to; address and number of the
-        ``id`` of arrays that must be writable as well, the views of a flat parameter; 1 if parameters may be other
-        arrays than in the step before; and MOVED, which this sets to 1 when it enters a new address of a parameter:
-        correct the pairs, set it to 0, and bind again.
+        ``id`` of arrays that must be writable as well, the views of a flat parameter; 1 if parameters may ever be other
+        arrays than in the step before; and MOVES, 1 to enter their addresses now, without looking for overlaps.
     arrays : int
         ``id`` of a tuple of two, all parameters and all gradients, each a tuple in the order of the rows.
 
     Returns
     -------
     bool
-        False if an array has another form, and then nothing has changed; or if a parameter is at another address or a
-        gradient overlaps what is written, and then the table may hold some of the new addresses.
+        False if an array has another form or a parameter is at another address, and then nothing has changed; or if a
+        gradient overlaps what is written.
     """
     first, n_rows, program, spans, n_spans, views, n_views, may_move = integers(check, 8)
     params, grads = word(arrays, _ITEMS), word(arrays, _ITEMS + 1)
-    moved = word(check, MOVED) != 0
+    moves = may_move and word(check, MOVES)
     set_word(program, COMMITTED, 0)
     for k in range(n_views):
         if not _int32(word(views, k) + _FLAGS) & WRITEABLE:
@@ -143,25 +142,20 @@ def bind(check, arrays):
         p, g = word(params, _ITEMS + k), word(grads, _ITEMS + k)
         if not (_has_form(p, word(row, FORM)) and _has_form(g, word(row, G_FORM))):
             return False
+        if not moves and word(p, _DATA) != word(row, P):
+            return False
         row = word(row, NEXT)
     row = first
     for k in range(n_rows):
-        p, g = word(params, _ITEMS + k), word(grads, _ITEMS + k)
-        if word(p, _DATA) != word(row, P):
-            if not may_move:
-                return False
-            moved = True
-            set_word(check, MOVED, 1)
-            set_word(row, P, word(p, _DATA))
-        start = word(g, _DATA)
+        set_word(row, P, word(word(params, _ITEMS + k), _DATA))
+        start, g_form = word(word(grads, _ITEMS + k), _DATA), word(row, G_FORM)
         if word(row, FIXED):
             if start != word(row, G):
                 return False
-        elif not moved and word(row, STOP) != word(row, START):
-            g_form = word(row, G_FORM)
+        elif not moves and word(row, STOP) != word(row, START):
             low, high = start + word(g_form, LOW), start + word(g_form, HIGH)
             if _overlaps(spans, n_spans, low, high):
                 return False
         set_word(row, G, start)
         row = word(row, NEXT)
-    return not moved
+    return True

@@ -143,6 +143,7 @@ class KernelTask:
         self._extents = np.array([each[table.LOW : table.HIGH + 1] for each in forms], np.intp).reshape(-1, 2)
         self._dtypes = [row.p.dtype for row in rows], [row.g.dtype for row in rows]
         self._state_ranges = ranges
+        self._places: list[int] = []
         self._slots = [slot for row in rows for slot in row.slots]
         spans, overlap = merged(ranges + self._parameter_ranges())
         self._spans = np.array(spans, np.intp).reshape(-1, 2)
@@ -173,8 +174,16 @@ class KernelTask:
         """Bind arrays of the forms of the rows that lie where they may; return them, or None."""
         return arrays if table.bind(self.check, id(arrays)) else None
 
-    def rebind(self, arrays: Arrays) -> Arrays | None:
+    def rebind(self, arrays: Arrays, may_move: bool) -> Arrays | None:
         """Bind arrays that `bind` refused, if they only lie elsewhere or came from a pickle.
+
+        Parameters
+        ----------
+        arrays : tuple
+            Parameters and gradients.
+        may_move : bool
+            Whether to bind parameters that have come back to where they were a few steps ago, as they do when dicts
+            take turns.
 
         Returns
         -------
@@ -185,16 +194,25 @@ class KernelTask:
         known = tuple(map(_with_dtype, params, self._dtypes[0])), tuple(map(_with_dtype, grads, self._dtypes[1]))
         if table.bind(self.check, id(known)):
             return known
-        if not self._check[table.MOVED]:
+        if not self.keys or not (may_move or self._is_new_place(params[0])):
             return None
+        before = int(self._words[0, table.P])
+        self._check[table.MOVES] = 1
+        fits = table.bind(self.check, id(known))
+        self._check[table.MOVES] = 0
+        if not fits:
+            return None
+        self._places = [before, *self._places[:2]]
         spans, overlap = merged(self._state_ranges + self._parameter_ranges())
         if overlap or len(spans) != len(self._spans) or not all(slot.flags.writeable for slot in self._slots):
-            # No array has this address, so the next one that is bound counts as moved too.
+            # No array has this address, so none is bound.
             self._words[:, table.P] = 0
             return None
         self._spans[...] = np.reshape(spans, (-1, 2))
-        self._check[table.MOVED] = 0
         return known if table.bind(self.check, id(known)) else None
+
+    def _is_new_place(self, array: Any) -> bool:
+        return not isinstance(array, np.ndarray) or address(array) not in self._places
 
     @cached_property
     def _search(self) -> Autotuner:

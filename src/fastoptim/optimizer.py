@@ -259,12 +259,13 @@ class Optimizer(Checkpointed):
     def _find_plan(self, params: Any, grads: Any) -> tuple[Plan, Any]:
         """Return a plan that is bound to these arrays, a kept one if any fits, and the arrays to keep alive."""
         kept = [plan for plan in self._plans if plan.rule is self.rule]
-        # The plan of the last step has refused; rebinding takes longer, so it comes after all others were asked.
-        for plan in kept:
-            if plan is not self._plan and (arrays := plan.bind(params, grads)) is not None:
+        # The plan of the last step, the first, has refused; rebinding takes longer, so all others are asked before.
+        for plan in kept[1:]:
+            if (arrays := plan.bind(params, grads)) is not None:
                 return plan, arrays
         for plan in kept:
-            if (arrays := plan.rebind(params, grads)) is not None:
+            # Dicts that take turns get a plan each.
+            if (arrays := plan.rebind(params, grads, may_move=len(kept) == _MAX_PLANS)) is not None:
                 return plan, arrays
         parameters = validate(params, grads)
         checks_finite = self.on_nonfinite != "ignore"
@@ -272,7 +273,7 @@ class Optimizer(Checkpointed):
 
     def _keep(self, state: State | None, plans: list[Plan]) -> None:
         """Keep a state, and the plans that were made for it, the last one first."""
-        self.__dict__ |= {"_state": state, "_plan": plans[0] if plans else None, "_plans": plans[:_MAX_PLANS]}
+        vars(self).update(_state=state, _plan=plans[0] if plans else None, _plans=plans[:_MAX_PLANS])
 
     @exclusive
     def _set_state(self, name: str, value: Mapping[Any, NDArray[Any]] | None) -> None:

@@ -219,9 +219,9 @@ class Plan:
     def _bind(self, params: Any, grads: Any) -> Arrays | None:
         return self._bind_all(params, grads, self._kernels.bind)
 
-    def rebind(self, params: Any, grads: Any) -> Arrays | None:
-        """Begin the next step as ``bind`` does, also if arrays lie elsewhere than in the step before."""
-        return self._bind_all(params, grads, self._kernels.rebind)
+    def rebind(self, params: Any, grads: Any, may_move: bool) -> Arrays | None:
+        """Begin the next step as ``bind`` does, also if arrays lie elsewhere: see `KernelTask.rebind`."""
+        return self._bind_all(params, grads, partial(self._kernels.rebind, may_move=may_move))
 
     def _bind_all(self, params: Any, grads: Any, bind_rows: Callable[[Arrays], Arrays | None]) -> Arrays | None:
         arrays = self._get(params, grads)
