@@ -12,11 +12,11 @@ help: ## list the targets
 compare: $(VENV)/.compare ## train the five networks of the notes; picture, losses and table in comparison/
 	$(RUN) fastoptim compare --overwrite $(ARGS)
 
-test: $(VENV)/.test ## lint; run all tests compiled, and those of the kernels once more as plain Python, for coverage
+test: $(VENV)/.test ## lint; run all tests, and those of the optimizers and the network once more without compilation
 	$(RUN) ruff check
 	$(RUN) ruff format --check
-	$(RUN) pytest $(ARGS)
-	NUMBA_DISABLE_JIT=1 $(RUN) coverage run -m pytest -q -m "not compiled"
+	$(RUN) coverage run -m pytest $(ARGS)
+	NUMBA_DISABLE_JIT=1 $(RUN) pytest -q tests/test_optimizers.py tests/test_network.py
 	$(RUN) coverage report
 
 soak: $(VENV)/.test ## kill a process that saves checkpoints, 200 times at random moments: each file must be whole

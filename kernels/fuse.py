@@ -126,20 +126,20 @@ def fuse(rule: Callable[..., Any], kinds: tuple[type, ...], strided: tuple[bool,
 
 
 def _compile(rule: Callable[..., Any], kinds: tuple[type, ...], strided: tuple[bool, bool], mark: str | None) -> Any:
-    mixed = len(set(kinds)) > 1
-    types = "-".join(kind.__name__ for kind in (kinds if mixed else kinds[:1]))
+    promotes = len(set(kinds)) > 1 or np.float16 in kinds
+    types = "-".join(kind.__name__ for kind in (kinds if promotes else kinds[:1]))
     name = f"{rule.__name__[:40]}-{len(kinds) - 2}-{types}{'-p' * strided[0]}{'-g' * strided[1]}-{mark}"
     n_arguments = len(inspect.signature(rule).parameters)
     bound: dict[str, Any] = {
         "KINDS": kinds,
         "TARGET_KINDS": kinds[:1] + kinds[2:],
         "STRIDED": strided,
-        "SCALAR": None if mixed else kinds[0],
+        "SCALAR": None if promotes else kinds[0],
         "SIZES": tuple(np.dtype(kind).itemsize for kind in kinds),
         "N_ARRAYS": len(kinds),
         "N_SCALARS": n_arguments - len(kinds),
     }
-    bound["rule"] = _compiled_with_helpers(rule, name, MixedRuleCompiler if mixed else RuleCompiler, {})
+    bound["rule"] = _compiled_with_helpers(rule, name, MixedRuleCompiler if promotes else RuleCompiler, {})
     bound["loop"] = inline_jit(_bind(_strided_loop if any(strided) else _loop, bound, name))
     try:
         return cfunc(_bind(_kernel, bound, name), 3, cached=mark is not None)

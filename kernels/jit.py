@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 import numba
+from llvmlite.binding import get_host_cpu_features, get_process_triple
 from numba.core.ccallback import CFunc
 from numba.core.compiler import Compiler, CompilerBase
 from numba.core.compiler_lock import global_compiler_lock
@@ -18,10 +19,16 @@ from numba.core.compiler_lock import global_compiler_lock
 from fastoptim.concurrency import deferred_signals, fork_waits_for
 from fastoptim.kernels.cache import CodeCache
 
-__all__ = ["DISABLED", "cfunc", "inline_jit", "jit", "parallel_jit"]
+__all__ = ["DISABLED", "HAS_FLOAT16", "cfunc", "inline_jit", "jit", "parallel_jit"]
 
 DISABLED = bool(numba.config.DISABLE_JIT)
 """Whether ``NUMBA_DISABLE_JIT`` is set: then networks run as Python, and rules by the fallback."""
+
+_FEATURES = numba.config.CPU_FEATURES
+HAS_FLOAT16 = (get_host_cpu_features().get("f16c", False) if _FEATURES is None else "+f16c" in _FEATURES) or (
+    get_process_triple().startswith(("aarch64", "arm64"))
+)
+"""Whether the processor converts float16 numbers; LLVM would call functions for it that are not there."""
 
 _OPTIONS = {"error_model": "numpy", "nogil": True}
 

@@ -13,7 +13,7 @@ from numba.core import cgutils
 from numba.core.errors import TypingError
 from numba.extending import intrinsic
 
-from fastoptim.kernels.promotion import Weak
+from fastoptim.kernels.promotion import HALF, Weak, cast
 
 __all__ = ["call", "copy_elements", "integers", "load", "scalars", "scratch", "set_word", "store", "word"]
 
@@ -25,8 +25,16 @@ def _element(builder: Any, element: ir.Type, address: Any, index: Any) -> Any:
     return builder.gep(builder.inttoptr(address, element.as_pointer()), [index])
 
 
+def _dtype(kind: Any) -> Any:
+    return HALF if kind.instance_type == types.float16 else kind.instance_type
+
+
 def _dtypes(kinds: Any) -> list[Any]:
-    return [kind.instance_type for kind in kinds]
+    return [_dtype(kind) for kind in kinds]
+
+
+def _in_memory(context: Any, dtype: Any) -> ir.Type:
+    return ir.HalfType() if dtype == HALF else context.get_value_type(dtype)
 
 
 @_intrinsic
@@ -87,8 +95,12 @@ def load(_typing: Any, kinds: Any, addresses: Any, index: Any) -> Any:
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         pointers = cgutils.unpack_tuple(builder, args[1], len(dtypes))
         values = [
-            builder.load(_element(builder, context.get_value_type(dtype), pointer, args[2]))
+            builder.load(_element(builder, _in_memory(context, dtype), pointer, args[2]))
             for dtype, pointer in zip(dtypes, pointers, strict=True)
+        ]
+        values = [
+            builder.fpext(value, ir.FloatType()) if dtype == HALF else value
+            for dtype, value in zip(dtypes, values, strict=True)
         ]
         return context.make_tuple(builder, signature.return_type, values)
 
@@ -109,9 +121,9 @@ def store(_typing: Any, kinds: Any, addresses: Any, index: Any, values: Any) -> 
         unpacked = cgutils.unpack_tuple(builder, args[3]) if isinstance(values, types.BaseTuple) else [args[3]]
         pointers = cgutils.unpack_tuple(builder, args[1], len(dtypes))
         for dtype, pointer, value, kind in zip(dtypes, pointers, unpacked, given, strict=True):
-            element = _element(builder, context.get_value_type(dtype), pointer, args[2])
-            kind = types.float64 if isinstance(kind, Weak) else kind
-            builder.store(context.cast(builder, value, kind, dtype), element)
+            value = cast(context, builder, value, kind, dtype)
+            value = builder.fptrunc(value, ir.HalfType()) if dtype == HALF else value
+            builder.store(value, _element(builder, _in_memory(context, dtype), pointer, args[2]))
         return context.get_dummy_value()
 
     return types.void(kinds, addresses, index, values), codegen
@@ -120,10 +132,10 @@ def store(_typing: Any, kinds: Any, addresses: Any, index: Any, values: Any) -> 
 @_intrinsic
 def scratch(_typing: Any, T: Any, count: Any) -> Any:
     """Return the address of ``count`` elements on the stack of the function; the count is a constant."""
-    dtype = T.instance_type
+    dtype = _dtype(T)
 
     def codegen(context: Any, builder: Any, _signature: Any, _args: Any) -> Any:
-        array = ir.ArrayType(context.get_value_type(dtype), count.literal_value)
+        array = ir.ArrayType(_in_memory(context, dtype), count.literal_value)
         return builder.ptrtoint(cgutils.alloca_once(builder, array), _WORD)
 
     return types.intp(T, count), codegen
@@ -134,11 +146,11 @@ def copy_elements(
     _typing: Any, T: Any, _target: Any, _target_step: Any, _source: Any, _source_step: Any, _count: Any
 ) -> Any:
     """Copy ``count`` elements, which may be unaligned, between memory of any two steps in bytes."""
-    dtype = T.instance_type
+    dtype = _dtype(T)
 
     def codegen(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
         _, to, to_step, source, source_step, count = args
-        element = context.get_value_type(dtype).as_pointer()
+        element = _in_memory(context, dtype).as_pointer()
         size = dtype.bitwidth // 8
         packed = builder.and_(*(builder.icmp_signed("==", step, _WORD(size)) for step in (to_step, source_step)))
         with builder.if_else(packed) as (then, otherwise):

@@ -4,6 +4,8 @@ In NumPy 2 a Python number is *weak* (NEP 50): it takes the type of the array or
 beside an integer one. An operation on two arrays has the type of `numpy.result_type`, and an augmented assignment
 rounds its result to the type of the variable. Numba differs: ``float32 * float`` is float64, ``int8 * int8`` is int64.
 
+NumPy computes with float16 in float32 and rounds each result, and so does compiled code.
+
 What is rejected here with `TypingError` has no cheap equal in compiled code; the text of the rule runs on arrays then.
 """
 
@@ -24,18 +26,8 @@ from numba.np.numpy_support import as_dtype, from_dtype
 
 from fastoptim.kernels.jit import inline_jit
 
-__all__ = [
-    "COMPARISONS",
-    "Weak",
-    "WeakNumber",
-    "arithmetic",
-    "assignment",
-    "binary_function",
-    "clip",
-    "comparison",
-    "floating",
-]
-__all__ += ["negation", "sign", "where"]
+__all__ = ["COMPARISONS", "HALF", "Weak", "WeakNumber", "arithmetic", "assignment", "binary_function", "cast", "clip"]
+__all__ += ["comparison", "floating", "negation", "power", "sign", "unary_function", "where"]
 
 COMPARISONS = {operator.lt, operator.le, operator.gt, operator.ge, operator.eq, operator.ne}
 
@@ -75,6 +67,34 @@ def _weak_constant(_context: Any, _builder: Any, _type: Any, number: WeakNumber)
     return ir.DoubleType()(float(number))
 
 
+class Half(types.Float):
+    """The type of float16 numbers in compiled code: float32 values that a float16 holds."""
+
+    def __init__(self) -> None:
+        super().__init__("float16")
+
+
+@register_model(Half)
+class _HalfModel(models.PrimitiveModel):
+    def __init__(self, dmm: Any, fe_type: Any) -> None:
+        super().__init__(dmm, fe_type, ir.FloatType())
+
+
+HALF = Half()
+
+
+def _rounded_to_half(builder: Any, value: Any) -> Any:
+    if value.type == ir.DoubleType():
+        # Rounding twice, to float32 and then to float16, may go wrong by a tie. So the lower 40 of the 52 bits of the
+        # fraction are summed up in one, below those that float16 has and within those of float32.
+        word = ir.IntType(64)
+        bits = builder.bitcast(value, word)
+        rest = builder.icmp_unsigned("!=", builder.and_(bits, word(2**40 - 1)), word(0))
+        bits = builder.or_(builder.and_(bits, word(-(2**40))), builder.shl(builder.zext(rest, word), word(40)))
+        value = builder.fptrunc(builder.bitcast(bits, ir.DoubleType()), ir.FloatType())
+    return builder.fpext(builder.fptrunc(value, ir.HalfType()), ir.FloatType())
+
+
 def _promoted(a: Any, b: Any) -> Any:
     """Return the type in which NumPy computes with two operands; for two weak ones that is weak as well."""
     a, b = types.unliteral(a), types.unliteral(b)
@@ -87,18 +107,27 @@ def _promoted(a: Any, b: Any) -> Any:
             if not weak.is_float:
                 raise TypingError("an integer constant meets an array of integers")
             return types.float64
-    return from_dtype(np.promote_types(as_dtype(a), as_dtype(b)))
+    dtype = np.promote_types(as_dtype(a), as_dtype(b))
+    return HALF if dtype == np.float16 else from_dtype(dtype)
 
 
-def _cast(context: Any, builder: Any, value: Any, source: Any, target: Any) -> Any:
-    source = types.float64 if isinstance(source, Weak) else source
-    target = types.float64 if isinstance(target, Weak) else target
-    return context.cast(builder, value, source, target)
+def _stored(kind: Any) -> Any:
+    """Return Numba's type for the values of one of the types defined here."""
+    return {Weak: types.float64, Half: types.float32}.get(type(kind), kind)
+
+
+def cast(context: Any, builder: Any, value: Any, source: Any, target: Any) -> Any:
+    """Generate the conversion of a value from one type to another, which rounds once."""
+    if isinstance(target, Half) and not isinstance(source, Half):
+        if isinstance(source, types.Integer | types.Boolean):
+            value = context.cast(builder, value, source, types.float64)
+        return _rounded_to_half(builder, value)
+    return context.cast(builder, value, _stored(source), _stored(target))
 
 
 def _casting(result: Any) -> Callable[..., Any]:
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return _cast(context, builder, args[0], signature.args[0], result)
+        return cast(context, builder, args[0], signature.args[0], result)
 
     return codegen
 
@@ -106,17 +135,23 @@ def _casting(result: Any) -> Callable[..., Any]:
 @intrinsic
 def _lift(_typing: Any, a: Any, b: Any) -> Any:
     """Convert ``a`` to the type in which NumPy computes with ``a`` and ``b``; two weak numbers become float64."""
-    result = _promoted(a, b)
-    result = types.float64 if isinstance(result, Weak) else result
-    return result(a, b), _casting(result)
+    promoted = _promoted(a, b)
+    return _stored(promoted)(a, b), _casting(promoted)
 
 
 @intrinsic
 def _settle(_typing: Any, value: Any, a: Any, b: Any) -> Any:
     """Convert what Numba computed of ``a`` and ``b`` to the type that NumPy gives it."""
     promoted = _promoted(a, b)
-    narrows = isinstance(promoted, Weak) or isinstance(value, types.Integer)
+    narrows = isinstance(promoted, Weak | Half) or isinstance(value, types.Integer)
     result = promoted if narrows else value
+    return result(value, a, b), _casting(result)
+
+
+@intrinsic
+def _half_if(_typing: Any, value: Any, a: Any, b: Any) -> Any:
+    """Round what a function returned to float16 if NumPy computes it with ``a`` and ``b`` so."""
+    result = HALF if isinstance(_promoted(a, b), Half) and isinstance(value, types.Float) else value
     return result(value, a, b), _casting(result)
 
 
@@ -131,17 +166,25 @@ def _rounded_to(_typing: Any, variable: Any, value: Any) -> Any:
             raise TypingError("an array of integers does not take the result of an augmented assignment")
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return _cast(context, builder, args[1], signature.args[1], result)
+        return cast(context, builder, args[1], signature.args[1], result)
 
     return result(variable, value), codegen
 
 
 @intrinsic
 def floating(_typing: Any, value: Any) -> Any:
-    """Return a value as it is; reject weak numbers and integers, for which NumPy and Numba may differ."""
+    """Return a value as it is; reject float16, weak numbers and integers, for which NumPy and Numba may differ."""
+    if isinstance(value, Half) or not isinstance(value, types.Float | types.Boolean):
+        raise TypingError(f"a function of {value} in a rule for several dtypes")
+    return value(value), _casting(value)
+
+
+@intrinsic
+def _argument(_typing: Any, value: Any) -> Any:
+    """Return a value as a function of Numba takes it; reject weak numbers and integers."""
     if not isinstance(value, types.Float | types.Boolean):
         raise TypingError(f"a function of {value} in a rule for several dtypes")
-    return value(value), lambda _context, _builder, _signature, args: args[0]
+    return _stored(value)(value), _casting(_stored(value))
 
 
 @cache
@@ -169,16 +212,28 @@ def negation(operation: Any) -> Any:
 
 
 @cache
+def power(exponent: int) -> Any:
+    """Return the compiled power with a literal integer as exponent."""
+    return inline_jit(lambda a: _half_if(_argument(a) ** exponent, a, a))
+
+
+@cache
+def unary_function(function: Any) -> Any:
+    """Return a compiled function of one number, such as `numpy.sqrt`."""
+    return inline_jit(lambda a: _half_if(function(_argument(a)), a, a))
+
+
+@cache
 def binary_function(function: Any) -> Any:
     """Return a compiled function of two numbers, such as `numpy.maximum`, with NumPy's promotion."""
-    return inline_jit(lambda a, b: function(floating(_lift(a, b)), floating(_lift(b, a))))
+    return inline_jit(lambda a, b: _half_if(function(_argument(_lift(a, b)), _argument(_lift(b, a))), a, b))
 
 
 @inline_jit
 def where(condition, a, b):
     """Choose as `numpy.where` does, with its promotion."""
-    a, b = _lift(a, b), _lift(b, a)
-    return a if condition else b
+    x, y = _lift(a, b), _lift(b, a)
+    return _half_if(x if condition else y, a, b)
 
 
 @inline_jit
@@ -191,7 +246,7 @@ def sign(x):
 @inline_jit
 def clip(x, low, high):
     """Bound a number as `numpy.clip` does with numbers as bounds: NaN stays NaN, and ``x`` wins over an equal bound."""
-    x = _lift(_lift(x, low), high)
-    low, high = _lift(low, x), _lift(high, x)
-    x = x if x >= low or x != x else low
-    return x if x <= high or x != x else high
+    a, b = _lift(x, low), _lift(low, x)
+    bounded = _half_if(a if a >= b or a != a else b, x, low)
+    a, b = _lift(bounded, high), _lift(high, bounded)
+    return _half_if(a if a <= b or a != a else b, bounded, high)

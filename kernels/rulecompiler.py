@@ -140,10 +140,11 @@ class _SeveralDtypes(FunctionPass):
             assignment.value = ir.Const(promotion.WeakNumber(number), assignment.loc)
         if not isinstance(value, ir.Expr):
             return
-        if _is_power(value) and value.rhs.name in exponents and self._is_integer(func_ir, value.rhs):
+        exponent = _number(func_ir, guard(get_definition, func_ir, value.rhs)) if _is_power(value) else None
+        if type(exponent) is int:
             if value.op == "inplace_binop":
                 raise UnsupportedError("an augmented power in a rule for several dtypes", loc=assignment.loc)
-            value.lhs = floating(value.lhs)
+            assignment.value = call(promotion.power(exponent), value.lhs)
         elif value.op == "binop":
             kind = promotion.comparison if value.fn in promotion.COMPARISONS else promotion.arithmetic
             assignment.value = call(kind(value.fn), value.lhs, value.rhs)
@@ -167,16 +168,13 @@ class _SeveralDtypes(FunctionPass):
             assignment.value = call(promotion.where, *value.args)
         elif function is np.clip:
             assignment.value = call(promotion.clip, *value.args)
-        elif function is np.sign:
-            assignment.value = call(promotion.sign, *map(floating, value.args))
         elif isinstance(function, np.ufunc) and function.nin == 2:
             assignment.value = call(promotion.binary_function(function), *value.args)
+        elif isinstance(function, np.ufunc) or function is abs:
+            function = promotion.sign if function is np.sign else function
+            assignment.value = call(promotion.unary_function(function), *value.args)
         else:
             value.args = [floating(argument) for argument in value.args]
-
-    @staticmethod
-    def _is_integer(func_ir: Any, variable: Any) -> bool:
-        return type(_number(func_ir, guard(get_definition, func_ir, variable))) is int
 
 
 def _reject_raise(block: Any) -> None:

@@ -155,9 +155,9 @@ def rules(draw, weak, branches):
 
 
 kinds = st.tuples(
-    st.sampled_from(["f4", "f8"]),
-    st.sampled_from(["f4", "f8", *INTEGERS]),
-    st.lists(st.sampled_from(["f4", "f8"]), min_size=len(SLOTS), max_size=len(SLOTS)),
+    st.sampled_from(["f4", "f8", "f2"]),
+    st.sampled_from(["f4", "f8", "f2", *INTEGERS]),
+    st.lists(st.sampled_from(["f4", "f8", "f2"]), min_size=len(SLOTS), max_size=len(SLOTS)),
 )
 
 
@@ -200,10 +200,10 @@ def test_random_rules_and_dtypes(branches):
     assert sum(seen) > len(seen) / 4, "hardly any rule was compiled"
 
 
-@pytest.mark.parametrize("kind", ["f4", "f8"])
+@pytest.mark.parametrize("kind", ["f4", "f8", "f2"])
 def test_random_rules_of_one_dtype(kind):
     @settings(PROFILE, max_examples=4)
-    @given(rules(kind == "f8", True), st.integers(0, 999), st.sampled_from([np.array, strided]))
+    @given(rules(kind != "f4", True), st.integers(0, 999), st.sampled_from([np.array, strided]))
     def run(text, seed, layout):
         # A slot of another dtype comes from arithmetic with scalars of NumPy, as np.sqrt(lr) is.
         check(text, kind, kind, [kind] * len(SLOTS), seed, layout)
@@ -218,7 +218,7 @@ def text_of(line):
     return f"def rule(p, g, m, n, a, b, lr, beta):\n    {line}\n    return p, m, n, a, b\n"
 
 
-PAIRS = [("f4", "f4"), ("f8", "f8"), ("f4", "f8"), ("f8", "i2"), ("f4", "u8")]
+PAIRS = [("f4", "f4"), ("f8", "f8"), ("f4", "f8"), ("f8", "i2"), ("f4", "u8"), ("f2", "f2"), ("f2", "i1")]
 
 
 @pytest.mark.parametrize(("p_kind", "g_kind"), PAIRS)
@@ -229,7 +229,9 @@ def test_every_augmented_assignment(p_kind, g_kind):
     check(text_of("p %= beta; m //= g; n **= 2; a -= g; g //= 2; b *= g"), p_kind, g_kind, [p_kind] * 4, 1)
 
 
-@pytest.mark.parametrize("kinds", [("f4", "f4", "f4"), ("f8", "f8", "f8"), ("f4", "f8", "f4"), ("f8", "f4", "f4")])
+@pytest.mark.parametrize(
+    "kinds", [("f4", "f4", "f4"), ("f8", "f8", "f8"), ("f4", "f8", "f4"), ("f8", "f4", "f4"), ("f2",) * 3]
+)
 @pytest.mark.parametrize(
     "bounds", ["m, n", "-1.0, 1.0", "m, 0.5", "0, n", "1, 1", "lr, beta", "0.0, 1.0", "-0.0, 0.0", "-1, 0", "2, 1"]
 )
@@ -253,7 +255,7 @@ def test_clip(kinds, bounds):
 
 
 def test_sign():
-    for p_kind, g_kind in ("f4", "f4"), ("f8", "f8"), ("f4", "f8"):
+    for p_kind, g_kind in ("f4", "f4"), ("f8", "f8"), ("f4", "f8"), ("f2", "f2"):
         g = np.array([0.0, -0.0, np.nan, np.inf, -np.inf, 2, -3], g_kind)
         opt = Rule(compiled(text_of("p = np.sign(g)")), {name: np.zeros(7, p_kind) for name in SLOTS})
         params = {"w": np.zeros(7, p_kind)}

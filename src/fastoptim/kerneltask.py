@@ -12,7 +12,7 @@ from numpy.lib.array_utils import byte_bounds
 from fastoptim.kernels import table
 from fastoptim.kernels.finite import finite
 from fastoptim.kernels.fuse import fuse
-from fastoptim.kernels.jit import DISABLED
+from fastoptim.kernels.jit import DISABLED, HAS_FLOAT16
 from fastoptim.layout import Ranges, address, form, is_packed, merged, walk
 from fastoptim.parameters import packed_strides
 from fastoptim.threads import Autotuner
@@ -23,7 +23,8 @@ __all__ = ["Arrays", "KernelTask", "choose_kernel"]
 Arrays = tuple[Sequence[Any], Sequence[Any]]
 """Parameters and gradients, each in the order of the rows."""
 
-_FLOATS: dict[Any, Any] = {np.dtype(T): T for T in (np.float32, np.float64)}
+_SEARCHED = np.float32, np.float64
+_FLOATS: dict[Any, Any] = {np.dtype(T): T for T in (*_SEARCHED, *([np.float16] if HAS_FLOAT16 else []))}
 _INTEGERS: dict[Any, Any] = {
     np.dtype(T): T for T in (np.int8, np.int16, np.int32, np.int64, np.uint8, np.uint16, np.uint32, np.uint64)
 }
@@ -49,7 +50,7 @@ def choose_kernel(parameter: Parameter, rule: Callable[..., Any]) -> None:
     try:
         kernel = fuse(rule, kinds, (p_strided, g_strided))
     except TypeError:
-        if len(set(kinds)) == 1:
+        if len(set(kinds)) == 1 and np.float16 not in kinds:
             raise
         return
     parameter.kernel, parameter.kinds, parameter.strided = kernel, kinds, (p_strided, g_strided)
@@ -132,7 +133,7 @@ class KernelTask:
             kernel, kind = segment[0].kernel, (*segment[0].kinds, None, None)[1]
             if kernel is not None:
                 program.append((kernel.address, int(starts[first]), int(stops[-1])))
-            if kernel is not None and kind in _FLOATS.values() and not segment[0].strided[1]:
+            if kernel is not None and kind in _SEARCHED and not segment[0].strided[1]:
                 searches.append((slice(first, last), kind, int(starts[first]), int(stops[-1])))
             first = last
         self._searches = searches

@@ -54,7 +54,7 @@ class Optimizer(Checkpointed):
 
     To write an optimizer, name its state in `slots`, return the numbers of a step from `scalars`, and write the formula
     for one element as `rule`; hyperparameters are plain attributes. The rule is compiled at the first update and cached
-    on disk. It runs in place and in parallel, in float32, float64 and mixtures of both.
+    on disk. It runs in place and in parallel, in float16, float32, float64 and mixtures of them.
 
     Parameters
     ----------
@@ -81,8 +81,8 @@ class Optimizer(Checkpointed):
     NumPy 2: ``(1 - beta) * m`` is float32 if ``beta`` and ``m`` are. So are global numbers and ``np.pi``. Values that
     change between steps must be in `scalars`, because global values are compiled in.
 
-    float16, longdouble and byte-swapped arrays, plain numbers, and arrays that share memory with their own gradient or
-    state are updated by a fallback: the rule runs as NumPy code. A rule that branches runs there element by element.
+    Arrays of longdouble and of swapped bytes, and arrays that share memory with their own gradient or state, are updated
+    by a fallback: the rule runs as NumPy code. A rule that branches runs there element by element.
 
     Examples
     --------

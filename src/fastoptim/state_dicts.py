@@ -163,8 +163,8 @@ def _restore(optimizer: Checkpointed, state_dict: StateDict, params: Any) -> Non
     restored._state = state
     restored.iter = steps
     # Plain numbers come first, because assigning them fails if params is immutable; a checked array cannot fail.
-    for parameter in sorted(parameters, key=lambda parameter: parameter.is_array):
-        if parameter.is_array:
+    for parameter in sorted(parameters, key=lambda parameter: isinstance(parameter.value, np.ndarray)):
+        if isinstance(parameter.value, np.ndarray):
             np.copyto(parameter.p, saved[parameter.key])
         else:
             params[parameter.key] = type(parameter.value)(saved[parameter.key])
