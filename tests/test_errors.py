@@ -490,3 +490,36 @@ def test_hyperparameter_of_a_custom_rule_that_is_not_a_number_is_an_error(lr):
     """It is not checked when it is set, so the update checks it."""
     opt, params = Custom(lr), {"w": np.ones(3)}
     assert_error(opt, params, {"w": np.ones(3)}, TypeError, "hyperparameters must be numbers")
+
+
+@pytest.mark.parametrize("which", ["params", "grads", "state"])
+@pytest.mark.parametrize("size", [2, 4000])
+def test_a_buffer_of_another_length_is_an_error(which, size):
+    """Kernels trust the lengths that were compared when the plan was made."""
+    params, grads = (fo.flatten({"w": np.ones(3), "b": np.ones(20)}) for _ in range(2))
+    opt = fo.Momentum()
+    opt.update(params, grads)
+    flat = {"params": params, "grads": grads, "state": opt.v}[which]
+    flat._flat = np.ones(size)
+    other = fo.flatten({"w": np.ones(3), "b": np.ones(20)}) if which == "state" else params
+    with pytest.raises(ValueError, match="exchanged for one of another length"):
+        opt.update(other, grads)
+    assert opt.iter == 1
+
+
+@pytest.mark.parametrize("pack", [dict, fo.flatten])
+@pytest.mark.parametrize(("attribute", "value"), [("strides", (8, 24)), ("dtype", np.int64)])
+@pytest.mark.filterwarnings("ignore:Setting the:DeprecationWarning")
+def test_state_altered_in_place_is_an_error(pack, attribute, value):
+    opt = fo.Momentum()
+    opt.update(pack({"w": np.ones((3, 3))}), pack({"w": np.ones((3, 3))}))
+    before = opt.v["w"].copy()
+    try:
+        setattr(opt.v["w"], attribute, value)
+    except AttributeError:
+        pytest.skip(f"this NumPy does not set {attribute}")
+    opt.on_nonfinite = "raise"  # Plans that were made before go on as they were.
+    with pytest.raises(ValueError, match="'w' was given another dtype or other strides"):
+        opt.update(pack({"w": np.ones((3, 3))}), pack({"w": np.ones((3, 3))}))
+    assert_array_equal(opt.v.flat, before.ravel())
+    assert opt.iter == 1

@@ -81,8 +81,8 @@ class Optimizer(Checkpointed):
     NumPy 2: ``(1 - beta) * m`` is float32 if ``beta`` and ``m`` are. So are global numbers and ``np.pi``. Values that
     change between steps must be in `scalars`, because global values are compiled in.
 
-    Arrays of longdouble and of swapped bytes, and arrays that share memory with their own gradient or state, are updated
-    by a fallback: the rule runs as NumPy code. A rule that branches runs there element by element.
+    Arrays of longdouble, of swapped bytes, or that share memory with their own gradient or state are updated by a
+    fallback: the rule runs as NumPy code. A rule that branches runs there element by element.
 
     Examples
     --------

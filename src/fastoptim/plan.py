@@ -132,6 +132,8 @@ class Plan:
         if len(params.buffers) != 1 or not params.flat.flags.writeable:
             return None
         p, g, *slots = (each.flat for each in dicts)
+        if any(array.shape != p.shape for array in (g, *slots)) or p.size != sum(params.layout.sizes.values()):
+            raise ValueError("the buffer of a flat dict was exchanged for one of another length; make a new flat dict")
         if merged([byte_bounds(array) for array in (p, g, *slots) if array.size])[1]:
             return None
         return Parameter(None, p, g, p, g, slots=slots)

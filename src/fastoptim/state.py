@@ -35,7 +35,7 @@ def attach_state(
     Raises
     ------
     KeyError, ValueError
-        If a parameter has no state, or none of its shape, or if the state is read-only.
+        If a parameter has no state, or none of its shape, or if the state is read-only or was altered in place.
     """
     if state is None or (names and not any(state.values())):
         layout = Layout.of((parameter.key, parameter.p) for parameter in parameters)
@@ -70,6 +70,12 @@ def _slot(parameter: Parameter, name: str, arrays: FlatDict) -> Array:
     if slot.shape != parameter.p.shape:
         raise ValueError(
             f"parameter {parameter.key!r} has shape {parameter.p.shape}, expected {slot.shape} as in its state {name!r}"
+        )
+    expected = arrays.layout.fields[parameter.key]
+    if (slot.dtype, slot.strides) != (expected.dtype, expected.strides):
+        raise ValueError(
+            f"the array of state {name!r} of {parameter.key!r} was given another dtype or other strides in place, but "
+            "kernels process its memory as it was; assign new values with [...] instead"
         )
     if not slot.flags.writeable:
         raise ValueError(f"state {name!r} of {parameter.key!r} is read-only, so it cannot be updated in place")
