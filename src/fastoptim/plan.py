@@ -271,5 +271,6 @@ class Plan:
             self._release()
 
     def _release(self) -> None:
-        for task in (*self._fallbacks, self._numbers):
+        for task in self._fallbacks:
             task.release()
+        self._numbers.release()
