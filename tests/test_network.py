@@ -6,6 +6,7 @@ from numpy.testing import assert_allclose
 
 import fastoptim as fo
 import naive
+import script
 from naive import assert_bits
 
 DEPTHS = [[], [5], [6, 4], [7, 5, 6, 4]]
@@ -315,3 +316,43 @@ def test_other_sizes_compile_nothing(compiled):
         if n == 9:
             compiled.clear()
     assert compiled == []
+
+
+@pytest.mark.parametrize("name", ["input_size", "hidden_size_list", "output_size", "activation", "dtype"])
+def test_what_kernels_trust_cannot_be_set(name):
+    net = fo.MultiLayerNet(4, [3], 2)
+    with pytest.raises(AttributeError):
+        setattr(net, name, getattr(net, name))
+    net.hidden_size_list.append(5)
+    assert net.hidden_size_list == [3]
+
+
+def test_labels_that_another_thread_fills(tmp_path):
+    """They are indices in compiled code, which would write far outside of the scores."""
+    source = """
+        import threading
+        import numpy as np
+        import fastoptim as fo
+
+        net, stop = fo.MultiLayerNet(20, [10], 3, seed=0), threading.Event()
+        x, t = np.ones((5000, 20), np.float32), np.zeros(5000, np.intp)
+        net.gradient(x, t), net.loss(x, t)
+
+        def fill():
+            while not stop.is_set():
+                t.fill(1 << 40)
+                t.fill(0)
+
+        thread = threading.Thread(target=fill)
+        thread.start()
+        errors = 0
+        for k in range(600):
+            try:
+                (net.gradient if k % 2 else net.loss)(x, t)
+            except ValueError:
+                errors += 1
+        stop.set()
+        thread.join()
+        print("survived")
+    """
+    assert script.run(source, tmp_path) == "survived"

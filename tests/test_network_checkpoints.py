@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import threading
 
 import numpy as np
 import pytest
@@ -119,3 +120,22 @@ def test_another_architecture_changes_nothing(other, tmp_path):
     assert pickle.dumps(other) == before
     with pytest.raises(ValueError, match="without params"):
         fo.load(tmp_path / "checkpoint", net.params)
+
+
+def test_saving_while_another_thread_trains(tmp_path):
+    """The numbers may be of two steps, but what is hashed is what is written."""
+    net, stop = fo.MultiLayerNet(300, [300, 300], 10, seed=0), threading.Event()
+
+    def train():
+        while not stop.is_set():
+            net.params.flat[:] += 1
+
+    trainer = threading.Thread(target=train)
+    trainer.start()
+    try:
+        for _ in range(20):
+            net.save(tmp_path / "net")
+            fo.load(tmp_path / "net")
+    finally:
+        stop.set()
+        trainer.join()

@@ -24,7 +24,8 @@ def samples(x: ArrayLike, n_features: int, dtype: DTypeLike) -> NDArray[Any]:
         hint = "; x.reshape(len(x), -1) makes rows of images" if array.ndim > 2 else ""
         raise ValueError(f"x has shape {array.shape}, expected (N, {n_features}){hint}")
     # These properties are part of the type that Numba compiles for: an array without one would compile again.
-    return np.require(np.atleast_2d(array), dtype, ("C", "A", "W", "E"))
+    # A view, because another thread may give the array another shape while kernels read it.
+    return np.require(np.atleast_2d(array), dtype, ("C", "A", "W", "E")).view()
 
 
 def batch(
@@ -47,7 +48,8 @@ def batch(
             f"t is of dtype {labels.dtype} and shape {labels.shape}, expected {n} integers or one-hot rows, "
             f"({n}, {n_classes})"
         )
-    labels = np.require(np.atleast_1d(labels), np.intp, ("C", "A", "W", "E"))
+    # A copy, because kernels use them as indices, and another thread may fill the array after it was checked.
+    labels = np.array(np.atleast_1d(labels), np.intp, order="C")
     if labels.shape != (n,):
         raise ValueError(f"t has shape {labels.shape}, expected ({n},) or ({n}, {n_classes}), to match x")
     if labels.min() < 0 or labels.max() >= n_classes:

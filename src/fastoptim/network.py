@@ -113,10 +113,10 @@ class MultiLayerNet:
             raise ValueError(f"activation must be one of {', '.join(map(repr, _ACTIVATIONS))}, not {activation!r}")
         if np.dtype(dtype) not in (np.float32, np.float64):
             raise ValueError(f"dtype must be float32 or float64, not {np.dtype(dtype)}")
-        self.input_size, *self.hidden_size_list, self.output_size = map(int, sizes)
-        self.activation = activation.lower()
+        self._sizes = tuple(map(int, sizes))
+        self._activation = activation.lower()
+        self._dtype = np.dtype(dtype)
         self.weight_decay_lambda = weight_decay_lambda
-        self.dtype = np.dtype(dtype)
         self._layers, self._work_per_row = _table(sizes)
         self._spare: list[NDArray[Any]] = []
         rng = np.random if seed is None else np.random.RandomState(seed)
@@ -125,6 +125,33 @@ class MultiLayerNet:
             arrays[f"W{k}"] = _scale(weight_init_std, inputs) * rng.randn(inputs, outputs)
             arrays[f"b{k}"] = np.zeros(outputs)
         self._params = flatten(arrays, dtype=self.dtype)
+
+    # Kernels trust these, so they cannot be set.
+
+    @property
+    def input_size(self) -> int:
+        """Number of features of a sample."""
+        return self._sizes[0]
+
+    @property
+    def hidden_size_list(self) -> list[int]:
+        """Widths of the hidden layers."""
+        return list(self._sizes[1:-1])
+
+    @property
+    def output_size(self) -> int:
+        """Number of classes."""
+        return self._sizes[-1]
+
+    @property
+    def activation(self) -> str:
+        """Name of the activation."""
+        return self._activation
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype of the parameters and of all arithmetic."""
+        return self._dtype
 
     @property
     def params(self) -> FlatDict:
@@ -281,7 +308,7 @@ class MultiLayerNet:
         """Return the state dict; the arrays are not copied."""
         arguments = {
             "input_size": self.input_size,
-            "hidden_size_list": list(self.hidden_size_list),
+            "hidden_size_list": self.hidden_size_list,
             "output_size": self.output_size,
             "activation": self.activation,
             "weight_decay_lambda": self.weight_decay_lambda,

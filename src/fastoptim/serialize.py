@@ -12,7 +12,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,8 @@ _SCALARS: dict[str, type[np.generic]] = {
     f"numpy.{name}": np.dtype(name).type for name in ("bool", "float16", "float32", *_INTEGERS)
 }
 _DIGEST_SIZE = hashlib.sha256().digest_size
+_PIECE = 1 << 18
+"""Elements that are copied at a time while a file is written."""
 _BEGIN = b'{"__metadata__": {"fastoptim"'
 
 
@@ -126,14 +128,19 @@ def write(path: StrPath, state_dict: StateDict) -> None:
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     digest = hashlib.sha256()
-    numbers: Iterator[Any] = (
-        np.ravel(array).astype(array.dtype.newbyteorder("<"), copy=False) for array in tensors.values()
-    )
     with replacing(Path(path)) as stream:
-        for piece in chain([len(text).to_bytes(8, "little"), text], numbers):
+        for piece in chain([len(text).to_bytes(8, "little"), text], _pieces(tensors.values())):
             digest.update(piece)
             stream.write(piece)
         stream.write(digest.digest())
+
+
+def _pieces(arrays: Iterable[Array]) -> Iterator[bytes]:
+    """Yield the bytes of arrays as copies: another thread may alter an array between its digest and its writing."""
+    for array in arrays:
+        numbers = np.ravel(array).astype(array.dtype.newbyteorder("<"), copy=False)
+        for start in range(0, numbers.size, _PIECE):
+            yield numbers[start : start + _PIECE].tobytes()
 
 
 def read(path: StrPath) -> StateDict:
