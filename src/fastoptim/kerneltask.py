@@ -43,7 +43,9 @@ def choose_kernel(parameter: Parameter, rule: Callable[..., Any]) -> None:
     low, high = byte_bounds(p) if p.size else (0, 0)
     # Elements that share memory must be written in NumPy's order.
     overlaps_itself = high - low < p.nbytes
-    if DISABLED or overlaps_itself or None in kinds or parameter.is_weak or parameter.before:
+    # Where all else is float64, a Python number is a float64 as well.
+    is_weak = parameter.is_weak and set(kinds) != {np.float64}
+    if DISABLED or overlaps_itself or None in kinds or is_weak or parameter.before:
         return
     order = _order(parameter)
     p_strided, g_strided = (not is_packed(a, tuple(step * a.itemsize for step in order)) for a in (p, g))

@@ -154,4 +154,4 @@ def _parameter(key: Hashable, value: Any, gradient: Any) -> Parameter:
         )
     if g.shape != p.shape:
         raise ValueError(f"the gradient of {key!r} has shape {g.shape}, expected {p.shape}, the shape of its parameter")
-    return Parameter(key, value, gradient, p, g, is_weak=is_number and p.dtype != np.float64)
+    return Parameter(key, value, gradient, p, g, is_weak=is_number)
