@@ -1,6 +1,5 @@
 """Hypothesis strategies for random sequences of updates, and the errors expected of each update."""
 
-import numba
 import numpy as np
 from hypothesis import strategies as st
 from numpy.lib.array_utils import byte_bounds
@@ -9,7 +8,7 @@ import fastoptim as fo
 import naive
 from naive import keys
 
-LARGE = 300 if numba.config.DISABLE_JIT else 3_001
+LARGE = 3_001
 
 
 class Adam(naive.Adam):

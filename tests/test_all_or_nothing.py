@@ -136,7 +136,6 @@ INTERRUPTIONS = """
 """
 
 
-@pytest.mark.compiled  # A kernel that runs as Python can be interrupted in the middle.
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no timers that interrupt")
 def test_interruptions_at_random_moments(tmp_path):
     """After each interruption arrays and `iter` are as before a step or as after it."""

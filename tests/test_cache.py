@@ -12,8 +12,6 @@ from fastoptim.kernels.jit import jit
 from script import finish, start
 from script import run as run_script
 
-pytestmark = pytest.mark.compiled
-
 COUNT = """
     import importlib, json, pkgutil
     import numpy as np

@@ -167,7 +167,6 @@ TRAIN = """
 """
 
 
-@pytest.mark.compiled
 def test_resuming_in_another_process_with_other_threads(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(textwrap.dedent(TRAIN))

@@ -24,8 +24,6 @@ from fastoptim.compare import Comparison
 from fastoptim.family import NOTES_FIVE
 from fastoptim.mnist import MnistUnavailableError
 
-pytestmark = pytest.mark.compiled
-
 posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals, streams and folders")
 
 SMALL = ["--data", "digits", "--hidden", "8", "--batch-size", "16"]

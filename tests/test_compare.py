@@ -12,8 +12,6 @@ from fastoptim.compare import OPTIMIZERS, Comparison, Data, Settings, load_data
 from fastoptim.family import NOTES_FIVE
 from fastoptim.mnist import MnistUnavailableError
 
-pytestmark = pytest.mark.compiled
-
 
 @pytest.fixture(scope="module")
 def data():

@@ -155,7 +155,6 @@ def test_rule_without_init_and_without_super():
         assert_array_equal(opt.n["w"], np.ones(3))
 
 
-@pytest.mark.compiled
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -328,7 +327,6 @@ def test_functions_called_by_a_rule_are_compiled_with_it():
         assert_array_equal(comp["w"], ref["w"])
 
 
-@pytest.mark.compiled
 def test_cached_kernel_is_loaded_without_the_module_of_its_rule(tmp_path):
     source = f"""
         import numpy as np
@@ -342,7 +340,6 @@ def test_cached_kernel_is_loaded_without_the_module_of_its_rule(tmp_path):
     assert hits == ["0", "1"]
 
 
-@pytest.mark.compiled
 def test_rule_without_a_fingerprint_is_not_cached():
     @numba.vectorize
     def double(x):
@@ -356,7 +353,6 @@ def test_rule_without_a_fingerprint_is_not_cached():
 
 
 @pytest.mark.parametrize("statement", ["raise ValueError", "assert g < 0"])
-@pytest.mark.compiled
 def test_rule_that_raises_is_an_error(statement):
     names = from_text(f"""
         import fastoptim as fo

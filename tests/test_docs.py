@@ -14,7 +14,6 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.compiled
 @pytest.mark.parametrize("block", re.findall(r"```python\n(.*?)```", README, re.DOTALL))
 def test_the_readme_runs_as_it_is_written(block, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -6,8 +6,6 @@ from pathlib import Path
 import pytest
 
 # Each example is a process of its own, which would run the kernels as plain Python for minutes.
-pytestmark = pytest.mark.compiled
-
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 

@@ -61,7 +61,6 @@ def test_the_help_lists_them(capsys):
     assert f"any of {', '.join(FAMILY)} (default: {','.join(NOTES_FIVE)})" in text
 
 
-@pytest.mark.compiled
 def test_the_table_needs_neither_numpy_nor_numba(tmp_path):
     source = """
         import sys

@@ -53,7 +53,6 @@ def test_fingerprint_changes_with_each_edit_that_matters(old, new, same, monkeyp
     assert (before == after) is same
 
 
-@pytest.mark.compiled
 def test_similar_functions_have_different_fingerprints(monkeypatch):
     def of(text, **names):
         names.update(np=np, njit=numba.njit, vectorize=numba.vectorize)

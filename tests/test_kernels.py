@@ -39,7 +39,6 @@ def test_update_of_flat_dicts_is_one_kernel_call(launches):
     assert opt._plan is first
 
 
-@pytest.mark.compiled
 def test_update_of_flat_dicts_allocates_nothing():
     params, grads = fo.flatten(arrays(10, 10_000)), fo.flatten(arrays(10, 10_000))
     opt = fo.Adam()
@@ -135,7 +134,6 @@ def test_bind_refuses_objects_that_are_not_arrays(stranger):
     assert not opt._plan.bind(params, {**grads, 1: stranger})
 
 
-@pytest.mark.compiled
 def test_loops_are_vectorized(tmp_path):
     """With scalar square roots and divisions the kernel would be several times slower."""
     source = """
@@ -155,7 +153,6 @@ def test_loops_are_vectorized(tmp_path):
     assert "fmla" not in assembly
 
 
-@pytest.mark.compiled
 def test_subnormal_moments_are_flushed_only_inside_kernels():
     smallest = np.float32(np.finfo(np.float32).tiny)
     with fo.num_threads(2):

@@ -238,7 +238,6 @@ def test_large_gradients_are_checked_once_and_in_parallel(parts, launches):
     opt.update(params, grads)
 
 
-@pytest.mark.compiled
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_the_search_is_vectorized(dtype, tmp_path):
     source = f"""

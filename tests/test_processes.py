@@ -13,8 +13,6 @@ import pytest
 
 import script
 
-pytestmark = pytest.mark.compiled
-
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 
 # Code shared by most scripts: functions that train and return the bytes of the result.
@@ -383,7 +381,7 @@ def test_thread_settings_of_other_libraries_are_unchanged(layer_environment, tmp
         torch.set_num_threads(1)
 
     def settings():
-        blas = [(library["filepath"], library["num_threads"]) for library in threadpool_info()]
+        blas = sorted((library["filepath"], library["num_threads"]) for library in threadpool_info())
         others = [openmp.omp_get_max_threads(), openmp.omp_get_max_active_levels()] if openmp else []
         return [blas, others, torch and torch.get_num_threads()]
 

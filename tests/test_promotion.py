@@ -14,8 +14,6 @@ from fastoptim.parameters import FlatDict, Layout
 from naive import assert_bits
 
 # Kernels that run as Python warn as NumPy does, and promote nothing.
-pytestmark = pytest.mark.compiled
-
 INTEGERS = [f"{kind}{size}" for kind in "iu" for size in (1, 2, 4, 8)]
 SLOTS = "m", "n", "a", "b"
 # Few bits each, so that sums and products of them are exact in float32 as well.

@@ -2,7 +2,6 @@
 
 from itertools import pairwise
 
-import numba
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -62,7 +61,7 @@ def update_in_chunks(opt, dtype, cuts):
 def test_any_chunks_give_the_same_bits(name, dtype):
     whole = update_in_chunks(optimizer(name), dtype, [])
 
-    @settings(deadline=None, max_examples=10 if numba.config.DISABLE_JIT else 60)
+    @settings(deadline=None, max_examples=60)
     @given(st.lists(st.integers(0, sum(SIZES)), max_size=9).map(sorted))
     def check(cuts):
         assert_bits(whole, update_in_chunks(optimizer(name), dtype, cuts), cuts)
@@ -98,7 +97,6 @@ def test_any_layout_gives_the_same_bits(name, dtype):
         assert_bits(results[0], result)
 
 
-@pytest.mark.compiled
 def test_any_process_gives_the_same_bits(tmp_path):
     """Processes differ in the cache, empty or filled, the number of threads and the threading layer."""
     pytest.importorskip("threadpoolctl")
@@ -153,7 +151,6 @@ def test_any_process_gives_the_same_bits(tmp_path):
     assert len({script.run(source, tmp_path, *arguments, **cache, **names) for arguments, names in runs}) == 1
 
 
-@pytest.mark.compiled
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("sizes", [(64, [100, 100], 10), (7, [], 3), (300, [3, 40], 2)])
 @pytest.mark.parametrize("rows", [1, 2, 25])

@@ -291,7 +291,6 @@ def test_safetensors_library_reads_the_file(tmp_path):
             assert_bits(array, read[f"{group}[{json.dumps(key)}]"])
 
 
-@pytest.mark.compiled
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_killed_while_it_saves():
     script = Path(__file__).with_name("soak_checkpoints.py")

@@ -9,13 +9,12 @@ from hypothesis import strategies as st
 
 import fastoptim as fo
 from fastoptim import threads
-from fastoptim.kernels.jit import DISABLED
 from naive import assert_bits
 
 BLOCK = 512
 GUARD = 64
-SIZES = [0, 1, 2, 3, 5, 8] if DISABLED else [0, 1, 2, 3, 5, 8, 31]
-LENGTHS = [7, 65] if DISABLED else [BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK + 3, 4 * BLOCK]
+SIZES = [0, 1, 2, 3, 5, 8, 31]
+LENGTHS = [BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK + 3, 4 * BLOCK]
 
 
 @pytest.fixture(autouse=True)

@@ -87,7 +87,6 @@ def run_edited(edits, folder):
     return script.run(source, folder)
 
 
-@pytest.mark.compiled
 @pytest.mark.parametrize("edit", [EDITS[0], (EDITS[0][0], "import numpy as np\nfrom fastoptim import *")])
 def test_its_comparison_runs_with_one_line_replaced(edit, tmp_path):
     ref = run_edited([], tmp_path)
@@ -96,7 +95,6 @@ def test_its_comparison_runs_with_one_line_replaced(edit, tmp_path):
     assert run_edited([edit], tmp_path) == ref
 
 
-@pytest.mark.compiled
 def test_its_comparison_runs_with_our_network(tmp_path):
     assert len(EDITS) == 2
     ref, comp = (run_edited(edits, tmp_path).split() for edits in ([], EDITS))

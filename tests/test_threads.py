@@ -13,14 +13,11 @@ import fastoptim as fo
 import script
 from fastoptim import threads
 from fastoptim.kernels import parallel
-from fastoptim.kernels.jit import DISABLED
 
 
 @pytest.mark.parametrize("total", [1, 63, 64, 65, 1000, 70_000])
 @pytest.mark.parametrize("parts", [1, 2, 3, 7, 64])
 def test_chunks_cover_the_range_once(total, parts, monkeypatch):
-    if DISABLED and total > 1000:
-        pytest.skip("plain Python is too slow for that many elements")
     monkeypatch.setattr(threads, "_PARALLEL_FROM", 0)
     rng = np.random.default_rng(0)
     params = {key: rng.standard_normal(total) for key in range(3)}
@@ -184,7 +181,6 @@ def test_chunks_of_more_than_two_to_the_31st_elements(total, parts, monkeypatch)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
-@pytest.mark.compiled
 def test_forked_child_updates_serially(tmp_path):
     """GNU OpenMP ends a forked child that enters a parallel region, so the child must not enter one."""
     source = """

@@ -7,8 +7,6 @@ import fastoptim as fo
 
 torch = pytest.importorskip("torch", reason="PyTorch is in the peers extra: pip install -e '.[peers]'")
 
-pytestmark = pytest.mark.compiled
-
 # Hyperparameters of both, in each library's words; what is left out has the same default. Adam is not here: the notes
 # add epsilon before the correction of the root, PyTorch after it.
 PEERS = {

@@ -9,8 +9,6 @@ import pytest
 
 pytest.importorskip("mypy", reason="mypy is in the dev extra: pip install -e '.[dev]'")
 
-pytestmark = pytest.mark.compiled
-
 ROOT = Path(__file__).parent.parent
 
 CONFIG = """

@@ -2,7 +2,6 @@
 
 from itertools import product
 
-import numba
 import numpy as np
 import pytest
 
@@ -10,7 +9,7 @@ import fastoptim as fo
 import naive
 from naive import assert_bits, assert_step, draw, keys
 
-LARGE = 2_001 if numba.config.DISABLE_JIT else 300_007
+LARGE = 300_007
 
 
 def every_other(a):
