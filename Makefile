@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python -m
 
-.PHONY: help compare test fuzz soak wheel bench bench-quick targets against bench-check bench-peers clean
+.PHONY: help compare test test-lowest fuzz soak wheel bench bench-quick targets against bench-check bench-peers clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 13
@@ -18,6 +18,10 @@ test: $(VENV)/.test ## lint; run all tests, and those of the optimizers and the 
 	$(RUN) coverage run -m pytest $(ARGS)
 	NUMBA_DISABLE_JIT=1 $(RUN) pytest -q tests/test_optimizers.py tests/test_network.py
 	$(RUN) coverage report
+
+test-lowest: ## run all tests with the lowest versions that pyproject.toml allows, in .venv-lowest; PYTHON=python3.11
+	$(MAKE) VENV=.venv-lowest PIP_CONSTRAINT=constraints.txt .venv-lowest/.test
+	.venv-lowest/bin/python -m pytest $(ARGS)
 
 soak: $(VENV)/.test ## kill a process that saves checkpoints, 200 times at random moments: each file must be whole
 	$(VENV)/bin/python tests/soak_checkpoints.py 200
@@ -50,7 +54,7 @@ bench-peers: $(VENV)/.bench ## install torch, jax and optax, to be measured agai
 	$(RUN) pip install --quiet --editable '.[bench,peers]'
 
 clean: ## delete all that was built, compiled or installed
-	rm -rf $(VENV) build dist comparison .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf $(VENV) .venv-lowest build dist comparison .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # One environment; a stamp for each extra says that it is installed as pyproject.toml has it now.

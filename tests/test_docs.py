@@ -1,6 +1,7 @@
 """What the documents say runs, and the tests that they name exist."""
 
 import re
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -31,3 +32,11 @@ def test_named_tests_exist(document):
     for file, test in named:
         source = (ROOT / "tests" / (file or "test_errors.py")).read_text(encoding="utf-8")
         assert f"def {test or 'test_'}" in source, (file, test)
+
+
+def test_constraints_are_the_lower_bounds():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    bounded = [*project["dependencies"], *extras["compare"], *(name for name in extras["test"] if ">=" in name)]
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()[1:]
+    assert lines == sorted(bound.split(",")[0].replace(">=", "==") for bound in bounded)
