@@ -169,7 +169,7 @@ TRAIN = """
 
 def test_resuming_in_another_process_with_other_threads(tmp_path):
     script = tmp_path / "script.py"
-    script.write_text(textwrap.dedent(TRAIN))
+    script.write_text(textwrap.dedent(TRAIN), encoding="utf-8")
 
     def run(start, stop, threads, name):
         arguments = [start, stop, threads, repr(str(tmp_path / name))]

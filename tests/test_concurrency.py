@@ -214,12 +214,11 @@ def test_interrupted_waiter_leaves_the_guard_as_it_was(monkeypatch):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 def test_child_forked_during_an_update_of_another_thread(tmp_path):
     source = """
-        import os, sys, threading, warnings
+        import os, sys, threading
         sys.path.insert(0, sys.argv[1])
         import numpy as np
         from counting import Count
 
-        warnings.simplefilter("ignore")
         opt, params, grads = Count(), {"a": np.zeros(3)}, {"a": np.ones(3)}
         began, go_on = threading.Event(), threading.Event()
         opt.scalars = lambda: (began.set(), go_on.wait(30)) and ()

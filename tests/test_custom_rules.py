@@ -42,7 +42,7 @@ def from_text(source):
 
 def from_module(source, folder, name="rules_of_mine"):
     path = folder / f"{name}.py"
-    path.write_text(textwrap.dedent(source))
+    path.write_text(textwrap.dedent(source), encoding="utf-8")
     spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import fastoptim as fo
+import script
 from naive import assert_bits
 from states import mixed, small, snapshot, trained
 
@@ -293,8 +294,8 @@ def test_safetensors_library_reads_the_file(tmp_path):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_killed_while_it_saves():
-    script = Path(__file__).with_name("soak_checkpoints.py")
-    command = [sys.executable, "-W", "error", script, "5"]
+    soak = Path(__file__).with_name("soak_checkpoints.py")
+    command = [sys.executable, *script.WARNINGS, soak, "5"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("5 kills")

@@ -79,7 +79,7 @@ def run_edited(edits, folder):
     """Return what the script prints after lines have been replaced in it."""
     for name, text in HELPERS.items():
         (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_text(text)
+        (folder / name).write_text(text, encoding="utf-8")
     source = SCRIPT
     for old, new in edits:
         assert source.count(old) == 1

@@ -184,8 +184,7 @@ def test_chunks_of_more_than_two_to_the_31st_elements(total, parts, monkeypatch)
 def test_forked_child_updates_serially(tmp_path):
     """GNU OpenMP ends a forked child that enters a parallel region, so the child must not enter one."""
     source = """
-        import os, warnings
-        warnings.simplefilter("ignore", DeprecationWarning)  # Later versions of Python warn of forks with threads.
+        import os
         import numpy as np
         import fastoptim as fo
 

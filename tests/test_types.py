@@ -79,12 +79,12 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("types")
     shutil.copytree(ROOT / "src" / "fastoptim", folder / "fastoptim")
     shutil.copytree(ROOT / "kernels", folder / "fastoptim" / "kernels")
-    (folder / "mypy.ini").write_text(CONFIG)
+    (folder / "mypy.ini").write_text(CONFIG, encoding="utf-8")
     return folder
 
 
 def mypy(source, folder):
-    (folder / "user.py").write_text(source)
+    (folder / "user.py").write_text(source, encoding="utf-8")
     command = [sys.executable, "-m", "mypy", "--config-file", "mypy.ini", "user.py"]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300).stdout
 
