@@ -97,8 +97,49 @@ def test_threads_with_separate_models(parts, layer_environment, tmp_path):
 
 def test_missing_threading_layer(tmp_path):
     """Numba raises an error in this case; updates run on one thread instead."""
-    source = f"{TRAIN}\n    assert train(parts=2) == train(parts=1)"
+    source = f"{TRAIN}\n    assert train() == train(parts=2) == train(parts=1)"
     script.run(source, tmp_path, **{**layer("tbb"), "LD_LIBRARY_PATH": None})
+
+
+def test_no_semaphores(tmp_path):
+    """Where /dev/shm cannot be written, Numba warns, which is an error here; updates run on one thread instead."""
+    source = f"""{TRAIN}
+    import multiprocessing.synchronize
+
+    def fail(*args, **kwargs):
+        raise PermissionError("/dev/shm")
+
+    multiprocessing.synchronize.SemLock.__init__ = fail
+    assert train(parts=2) == train(parts=1) == train()
+    """
+    script.run(source, tmp_path)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems limit threads by other means")
+@pytest.mark.parametrize("first", [1, 2])
+def test_system_that_allows_no_more_threads(first, tmp_path):
+    """GNU OpenMP ends the process in this case; updates run on one thread instead, the first of each Python thread."""
+    source = f"""{TRAIN}
+    import multiprocessing.synchronize, resource
+    import numba.np.ufunc.omppool
+    numba.njit(lambda x: x + 1)(1)  # Imports all that a compilation needs.
+    results, go_on = [train(parts={first})], threading.Event()
+
+    def work():
+        go_on.wait()
+        results.append(train(parts=2))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    if os.getuid() == 0:
+        os.setuid(4242)  # Root has no limit; all files that only root may read have been read.
+    resource.setrlimit(resource.RLIMIT_NPROC, (1, 1))
+    go_on.set()
+    thread.join()
+    results += [train(), train(parts=2)]
+    assert len(results) == 4 and len(set(results)) == 1
+    """
+    script.run(source, tmp_path, NUMBA_NUM_THREADS="2")
 
 
 @needs_fork
@@ -365,6 +406,7 @@ def test_thread_settings_of_other_libraries_are_unchanged(layer_environment, tmp
     pytest.importorskip("threadpoolctl")
     source = f"""{TRAIN}
     import ctypes
+    import multiprocessing
     from threadpoolctl import threadpool_info, threadpool_limits
     train_network(1)  # Loads the BLAS.
     try:
@@ -374,19 +416,23 @@ def test_thread_settings_of_other_libraries_are_unchanged(layer_environment, tmp
     try:
         from numba.np.ufunc import omppool
         openmp = ctypes.CDLL(omppool.__file__)
-        openmp.omp_set_num_threads(1)
+        openmp.omp_set_num_threads(7)
     except (ImportError, OSError):
         openmp = None
     if torch is not None:
         torch.set_num_threads(1)
 
+    def others():
+        return openmp and (openmp.omp_get_max_threads(), openmp.omp_get_max_active_levels())
+
     def settings():
         blas = sorted((library["filepath"], library["num_threads"]) for library in threadpool_info())
-        others = [openmp.omp_get_max_threads(), openmp.omp_get_max_active_levels()] if openmp else []
-        return [blas, others, torch and torch.get_num_threads()]
+        return [blas, others(), torch and torch.get_num_threads(), multiprocessing.get_start_method(allow_none=True)]
 
     def update():
-        assert train(parts=2) == train(parts=1) == train()
+        before = others()
+        assert train() == train(parts=2) == train(parts=1)
+        assert others() == before, (others(), before)
         train_network()
 
     with threadpool_limits(1, "blas"):
@@ -403,6 +449,7 @@ def test_thread_settings_of_other_libraries_are_unchanged(layer_environment, tmp
     thread.join()
     assert settings() == before, (settings(), before)
     assert numba.get_num_threads() == 1
+    multiprocessing.set_start_method("spawn")
     """
     script.run(source, tmp_path, **layer_environment)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import ctypes
 import multiprocessing
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import cache
 from importlib import import_module
 from math import inf
 from time import perf_counter
@@ -41,6 +41,7 @@ _SAFE_LAYERS = {"omp", "tbb"}
 
 class _Setting(threading.local):
     parts: int | None = None
+    has_safe_threads: bool | None = None
 
 
 def _may_be_forked() -> bool:
@@ -104,32 +105,54 @@ def num_threads(n: int) -> Iterator[None]:
         _setting.parts = before
 
 
-@cache
 def _has_safe_threads() -> bool:
-    """Start Numba's threads, load the parallel loop, and tell whether they may be used."""
-    with _openmp_left_alone():
-        try:
-            numba.get_num_threads()
-        except ValueError:
-            # The threading layer that NUMBA_THREADING_LAYER asks for is not installed.
-            return False
-    if numba.threading_layer() not in _SAFE_LAYERS:
+    """Start Numba's threads, load the parallel loop, and tell whether this Python thread may use them."""
+    if _setting.has_safe_threads is None:
+        _setting.has_safe_threads = False
+        if _can_start_threads(numba.config.NUMBA_NUM_THREADS):
+            # A layer may be missing, or /dev/shm, of which Numba warns: then updates are only slower.
+            with suppress(ImportError, OSError, ValueError, Warning), _settings_left_alone():
+                numba.get_num_threads()
+                if numba.threading_layer() in _SAFE_LAYERS:
+                    run_parallel(Autotuner([]).program.ctypes.data, 1, 1)
+                    _setting.has_safe_threads = True
+    return _setting.has_safe_threads
+
+
+def _can_start_threads(n: int) -> bool:
+    # GNU OpenMP has threads of its own for each Python thread, and ends the process if the system allows no more.
+    if sys.is_finalizing():
+        # A thread that is started now waits for ever.
         return False
-    nothing = Autotuner([])
-    run_parallel(nothing.program.ctypes.data, 1, 1)
-    return True
+    stop, started = threading.Event(), []
+    try:
+        for _ in range(n):
+            thread = threading.Thread(target=stop.wait, daemon=True)
+            thread.start()
+            started.append(thread)
+        return True
+    except RuntimeError:
+        return False
+    finally:
+        stop.set()
+        for thread in started:
+            thread.join()
 
 
 @contextmanager
-def _openmp_left_alone() -> Iterator[None]:
+def _settings_left_alone() -> Iterator[None]:
+    # Numba asks multiprocessing for a lock, which would fix the method by which processes start.
     # When Numba starts its threads it sets the number of threads of OpenMP, and its levels, for the Python thread that
     # asked: other users of the same OpenMP library, as PyTorch may be one, would find them changed.
     before = [
         (library, library.omp_get_max_threads(), library.omp_get_max_active_levels()) for library in _openmp_libraries()
     ]
+    is_chosen = multiprocessing.get_start_method(allow_none=True)
     try:
         yield
     finally:
+        if not is_chosen:
+            multiprocessing.set_start_method(None, force=True)
         for library, threads, levels in before:
             library.omp_set_num_threads(threads)
             library.omp_set_max_active_levels(levels)
@@ -194,7 +217,7 @@ class Autotuner:
         if not self._is_long or _forked:
             run(self._address)
         elif (parts := _setting.parts) is not None:
-            self._run_on(parts if parts > 1 and _has_safe_threads() else 1)
+            self._run_on(parts)
         elif self._left <= 0:
             self._try()
         elif self._parallel:
@@ -211,8 +234,9 @@ class Autotuner:
             self._left = inf
             run(self._address)
             return
-        # Asking Numba takes nearly as long as starting the threads, so it is not asked at each run.
-        self._parts = int(numba.get_num_threads())
+        if use_threads:
+            # Asking Numba takes nearly as long as starting the threads, so it is not asked at each run.
+            self._parts = int(numba.get_num_threads())
         times = self._times[use_threads]
         times.append(self._timed(self._parts if use_threads else 1))
         if not other:
@@ -230,7 +254,7 @@ class Autotuner:
         return perf_counter() - start
 
     def _run_on(self, parts: int) -> None:
-        if parts > 1:
+        if parts > 1 and _has_safe_threads():
             # More parts than elements are none, and the number must fit into a word.
             run_parallel(self._address, min(parts, 2**31), _PARALLEL_FROM)
         else:
