@@ -14,9 +14,8 @@ import numba
 from llvmlite.binding import get_host_cpu_features, get_process_triple
 from numba.core.ccallback import CFunc
 from numba.core.compiler import Compiler, CompilerBase
-from numba.core.compiler_lock import global_compiler_lock
 
-from fastoptim.concurrency import deferred_signals, fork_waits_for
+from fastoptim.concurrency import compiling
 from fastoptim.kernels.cache import CodeCache
 
 __all__ = ["DISABLED", "HAS_FLOAT16", "cfunc", "inline_jit", "jit", "parallel_jit"]
@@ -32,8 +31,6 @@ HAS_FLOAT16 = (get_host_cpu_features().get("f16c", False) if _FEATURES is None e
 
 _OPTIONS = {"error_model": "numpy", "nogil": True}
 
-fork_waits_for(global_compiler_lock._lock)
-
 
 def _cached(compiled: Any, function: Callable[..., Any]) -> Any:
     compiled._cache = CodeCache(function)
@@ -44,11 +41,11 @@ def _uninterrupted(compiled: Any) -> Any:
     """Let no signal handler interrupt a compilation: Numba and LLVM may be unable to compile afterwards."""
     compile_now = compiled.compile
 
-    def compile_with_signals_deferred(*signature: Any) -> Any:
-        with deferred_signals():
+    def compile_uninterrupted(*signature: Any) -> Any:
+        with compiling():
             return compile_now(*signature)
 
-    compiled.compile = compile_with_signals_deferred
+    compiled.compile = compile_uninterrupted
     return compiled
 
 

@@ -15,6 +15,7 @@ from numpy.testing import assert_array_equal
 import fastoptim as fo
 import script
 from counting import WAYS, Count, assert_steps, ones
+from fastoptim import concurrency
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -193,7 +194,7 @@ def test_state_dict_in_a_signal_handler_of_a_waiting_thread_is_an_error(monkeypa
     assert_steps(opt, params, 3)
 
 
-def test_interrupted_waiter_leaves_the_guard_as_it_was(monkeypatch):
+def test_interrupted_waiter_leaves_the_guard_to_the_next(monkeypatch):
     opt, params, grads = Count(), {"a": np.zeros(3)}, {"a": np.ones(3)}
     guard = opt._guard
     guard.clear()
@@ -205,10 +206,206 @@ def test_interrupted_waiter_leaves_the_guard_as_it_was(monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         opt.update(params, grads)
     guard.append(None)
-    # The next update takes the guard without waiting.
+    # The next update takes the guard, although the waiter has left its own.
+    monkeypatch.undo()
     opt.update(params, grads)
-    assert opt._guard is guard
+    opt.update(params, grads)
+    assert_steps(opt, params, 2)
+
+
+def test_waiter_between_others_gives_up():
+    """The waiter behind it then waits for the one before it."""
+    opt, params, grads = Count(), {"a": np.zeros(3)}, {"a": np.ones(3)}
+    first = opt._guard
+    first.clear()
+    middle, last = [], []
+
+    def give_up():
+        with pytest.raises(RuntimeError, match="another thread, which cannot end"):
+            outer.update({"b": np.zeros(3)}, {"b": np.ones(3)})
+        middle.append(True)
+
+    outer = Count()
+    outer.scalars = lambda: opt.update(params, grads)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(concurrency, "_NESTED_TIMEOUT_S", 0.05)
+        thread = threading.Thread(target=give_up)
+        thread.start()
+        thread.join(30)
+    assert middle == [True]
+    follower = threading.Thread(target=lambda: (opt.update(params, grads), last.append(True)))
+    follower.start()
+    first.append(None)
+    follower.join(30)
+    assert last == [True]
     assert_steps(opt, params, 1)
+
+
+def test_two_optimizers_that_update_each_other(monkeypatch):
+    """Each thread is inside the update that the other one waits for; the first that gives up gets an error."""
+    monkeypatch.setattr(concurrency, "_NESTED_TIMEOUT_S", 0.1)
+    first, second, grads = Count(), Count(), {"a": np.ones(3)}
+    params = {opt: {"a": np.zeros(3)} for opt in (first, second)}
+    barrier, errors = threading.Barrier(2), []
+
+    def work(opt, other):
+        def scalars():
+            if not errors:
+                barrier.wait(10)
+            other.update(params[other], grads)
+            return ()
+
+        opt.scalars = scalars
+        try:
+            opt.update(params[opt], grads)
+        except RuntimeError as error:
+            errors.append(str(error))
+
+    threads = [threading.Thread(target=work, args=pair, daemon=True) for pair in ((first, second), (second, first))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert not any(thread.is_alive() for thread in threads)
+    assert "another thread, which cannot end" in errors[0]
+    for opt in first, second:
+        del opt.scalars
+        opt.update(params[opt], grads)
+        assert_steps(opt, params[opt], 1)
+
+
+RULE = """
+    import gc, os, sys, threading, time
+    import numpy as np
+    import fastoptim as fo
+    from fastoptim import concurrency
+    from numba.core.compiler_lock import global_compiler_lock
+
+    concurrency._NESTED_TIMEOUT_S = 0.2
+
+    def new(number):
+        names = {"fo": fo}
+        exec(
+            "class Rule(fo.Optimizer):\\n"
+            "    def scalars(self): return ()\\n"
+            "    @staticmethod\\n"
+            f"    def rule(p, g): return p - g * {number}", names
+        )
+        return names["Rule"]()
+
+    params, grads = dict(a=np.zeros(3)), dict(a=np.ones(3))
+"""
+
+
+def test_garbage_collector_callback_that_updates_during_a_compilation(tmp_path):
+    """It updates optimizers that are inside an update here, inside one that waits for the compiler, and free."""
+    source = f"""{RULE}
+    here, there, free = new(2), new(3), new(4)
+    busy, count, refused, began = False, 0, [], threading.Event()
+    other = threading.Thread(target=lambda: (began.set(), there.update(dict(a=np.zeros(3)), grads)))
+
+    def callback(*_):
+        global busy, count
+        if busy or count >= 40 or not global_compiler_lock.is_locked():
+            return
+        busy = True
+        if count == 0:
+            other.start()
+            while there._guard:
+                time.sleep(0.001)
+        if count % 10 == 0:
+            for opt in here, there, free:
+                try:
+                    opt.update(dict(a=np.zeros(3)), grads)
+                except RuntimeError as error:
+                    refused.append(str(error))
+        count += 1
+        busy = False
+
+    gc.callbacks.append(callback)
+    gc.set_threshold(100)
+    here.update(params, grads)
+    other.join()
+    gc.callbacks.clear()
+    here.update(params, grads)
+    assert (params["a"] == -4).all()
+    print(here.iter, any("scalars()" in each for each in refused), any("cannot end" in each for each in refused))
+    """
+    assert script.run(source, tmp_path, NUMBA_CACHE_DIR=str(tmp_path)) == "2 True True"
+
+
+@pytest.mark.parametrize("held", ["update", "compiler", "nothing"])
+def test_finalizer_that_updates_while_the_interpreter_exits(held, tmp_path):
+    """A thread that ended in the middle holds the optimizer or the compiler, or threads would have to start."""
+    source = f"""{RULE}
+    gc.set_threshold(0)  # The interpreter collects when it exits.
+    opt, began, SGD, num_threads = new(2), threading.Event(), fo.SGD, fo.num_threads
+    opt.update(params, grads)
+
+    def stay():
+        if {held!r} == "update":
+            opt.scalars = lambda: (began.set(), time.sleep(100)) and ()
+            opt.update(params, grads)
+        elif {held!r} == "compiler":
+            with global_compiler_lock:
+                began.set()
+                time.sleep(100)
+        began.set()
+
+    class Cycle:
+        def __init__(self):
+            self.itself, self.rule, self.os = self, new(3), os
+
+        def __del__(self):
+            big = dict(a=np.zeros(100_000))
+            done = 0
+            for opt_, params_ in (opt, params), (self.rule, dict(a=np.zeros(3))), (SGD(lr=1.0), big):
+                try:
+                    with num_threads(2):
+                        opt_.update(params_, {{key: np.ones_like(p) for key, p in params_.items()}})
+                except RuntimeError:
+                    pass
+                done += 1
+            self.os.write(1, b"%d" % done)
+
+    threading.Thread(target=stay, daemon=True).start()
+    began.wait()
+    Cycle()
+    """
+    assert script.run(source, tmp_path, NUMBA_CACHE_DIR=str(tmp_path)) == "3"
+
+
+def test_exception_that_leaves_the_lock_of_the_compiler(tmp_path):
+    """An exception thrown into a thread, or a lack of memory, comes when Numba has taken its lock, outside its try."""
+    source = f"""{RULE}
+    new(0).update(params, grads)
+    acquire = type(global_compiler_lock).acquire
+
+    def interrupted(self):
+        acquire(self)
+        if threading.current_thread() is thread:
+            raise error
+
+    type(global_compiler_lock).acquire = interrupted
+
+    def work():
+        try:
+            new(number).update(params, grads)
+        except type(error) as raised:
+            assert raised is error
+
+    for number, error in enumerate([MemoryError(), KeyboardInterrupt()], 2):
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+    for number in 2, 3:
+        other = threading.Thread(target=lambda: new(number).update(params, grads), daemon=True)
+        other.start()
+        other.join(10)
+        assert not other.is_alive()
+    print(params["a"][0])
+    """
+    assert script.run(source, tmp_path, NUMBA_CACHE_DIR=str(tmp_path)) == "-5.0"
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")

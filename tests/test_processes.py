@@ -263,7 +263,7 @@ def test_fork_waits_only_for_a_limited_time_for_the_compiler_lock(tmp_path):
     from numba.core.compiler_lock import global_compiler_lock
     from fastoptim import concurrency
     expected = train(parts=1)
-    concurrency._TIMEOUT_S = 0.1
+    concurrency._FORK_TIMEOUT_S = 0.1
     thread = threading.Thread(target=global_compiler_lock.acquire)
     thread.start()
     thread.join()

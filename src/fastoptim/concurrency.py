@@ -15,21 +15,28 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
+from math import inf
 from types import CodeType, FrameType
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-__all__ = ["Guard", "acquire", "blas_calls", "deferred_signals", "exclusive", "fork_waits_for", "guarded"]
+from numba.core.compiler_lock import global_compiler_lock
+
+__all__ = ["Guard", "acquire", "blas_calls", "compiling", "exclusive", "guarded"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 S = TypeVar("S")
 
-_POLL_S = 1e-4
-_TIMEOUT_S = 60.0
+_POLL_S, _LONGEST_POLL_S = 1e-4, 5e-3
+_FORK_TIMEOUT_S = 60.0
 """How long a fork waits for other threads: an interruption may have left one of them marked as busy."""
+_NESTED_TIMEOUT_S = 5.0
+"""How long a thread waits that is inside another update or compiles: the other thread may be waiting for it."""
 
 _guarded_code: set[CodeType] = set()
 _owners: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
+_exchange = threading.RLock()
+_compiler_lock: Any = global_compiler_lock._lock
 
 
 class Guard(list[None]):
@@ -37,25 +44,19 @@ class Guard(list[None]):
 
     Attributes
     ----------
-    queue : threading.Lock
-        Held by the first of the threads that wait; the others wait for the lock.
+    instead : Guard or None
+        The guard to wait for instead, because the thread that waited for that one has given up.
     is_abandoned : bool
         Whether the thread inside the update stayed behind in the parent process of a fork.
     """
 
-    __slots__ = ("is_abandoned", "queue")
+    __slots__ = ("instead", "is_abandoned")
 
-    def __init__(self, owner: Any) -> None:
-        super().__init__((None,))
-        self.queue = threading.Lock()
-        self.is_abandoned = False
+    def __init__(self, owner: Any, is_taken: bool = False, is_abandoned: bool = False) -> None:
+        super().__init__(() if is_taken else (None,))
+        self.instead: Guard | None = None
+        self.is_abandoned = is_abandoned
         _owners[id(owner)] = owner
-
-    def successor(self) -> Guard:
-        """Return a guard that is taken, with the same queue."""
-        guard = Guard.__new__(Guard)
-        guard.queue, guard.is_abandoned = self.queue, False
-        return guard
 
 
 def guarded(method: Callable[P, R]) -> Callable[P, R]:
@@ -84,121 +85,140 @@ def exclusive(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S,
 
 
 def acquire(owner: Any, method: str) -> Guard:
-    """Wait for the guard of an object, take it and return it, or its successor.
+    """Put a guard that is taken in the place of that of an object, wait for the old one, and return the new one.
+
+    So threads wait in a row, each for the guard of the one before it, and one that updates without a pause lets the
+    others pass.
 
     Raises
     ------
     RuntimeError
-        If this thread holds the guard, or if its holder stayed behind in the parent process of a fork.
+        If this thread has the guard; if it is inside another update, or compiles, and has waited for some seconds; or
+        if the thread that has the guard cannot go on, because of a fork or because the interpreter exits.
     """
+    name = type(owner).__name__
     # The frame of the method that called has not got the guard yet.
-    if _is_inside(owner, sys._getframe(2)):
+    held = list(_held(sys._getframe(2)))
+    if any(each is owner for each in held):
         raise RuntimeError(
-            f"this {type(owner).__name__} is inside an update, so its scalars() or a signal handler cannot call "
+            f"this {name} is inside an update, so its scalars() or a signal handler cannot call "
             f"{method.lstrip('_')}; let that set a flag, and look at it after the update"
         )
-    before: Guard = owner._guard
-    taken = False
+    deadline = time.monotonic() + _NESTED_TIMEOUT_S if held or _compiler_lock._is_owned() else inf
+    guard, pause, taken = Guard(owner, is_taken=True), _POLL_S, False
+    before: Any = None
     try:
-        with before.queue:
-            # Threads that come now find the successor taken: one that updates without a pause lets this one pass.
-            before = owner._guard
-            owner._guard = guard = before.successor()
-            while not (taken := _try(before)):
+        with _exchange:
+            before, vars(owner)["_guard"] = owner._guard, guard
+        while not taken:
+            try:
+                del before[0]
+                taken = True
+            except IndexError:
+                if before.instead is not None:
+                    before = before.instead
+                    continue
                 if before.is_abandoned:
                     raise RuntimeError(
-                        f"this process was forked while a thread was inside an update of this {type(owner).__name__}, "
-                        "which may be half done here; make a new optimizer"
-                    )
-                time.sleep(_POLL_S)
+                        f"this process was forked while a thread was inside an update of this {name}, which may be "
+                        "half done here; make a new optimizer"
+                    ) from None
+                if sys.is_finalizing() or time.monotonic() > deadline:
+                    raise RuntimeError(
+                        f"this {name} is inside an update of another thread, which cannot end: the interpreter exits, "
+                        "or that thread waits for an update that this one is inside of, or for its compilation"
+                    ) from None
+                time.sleep(pause)
+                pause = min(2 * pause, _LONGEST_POLL_S)
         return guard
     except BaseException:
-        owner._guard = before
         if taken:
-            before.append(None)
+            guard.append(None)
+        else:
+            guard.instead = before
         raise
 
 
-def _try(guard: Guard) -> bool:
-    try:
-        del guard[0]
-    except IndexError:
-        return False
-    return True
-
-
-def _is_inside(owner: Any, frame: FrameType | None) -> bool:
-    """Tell whether the calls of this thread include a guarded method of an object."""
+def _held(frame: FrameType | None) -> Iterator[Any]:
+    """Yield the objects whose guarded methods a frame and its callers are in."""
     while frame is not None:
-        if frame.f_code in _guarded_code and frame.f_locals.get("self") is owner:
-            return True
+        if frame.f_code in _guarded_code:
+            yield frame.f_locals.get("self")
         frame = frame.f_back
-    return False
-
-
-def _abandon_guards() -> None:
-    for owner in list(_owners.values()):
-        if not _is_inside(owner, sys._getframe()):
-            guard = Guard(owner)
-            if not owner._guard:
-                guard.clear()
-                guard.is_abandoned = True
-            owner._guard = guard
 
 
 class _BlasCalls:
     """Calls of BLAS in progress. A fork waits for them: OpenBLAS would leave the child its locks as they are."""
 
     def __init__(self) -> None:
-        self._threads: set[int] = set()
-        self._gate = threading.RLock()
+        self.threads: set[int] = set()
+        self.gate = threading.RLock()
 
     def __enter__(self) -> None:
-        with self._gate:
-            self._threads.add(threading.get_ident())
+        with self.gate:
+            self.threads.add(threading.get_ident())
 
     def __exit__(self, *_: object) -> None:
-        self._threads.discard(threading.get_ident())
-
-    def before_fork(self) -> None:
-        self._gate.acquire()
-        deadline = time.monotonic() + _TIMEOUT_S
-        while self._threads - {threading.get_ident()} and time.monotonic() < deadline:
-            time.sleep(_POLL_S)
-
-    def after_fork(self) -> None:
-        self._gate.release()
-
-    def after_fork_in_child(self) -> None:
-        self._threads &= {threading.get_ident()}
-        self._gate.release()
+        self.threads.discard(threading.get_ident())
 
 
 blas_calls = _BlasCalls()
 """A context manager around each call of BLAS."""
 
+
+def _before_fork() -> None:
+    # A child would inherit a lock that is held by a thread which it does not have.
+    deadline = time.monotonic() + _FORK_TIMEOUT_S
+    _compiler_lock.acquire(timeout=_FORK_TIMEOUT_S)
+    blas_calls.gate.acquire()
+    while blas_calls.threads - {threading.get_ident()} and time.monotonic() < deadline:
+        time.sleep(_POLL_S)
+
+
+def _after_fork() -> None:
+    blas_calls.gate.release()
+    if _compiler_lock._is_owned():
+        _compiler_lock.release()
+
+
+def _after_fork_in_child() -> None:
+    global _exchange
+    _exchange = threading.RLock()
+    blas_calls.threads &= {threading.get_ident()}
+    _after_fork()
+    held = list(_held(sys._getframe()))
+    for owner in list(_owners.values()):
+        if not any(each is owner for each in held):
+            owner._guard = Guard(owner, *([True, True] if not owner._guard else []))
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=blas_calls.before_fork,
-        after_in_parent=blas_calls.after_fork,
-        after_in_child=blas_calls.after_fork_in_child,
-    )
-    os.register_at_fork(after_in_child=_abandon_guards)
-
-
-def fork_waits_for(lock: Any) -> None:
-    """Hold a lock during forks, so that no child inherits it from a thread that it does not have."""
-    taken = []
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(
-            before=lambda: taken.append(lock.acquire(timeout=_TIMEOUT_S)),
-            after_in_parent=lambda: taken.pop() and lock.release(),
-            after_in_child=lambda: taken.pop() and lock.release(),
-        )
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child)
 
 
 @contextmanager
-def deferred_signals() -> Iterator[None]:
+def compiling() -> Iterator[None]:
+    """Compile inside, without signal handlers, and leave Numba's lock to other threads, whatever is raised.
+
+    Raises
+    ------
+    RuntimeError
+        If the interpreter exits, where the thread that has the lock may have ended.
+    """
+    if sys.is_finalizing():
+        raise RuntimeError("an update that has to compile or load its rule cannot run while the interpreter exits")
+    is_nested = _compiler_lock._is_owned()
+    try:
+        with _deferred_signals():
+            yield
+    finally:
+        # An exception that another thread throws may come between the taking of the lock and Numba's try block.
+        if not is_nested and _compiler_lock._is_owned():
+            _compiler_lock._release_save()
+
+
+@contextmanager
+def _deferred_signals() -> Iterator[None]:
     """Run the Python handlers of signals that arrive inside at the end: an exception would leave a compiler broken."""
     if threading.current_thread() is not threading.main_thread():
         # Python runs handlers in the main thread only.

@@ -195,7 +195,8 @@ class Optimizer(Checkpointed):
         FloatingPointError
             If a gradient is NaN or infinite, and `on_nonfinite` is ``"raise"``.
         RuntimeError
-            If it is called during an update of the same optimizer, or in a process that was forked during one.
+            If it is called during an update of the same optimizer, or in a process that was forked during one; or if it
+            waits for another thread inside an update that may be waiting for this one.
 
             After any of these errors, or one in `scalars`, parameters, state and `iter` are unchanged.
 
