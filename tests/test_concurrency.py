@@ -375,6 +375,19 @@ def test_finalizer_that_updates_while_the_interpreter_exits(held, tmp_path):
     assert script.run(source, tmp_path, NUMBA_CACHE_DIR=str(tmp_path)) == "3"
 
 
+def test_exceptions_thrown_into_threads(tmp_path):
+    """See `attack_threads`, which throws more of them as a script."""
+    source = """
+        import sys
+        sys.path.insert(0, sys.argv[1])
+        from attack_threads import exceptions
+
+        sys.unraisablehook = lambda *_: None  # One may come in a callback of LLVM, which cannot raise it.
+        exceptions(60)
+    """
+    script.run(source, tmp_path, str(Path(__file__).parent), NUMBA_CACHE_DIR=str(tmp_path))
+
+
 def test_exception_that_leaves_the_lock_of_the_compiler(tmp_path):
     """An exception thrown into a thread, or a lack of memory, comes when Numba has taken its lock, outside its try."""
     source = f"""{RULE}
