@@ -12,12 +12,11 @@ help: ## list the targets
 compare: $(VENV)/.compare ## train the five networks of the notes; picture, losses and table in comparison/
 	$(RUN) fastoptim compare --overwrite $(ARGS)
 
-test: $(VENV)/.test ## lint; run all tests, and those of the optimizers and the network once more without compilation
+test: $(VENV)/.test ## lint; run all tests on all cores, and those of the optimizers and the network once more without compilation
 	$(RUN) ruff check
 	$(RUN) ruff format --check
-	$(RUN) coverage run -m pytest $(ARGS)
-	NUMBA_DISABLE_JIT=1 $(RUN) pytest -q tests/test_optimizers.py tests/test_network.py
-	$(RUN) coverage report
+	$(RUN) pytest -n auto --dist worksteal $(ARGS)
+	NUMBA_DISABLE_JIT=1 $(RUN) pytest -n auto -q tests/test_optimizers.py tests/test_network.py
 
 test-lowest: ## run all tests with the lowest versions that pyproject.toml allows, in .venv-lowest; PYTHON=python3.11
 	$(MAKE) VENV=.venv-lowest PIP_CONSTRAINT=constraints.txt .venv-lowest/.test
@@ -54,7 +53,7 @@ bench-peers: $(VENV)/.bench ## install torch, jax and optax, to be measured agai
 	$(RUN) pip install --quiet --editable '.[bench,peers]'
 
 clean: ## delete all that was built, compiled or installed
-	rm -rf $(VENV) .venv-lowest build dist comparison .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf $(VENV) .venv-lowest build dist comparison .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # One environment; a stamp for each extra says that it is installed as pyproject.toml has it now.

@@ -581,7 +581,7 @@ class Updates(RuleBasedStateMachine):
 
 SETTINGS = settings(
     deadline=None,
-    max_examples=250,
+    max_examples=100,
     stateful_step_count=8,
     phases=set(Phase) - {Phase.explain},
     report_multiple_bugs=False,
