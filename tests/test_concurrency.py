@@ -341,6 +341,8 @@ def test_finalizer_that_updates_while_the_interpreter_exits(held, tmp_path):
     gc.set_threshold(0)  # The interpreter collects when it exits.
     opt, began, SGD, num_threads = new(2), threading.Event(), fo.SGD, fo.num_threads
     opt.update(params, grads)
+    with num_threads(1):
+        SGD().update(dict(a=np.zeros(100_000)), dict(a=np.ones(100_000)))
 
     def stay():
         if {held!r} == "update":
