@@ -57,7 +57,8 @@ FIRST_UPDATE = """
     opt = fo.Adam()
     before = set(sys.modules)
     opt.update(params, grads)
-    print(len(set(sys.modules) - before))
+    # The modules of the standard library differ between versions of Python.
+    print(sum(name.startswith(("numba.", "llvmlite.")) for name in set(sys.modules) - before))
 """
 
 EDITED = """
@@ -293,4 +294,4 @@ def test_eight_processes_start_at_once_on_an_empty_cache(tmp_path):
 def test_loading_from_the_cache_does_not_import_the_compiler(tmp_path):
     compiling, loading = (int(run(FIRST_UPDATE, tmp_path)) for _ in range(2))
     assert compiling > 50
-    assert loading < 10
+    assert loading < 5

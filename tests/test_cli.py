@@ -1,4 +1,5 @@
 import csv
+import errno
 import os
 import platform
 import re
@@ -17,7 +18,7 @@ import scipy
 from threadpoolctl import threadpool_info
 
 import fastoptim
-from fastoptim import compare, compare_command
+from fastoptim import _terminal, compare, compare_command
 from fastoptim._terminal import Interruption
 from fastoptim.cli import main
 from fastoptim.compare import Comparison
@@ -439,6 +440,20 @@ def test_broken_pipe(tmp_path):
     assert (tmp_path / "losses.png").exists()
 
 
+def test_closed_pipe_of_windows(monkeypatch, capsys):
+    """Windows reports it as an invalid argument."""
+    silenced = []
+    monkeypatch.setattr(_terminal, "_silence", silenced.append)
+    error = OSError(errno.EINVAL, "Invalid argument")
+    if os.name != "nt":
+        assert _terminal.write("", raising(error)) == 1
+        assert "Invalid argument" in capsys.readouterr().err
+        monkeypatch.setattr(_terminal, "_CLOSED_PIPE", {errno.EINVAL})
+    assert _terminal.write("", raising(error)) == 0
+    assert capsys.readouterr().err == ""
+    assert silenced
+
+
 @posix
 @pytest.mark.parametrize("closed", [(1,), (0, 1, 2)])
 def test_closed_streams(tmp_path, closed):
@@ -549,6 +564,12 @@ def test_numba_is_imported_lazily():
         assert getattr(fastoptim, name) is not None
     with pytest.raises(AttributeError, match="module 'fastoptim' has no attribute 'adam'"):
         fastoptim.adam  # noqa: B018
+
+
+def test_import_on_32_bits():
+    code = "import sys; sys.maxsize = 2**31 - 1; import fastoptim"
+    error = command(run=("-c", code)).communicate(timeout=100)[1]
+    assert error.splitlines()[-1].startswith(b"ImportError: fastoptim needs a 64-bit Python")
 
 
 def test_version(capsys):

@@ -16,6 +16,7 @@ import pytest
 
 import fastoptim as fo
 import script
+from fastoptim import _files
 from naive import assert_bits
 from states import mixed, small, snapshot, trained
 
@@ -262,6 +263,35 @@ def test_permissions_of_the_old_file_are_kept(tmp_path):
         path.chmod(mode)
         fo.Adam().save(path)
         assert stat.S_IMODE(path.stat().st_mode) == mode
+
+
+@pytest.mark.parametrize("failures", [2, 10**9])
+def test_windows_replaces_a_file_when_its_readers_have_closed_it(tmp_path, monkeypatch, failures):
+    """Windows refuses to replace a file that is open or read-only, and to delete one that is read-only."""
+    path, attempts, replace = tmp_path / "checkpoint", [], Path.replace
+    fo.SGD(lr=0.5).save(path)
+    content = path.read_bytes()
+    path.chmod(0o444)
+
+    def refuse(temporary, target):
+        attempts.append(temporary.stat().st_mode & stat.S_IWUSR)
+        if len(attempts) <= failures:
+            raise PermissionError(13, "Access is denied")
+        return replace(temporary, target)
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    monkeypatch.setattr(_files, "_IS_WINDOWS", True)
+    if failures == 2:
+        fo.SGD(lr=0.25).save(path)
+        assert fo.load(path).lr == 0.25
+    else:
+        monkeypatch.setattr(_files, "_TIMEOUT_S", 0.05)
+        with pytest.raises(PermissionError):
+            fo.SGD(lr=0.25).save(path)
+        assert_only(path, content)
+    assert len(attempts) > 2
+    assert all(attempts)
+    path.chmod(0o644)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege on Windows")

@@ -1,11 +1,15 @@
 """Optimizers for parameters that are NumPy arrays: one scalar rule, one fused, parallel, in-place kernel."""
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 from fastoptim._suggest import did_you_mean
 from fastoptim._version import __version__ as __version__
 from fastoptim.family import FAMILY
+
+if sys.maxsize < 2**32:
+    raise ImportError("fastoptim needs a 64-bit Python: its kernels take addresses of 64 bits")
 
 # Importing Numba takes half a second, so each module is imported when one of its names is first used. The command line
 # can then answer --help at once and handle Ctrl-C from the start.

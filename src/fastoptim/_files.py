@@ -3,10 +3,14 @@
 import errno
 import os
 import secrets
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
+
+_IS_WINDOWS = os.name == "nt"
+_TIMEOUT_S = 1.0
 
 
 @contextmanager
@@ -14,7 +18,8 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     """Open a temporary file that replaces `path` when the block ends, and is deleted if the block raises.
 
     A process that is killed leaves its temporary file behind, under a hidden name that is never read. A symbolic link
-    stays a link, to the new file, and the new file has the permissions of the old one.
+    stays a link, to the new file, and the new file has the permissions of the old one. On Windows, an old file that is
+    read-only, or that is open for longer than a second, raises `PermissionError` and stays as it was.
     """
     path = path.resolve()
     if path.exists() and not path.is_file():
@@ -24,15 +29,30 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     temporary = path.with_name(f".{path.name[:50]}.{secrets.token_hex(4)}")
     try:
         with temporary.open("xb") as stream:
-            with suppress(FileNotFoundError):
-                temporary.chmod(path.stat().st_mode & 0o777)
+            # The only permission of Windows is read-only, and a temporary file with it could not be deleted.
+            if not _IS_WINDOWS:
+                with suppress(FileNotFoundError):
+                    temporary.chmod(path.stat().st_mode & 0o777)
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
-        temporary.replace(path)
+        _replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
     _sync(path.parent)
+
+
+def _replace(temporary: Path, path: Path) -> None:
+    # Windows does not replace a file that a reader or a virus scanner has open.
+    deadline = time.monotonic() + _TIMEOUT_S
+    while True:
+        try:
+            temporary.replace(path)
+            return
+        except PermissionError:
+            if not _IS_WINDOWS or time.monotonic() > deadline:
+                raise
+        time.sleep(0.01)
 
 
 def _sync(folder: Path) -> None:

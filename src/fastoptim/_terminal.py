@@ -1,5 +1,6 @@
 """Signals and standard streams of the command line."""
 
+import errno
 import io
 import os
 import signal
@@ -10,6 +11,9 @@ from types import FrameType
 from typing import TextIO
 
 __all__ = ["Interruption", "ensure_streams", "flush_streams", "one_line", "print_error", "write"]
+
+_CLOSED_PIPE = {errno.EPIPE, errno.EINVAL} if os.name == "nt" else {errno.EPIPE}
+"""Numbers of the errors that a pipe without a reader raises."""
 
 
 class Interruption:
@@ -65,7 +69,7 @@ def write(text: str, printer: Callable[[str], object] = print) -> int:
         sys.stdout.flush()
     except OSError as error:
         _silence(sys.stdout)
-        if not isinstance(error, BrokenPipeError):
+        if error.errno not in _CLOSED_PIPE:
             return print_error(f"cannot write to standard output: {one_line(error)}")
     return 0
 
