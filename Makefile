@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python -m
 
-.PHONY: help compare test test-lowest fuzz soak wheel bench bench-quick targets against bench-check bench-peers clean
+.PHONY: help compare test test-lowest fuzz red soak wheel bench bench-quick targets against bench-check bench-peers clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 13
@@ -27,6 +27,9 @@ soak: $(VENV)/.test ## kill a process that saves checkpoints, 200 times at rando
 
 fuzz: $(VENV)/.test ## compare the library with the oracle in EXAMPLES=100000 random sequences of updates (20 minutes)
 	$(VENV)/bin/python tools/fuzz.py --examples $(or $(EXAMPLES),100000) $(ARGS)
+
+red: $(VENV)/.test ## attack the library: caches of other versions and processors (an hour)
+	$(VENV)/bin/python tools/red.py $(ARGS)
 
 wheel: $(VENV)/.test ## build the wheel, try it and check its types where nothing else is installed
 	rm -rf build dist

@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
+import sys
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -17,10 +19,13 @@ from typing import Any
 from uuid import uuid4
 
 import numba
+import numpy as np
 import platformdirs
 from numba.core.compiler import CompileResult
 from numba.core.runtime import rtsys
 from numba.core.serialize import dumps
+
+from fastoptim.kernels import SOURCES, SOURCES_AT_IMPORT, state_of_sources
 
 __all__ = ["SUFFIX", "CodeCache", "cache_folder"]
 
@@ -48,8 +53,8 @@ def cache_folder() -> Path:
 def _digest_of_sources() -> str:
     # A function is compiled together with what it calls, so an edit in one file makes all cached code suspect.
     digest = hashlib.sha256()
-    for file in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(file.read_bytes())
+    for name, *_ in SOURCES_AT_IMPORT:
+        digest.update((SOURCES / name).read_bytes())
     return digest.hexdigest()[:16]
 
 
@@ -59,10 +64,14 @@ def _checksum(path: Path, data: bytes) -> bytes:
 
 
 class CodeCache:
-    """The files of one function, with the interface that Numba's dispatchers expect of a cache."""
+    """The files of one function, with the interface that Numba's dispatchers expect of a cache.
 
-    def __init__(self, function: Any) -> None:
+    Nothing is saved if ``is_current`` is false after the compilation: what the function refers to has changed then.
+    """
+
+    def __init__(self, function: Any, is_current: Callable[[], bool]) -> None:
         self._function = function
+        self._is_current = is_current
 
     @property
     def cache_path(self) -> str:
@@ -88,6 +97,8 @@ class CodeCache:
         if result.lifted or result.library.has_dynamic_globals:
             return
         with suppress(Exception):
+            if not self._is_current():
+                return
             path = self._path(sig, result.codegen)
             content = dumps(result._reduce())
             temporary = path.with_name(f"{uuid4().hex}.tmp")
@@ -100,7 +111,11 @@ class CodeCache:
 
     def _path(self, sig: Any, codegen: Any) -> Path:
         code = self._function.__code__
-        key = repr((numba.__version__, _digest_of_sources(), sig, codegen.magic_tuple(), code.co_code))
+        versions = sys.version, np.__version__, numba.__version__, numba.config.USING_SVML, _digest_of_sources()
+        # An archive has no sources. After an upgrade they are not those of the modules that were imported.
+        if not SOURCES_AT_IMPORT or state_of_sources() != SOURCES_AT_IMPORT:
+            raise OSError("there are no sources that say what was compiled")
+        key = repr((versions, sig, codegen.magic_tuple(), code.co_code))
         digest = hashlib.sha256(key.encode()).hexdigest()[:16]
         module = Path(code.co_filename).stem
         return cache_folder() / f"{module}.{self._function.__qualname__}-{digest}{SUFFIX}"

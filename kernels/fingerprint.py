@@ -13,6 +13,7 @@ from typing import Any
 import numba
 import numpy as np
 import scipy
+from numba.core.compiler import Compiler
 from numba.core.dispatcher import Dispatcher
 
 __all__ = ["called_functions", "fingerprint"]
@@ -46,20 +47,20 @@ def fingerprint(function: Callable[..., Any]) -> str | None:
     return hashlib.sha256(f"{sys.version_info}\n{text}".encode()).hexdigest()[:16]
 
 
-def _describe(value: Any, names: set[str], seen: dict[int, int]) -> Iterator[str]:
+def _describe(value: Any, names: set[str], seen: dict[Any, int]) -> Iterator[str]:
     if isinstance(value, Dispatcher):
-        yield f"compiled with {sorted(value.targetoptions.items())!r}"
+        yield from _describe_options(value)
         value = value.py_func
     if isinstance(value, _NUMBERS_AND_TEXT) and type(value) in _NUMBERS_AND_TEXT:
         yield f"{type(value).__name__} {value!r}"
-    elif isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "biufc":
-        yield f"{value.dtype.str} {value.shape} {value.tobytes().hex()}"
+    elif (type(value) is np.ndarray or isinstance(value, np.generic)) and value.dtype.kind in "biufc":
+        yield f"{value.dtype.str} {value.shape} {value.strides} {value.tobytes().hex()}"
     elif isinstance(value, tuple):
         yield f"{type(value).__qualname__} {getattr(value, '_fields', '')} of {len(value)}"
         for item in value:
             yield from _describe(item, names, seen)
-    elif isinstance(value, frozenset):
-        yield repr(sorted(map(repr, value)))
+    elif isinstance(value, set | frozenset):
+        yield from _describe(tuple(sorted(value, key=repr)), names, seen)
     elif isinstance(value, FunctionType) and not _is_library(value.__code__.co_filename):
         yield from _describe_function(value, seen)
     elif isinstance(value, ModuleType) and not _is_library_module(value):
@@ -72,7 +73,16 @@ def _describe(value: Any, names: set[str], seen: dict[int, int]) -> Iterator[str
         raise _UnknownError
 
 
-def _describe_function(function: Callable[..., Any], seen: dict[int, int]) -> Iterator[str]:
+def _describe_options(compiled: Dispatcher) -> Iterator[str]:
+    if compiled._compiler.pipeline_class is not Compiler:
+        raise _UnknownError
+    yield "compiled"
+    yield from _describe(tuple(sorted(compiled.targetoptions.items())), set(), {})
+    # Numba adds a signature at each call with other types, unless some were given.
+    yield repr((sorted(compiled.locals.items()), None if compiled._can_compile else compiled.nopython_signatures))
+
+
+def _describe_function(function: Callable[..., Any], seen: dict[Any, int]) -> Iterator[str]:
     function = getattr(function, "py_func", function)
     # A function that was described before is named by its number: this ends cycles and keeps functions distinct.
     yield f"function {seen.get(id(function), len(seen))}"
@@ -90,17 +100,23 @@ def _describe_function(function: Callable[..., Any], seen: dict[int, int]) -> It
         yield from _describe(function.__globals__[name], names, seen)
 
 
-def _describe_module(module: ModuleType, names: set[str], seen: dict[int, int]) -> Iterator[str]:
-    yield f"module {seen.get(id(module), len(seen))}"
-    if id(module) in seen:
+def _describe_module(module: ModuleType, names: set[str], seen: dict[Any, int]) -> Iterator[str]:
+    yield f"module {seen.setdefault(id(module), len(seen))}"
+    # Another function may refer to other names of the module, or of modules in it.
+    described = id(module), frozenset(names)
+    if described in seen:
         return
-    seen[id(module)] = len(seen)
+    seen[described] = len(seen)
     for name in sorted(names & vars(module).keys()):
+        value = vars(module)[name]
+        if isinstance(value, FunctionType) and not _is_library(value.__code__.co_filename):
+            # Numba calls it only by an overload, whose code is somewhere else.
+            raise _UnknownError
         yield name
-        yield from _describe(vars(module)[name], names, seen)
+        yield from _describe(value, names, seen)
 
 
-def _describe_code(code: CodeType, seen: dict[int, int]) -> Iterator[str]:
+def _describe_code(code: CodeType, seen: dict[Any, int]) -> Iterator[str]:
     yield code.co_code.hex()
     yield repr((code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars, code.co_argcount))
     for constant in code.co_consts:

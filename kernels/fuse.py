@@ -120,9 +120,13 @@ def fuse(rule: Callable[..., Any], kinds: tuple[type, ...], strided: tuple[bool,
     """
     mark = fingerprint(rule)
     key = (mark or rule, kinds, strided)
-    if key not in _kernels:
-        _kernels[key] = _compile(rule, kinds, strided, mark)
-    return _kernels[key]
+    kernel = _kernels.get(key)
+    if kernel is None:
+        kernel = _compile(rule, kinds, strided, mark)
+        # If a global changed during the compilation, the kernel may have some of the new values.
+        if kernel.cache_hits or fingerprint(rule) == mark:
+            _kernels[key] = kernel
+    return kernel
 
 
 def _compile(rule: Callable[..., Any], kinds: tuple[type, ...], strided: tuple[bool, bool], mark: str | None) -> Any:
@@ -141,8 +145,9 @@ def _compile(rule: Callable[..., Any], kinds: tuple[type, ...], strided: tuple[b
     }
     bound["rule"] = _compiled_with_helpers(rule, name, MixedRuleCompiler if promotes else RuleCompiler, {})
     bound["loop"] = inline_jit(_bind(_strided_loop if any(strided) else _loop, bound, name))
+    is_current = None if mark is None else lambda: fingerprint(rule) == mark
     try:
-        return cfunc(_bind(_kernel, bound, name), 3, cached=mark is not None)
+        return cfunc(_bind(_kernel, bound, name), 3, is_current)
     except (NumbaError, UnsupportedBytecodeError) as error:
         code = rule.__code__
         raise TypeError(

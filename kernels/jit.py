@@ -32,8 +32,8 @@ HAS_FLOAT16 = (get_host_cpu_features().get("f16c", False) if _FEATURES is None e
 _OPTIONS = {"error_model": "numpy", "nogil": True}
 
 
-def _cached(compiled: Any, function: Callable[..., Any]) -> Any:
-    compiled._cache = CodeCache(function)
+def _cached(compiled: Any, function: Callable[..., Any], is_current: Callable[[], bool] = lambda: True) -> Any:
+    compiled._cache = CodeCache(function, is_current)
     return compiled
 
 
@@ -66,15 +66,15 @@ def inline_jit(function: Callable[..., Any], pipeline: type[CompilerBase] = Comp
     return numba.njit(pipeline_class=pipeline, no_cpython_wrapper=True, no_cfunc_wrapper=True, **_OPTIONS)(function)
 
 
-def cfunc(function: Callable[..., Any], n_integers: int, cached: bool) -> Any:
+def cfunc(function: Callable[..., Any], n_integers: int, is_current: Callable[[], bool] | None) -> Any:
     """Compile now a function of integers that returns nothing; its ``address`` can be called from any other kernel.
 
-    Functions made from one template must differ in their qualified names, which are part of the names of their files in
-    the cache, unless ``cached`` is false.
+    It is cached unless ``is_current`` is None or, after the compilation, false. Functions made from one template must
+    then differ in their qualified names, which are part of the names of their files.
     """
     signature = (numba.types.intp,) * n_integers, numba.types.void
     compiled = partial(CFunc, sig=signature, locals={}, options=_OPTIONS)(function)
-    if cached:
-        _cached(compiled, function)
+    if is_current:
+        _cached(compiled, function, is_current)
     _uninterrupted(compiled).compile()
     return compiled

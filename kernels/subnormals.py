@@ -6,19 +6,19 @@ numbers is tens of times slower. Processors flush them to zero at no cost if a f
 
 from __future__ import annotations
 
-import platform
 from typing import Any
 
 from llvmlite import ir
+from llvmlite.binding import get_process_triple
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
 __all__ = ["flush_subnormals", "restore_subnormals"]
 
-_MACHINE = platform.machine().lower()
-_X86 = _MACHINE in {"x86_64", "amd64"}
-_ARM = _MACHINE in {"aarch64", "arm64"}
+# Python may name another processor than LLVM compiles for: under `setarch i686`, and for x86 programs on ARM.
+_X86 = get_process_triple().startswith("x86_64")
+_ARM = get_process_triple().startswith(("aarch64", "arm64"))
 _FLAGS = 0x8040 if _X86 else 1 << 24
 """x86: MXCSR, flush-to-zero and denormals-are-zero (Intel SDM vol. 1, 10.2.3); ARM: FPCR.FZ (Arm ARM, C5.2.8)."""
 

@@ -2,12 +2,15 @@
 
 import importlib
 import json
+import os
 import shutil
+from pathlib import Path
 
 import numba
 import numpy as np
 import pytest
 
+import attack_caches
 from fastoptim.kernels.jit import jit
 from script import finish, start
 from script import run as run_script
@@ -80,9 +83,9 @@ EDITED = """
 """
 
 
-def run(source, tmp_path, **environment):
+def run(source, tmp_path, *arguments, **environment):
     """Run a script with a cache in a temporary folder."""
-    return run_script(source, tmp_path, **{"NUMBA_CACHE_DIR": str(tmp_path / "cache"), **environment})
+    return run_script(source, tmp_path, *arguments, **{"NUMBA_CACHE_DIR": str(tmp_path / "cache"), **environment})
 
 
 @pytest.fixture
@@ -133,6 +136,83 @@ def test_edited_rule_is_compiled_anew(tmp_path):
     assert run(EDITED.format(sign="+"), tmp_path) == "2.0 1"
 
 
+def test_global_that_changes_during_the_compilation(tmp_path):
+    """What was compiled then is kept neither by the process nor on disk."""
+    source = """
+        from types import ModuleType
+        import numpy as np
+        import fastoptim as fo
+        from fastoptim.kernels import fuse
+
+        class Rule(fo.Optimizer):
+            def scalars(self):
+                return ()
+
+            @staticmethod
+            def rule(p, g):
+                return p - settings.SCALE * g
+
+        settings = ModuleType("settings")
+        cfunc = fuse.cfunc
+
+        def update(compile_kernel):
+            settings.SCALE, fuse.cfunc = 1.0, compile_kernel
+            params = {"w": np.full(2, 9.0)}
+            Rule().update(params, {"w": np.ones(2)})
+            return params["w"][0]
+
+        def change_and_compile(*args):
+            settings.SCALE = 2.0
+            return cfunc(*args)
+
+        print(update(change_and_compile), update(cfunc))
+    """
+    assert run(source, tmp_path) == "7.0 8.0"
+
+
+def copy_package(place):
+    """Copy the package to where an installation would have it."""
+    for module in ("fastoptim", "fastoptim.kernels"):
+        (folder,) = importlib.import_module(module).__path__
+        target = place / "fastoptim" / module.partition(".")[2]
+        shutil.copytree(folder, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+    return place
+
+
+UPGRADE = """
+    import sys
+    from pathlib import Path
+    import numpy as np
+    import fastoptim as fo
+
+    params, opt = {"w": np.ones(2)}, fo.SGD(lr=0.5)
+    for file in sys.argv[1:]:
+        source = Path(file).read_text()
+        assert "sources, i), *values)" in source
+        Path(file).write_text(source.replace("sources, i), *values)", "sources, i), 2.0)"))
+    opt.update(params, {"w": np.ones(2)})
+    print(params["w"][0])
+"""
+"""Edit files, so that the learning rate is 2 in kernels compiled by processes that start later; then update."""
+
+
+def test_upgrade_of_the_package_in_a_running_process(tmp_path):
+    place = copy_package(tmp_path / "installed")
+    fuse = place / "fastoptim" / "kernels" / "fuse.py"
+    assert run(UPGRADE, tmp_path, str(fuse), PYTHONPATH=str(place)) == "0.5"
+    assert run(UPGRADE, tmp_path, PYTHONPATH=str(place)) == "-1.0"
+
+
+def test_zipped_application_keeps_no_cache(tmp_path):
+    """There are no sources that would tell one version from another, nor are there in a frozen application."""
+    place = copy_package(tmp_path / "installed")
+    fuse = place / "fastoptim" / "kernels" / "fuse.py"
+    for expected, arguments in (("0.5", [str(fuse)]), ("-1.0", [])):
+        archive = shutil.make_archive(str(tmp_path / "app"), "zip", place)
+        assert run(UPGRADE, tmp_path, *arguments, PYTHONPATH=archive) == expected
+    assert not list(tmp_path.rglob("*.nbc"))
+
+
 def test_one_process_loads_different_rules_of_one_name(tmp_path):
     """Two processes cache kernels of the same name; a third one loads both without confusing them."""
     source = """
@@ -159,10 +239,7 @@ def test_one_process_loads_different_rules_of_one_name(tmp_path):
 
 def test_updates_run_without_a_writable_cache_folder(tmp_path):
     """A file stands where the folder would have to be made, so not even root can write the cache."""
-    package = tmp_path / "installed" / "fastoptim"
-    for module in ("fastoptim", "fastoptim.kernels"):
-        (folder,) = importlib.import_module(module).__path__
-        shutil.copytree(folder, package / module.partition(".")[2], ignore=shutil.ignore_patterns("__pycache__"))
+    package = copy_package(tmp_path / "installed") / "fastoptim"
     for place in (tmp_path / "cache", package / "kernels" / "__pycache__"):
         place.write_text("not a folder")
     home = {
@@ -295,3 +372,8 @@ def test_loading_from_the_cache_does_not_import_the_compiler(tmp_path):
     compiling, loading = (int(run(FIRST_UPDATE, tmp_path)) for _ in range(2))
     assert compiling > 50
     assert loading < 5
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_attacks(tmp_path):
+    assert run(Path(attack_caches.__file__).read_text(encoding="utf-8"), tmp_path, "2", "2")

@@ -64,6 +64,7 @@ def test_similar_functions_have_different_fingerprints(monkeypatch):
     rule = "def rule(p, g): return p - C[0] * g"
     assert of(rule, C=Pair(1, 2)) != of(rule, C=Riap(1, 2))
     assert of(rule, C=((1, 2), 5)) != of(rule, C=(1, 2, 5))
+    assert of(rule, C=np.ones((2, 2))) != of(rule, C=np.ones((2, 2), order="F"))
     two = "def h0(x): return x\ndef h1(x): return -x\nh2 = {}\ndef rule(p, g): return h0(p) + h1(g) + h2(g)"
     assert of(two.format("h0")) != of(two.format("h1"))
     fast = "@njit(fastmath={})\ndef h(x): return x + 1\ndef rule(p, g): return p - h(g)"
@@ -91,6 +92,68 @@ def test_function_with_an_unknown_value_has_no_fingerprint(text):
     names = {"vectorize": numba.vectorize}
     exec(text, names)
     assert fingerprint(names["rule"]) is None
+
+
+def test_a_module_to_which_several_functions_refer():
+    """Each refers to other names of it, one through another module."""
+    inner, outer = ModuleType("inner_of_mine"), ModuleType("outer_of_mine")
+    outer.inner, inner.ONE, inner.TWO, inner.THREE = inner, 1.0, 2.0, 3.0
+    names = {"inner": inner, "outer": outer}
+    functions = """
+        def a(x): return x * inner.ONE
+        def b(x): return x * inner.TWO
+        def c(x): return x * outer.inner.THREE
+        def d(x): return x * outer.inner.ONE
+        def rule(p, g): return p - a(g) - b(g) - c(g) - d(g)
+    """
+    exec(textwrap.dedent(functions), names)
+    found = {fingerprint(names["rule"])}
+    for name in ("ONE", "TWO", "THREE"):
+        setattr(inner, name, 5.0)
+        found.add(fingerprint(names["rule"]))
+    assert len(found) == 4
+
+
+def test_function_of_a_module_has_no_fingerprint():
+    """Numba can compile a call of it only by an overload, whose code is somewhere else."""
+    module = ModuleType("module_of_mine")
+    names = {"module": module}
+    exec("def f(x): pass", vars(module))
+    exec("def rule(p, g): return p - module.f(g)", names)
+    assert fingerprint(names["rule"]) is None
+
+
+def test_each_option_of_a_compiled_helper_counts():
+    def of(decorator):
+        names = {"numba": numba, "types": numba.types}
+        exec(f"@{decorator}\ndef h(x): return x + 1\ndef rule(p, g): return p - h(g)", names)
+        return fingerprint(names["rule"])
+
+    options = [
+        "numba.njit",
+        "numba.njit(fastmath=True)",
+        "numba.njit(fastmath={'nnan', 'ninf', 'nsz'})",
+        "numba.njit(locals={'x': types.float32})",
+        "numba.njit(locals={'x': types.float64})",
+        "numba.njit('float32(float32)')",
+        "numba.njit('float64(float32)')",
+        "numba.njit(['float32(float32)', 'float64(float64)'])",
+        "numba.njit(inline=lambda *_: True)",
+        "numba.njit(inline=lambda *_: False)",
+    ]
+    found = [of(option) for option in options]
+    assert found == [of(option) for option in options]
+    assert len({*found} - {None}) == len(options)
+    assert of("numba.njit(pipeline_class=type('Mine', (numba.core.compiler.Compiler,), {}))") is None
+
+
+def test_calls_of_a_compiled_helper_do_not_count():
+    """Numba adds the types of each call to a helper that was made without signatures."""
+    names = {"numba": numba}
+    exec("@numba.njit\ndef h(x): return x + 1\ndef rule(p, g): return p - h(g)", names)
+    before = fingerprint(names["rule"])
+    names["h"](1.0)
+    assert fingerprint(names["rule"]) == before
 
 
 def test_modules_that_import_each_other():

@@ -16,6 +16,7 @@ import fastoptim as fo
 from fastoptim.kernels import rules
 from fastoptim.kernels.fuse import fuse
 from fastoptim.kernels.table import NEXT, SLOTS, START, STOP, VALUE, G, P
+from script import run
 
 
 def arrays(n_arrays=10, size=7, dtype=np.float32):
@@ -163,6 +164,23 @@ def test_subnormal_moments_are_flushed_only_inside_kernels():
     assert_array_equal(opt.v["w"], 0)
     assert ctypes.c_float(float(smallest)).value / 2 != 0
     assert (np.full(4, smallest) / np.float32(2) != 0).all()
+
+
+def test_subnormals_are_flushed_whatever_python_takes_the_processor_for(tmp_path):
+    """It is i686 under `setarch i686`, and ARM64 for x86 programs on Windows."""
+    source = """
+        import platform
+        platform.machine = lambda: "i686"
+        import numpy as np
+        import fastoptim as fo
+
+        opt, params, grads = fo.Momentum(), {"w": np.zeros(9)}, {"w": np.zeros(9)}
+        opt.update(params, grads)
+        opt.v["w"][:] = np.finfo(float).tiny
+        opt.update(params, grads)
+        print(opt.v["w"].any())
+    """
+    assert run(source, tmp_path, NUMBA_CACHE_DIR=str(tmp_path)) == "False"
 
 
 def test_kernels_are_reused():
