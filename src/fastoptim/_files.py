@@ -3,6 +3,7 @@
 import errno
 import os
 import secrets
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,6 +14,12 @@ _IS_WINDOWS = os.name == "nt"
 _TIMEOUT_S = 1.0
 
 
+def check_regular(path: Path) -> None:
+    """Raise `OSError` if there is no file, or a pipe, a device or a folder: opening a pipe waits for its other end."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """Open a temporary file that replaces `path` when the block ends, and is deleted if the block raises.
@@ -21,9 +28,9 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     stays a link, to the new file, and the new file has the permissions of the old one. On Windows, an old file that is
     read-only, or that is open for longer than a second, raises `PermissionError` and stays as it was.
     """
+    with suppress(FileNotFoundError):
+        check_regular(path)
     path = path.resolve()
-    if path.exists() and not path.is_file():
-        raise OSError(errno.EINVAL, "not a regular file", str(path))
     # The temporary file is in the folder of its destination, because a rename is atomic only within one file system.
     # Its name is cut to stay below the limit of all file systems, most of which count bytes.
     temporary = path.with_name(f".{path.name[:50]}.{secrets.token_hex(4)}")

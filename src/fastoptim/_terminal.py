@@ -10,7 +10,9 @@ from pathlib import Path
 from types import FrameType
 from typing import TextIO
 
-__all__ = ["Interruption", "ensure_streams", "flush_streams", "one_line", "print_error", "write"]
+from fastoptim._messages import one_line, printable
+
+__all__ = ["Interruption", "ensure_streams", "flush_streams", "print_error", "write"]
 
 _CLOSED_PIPE = {errno.EPIPE, errno.EINVAL} if os.name == "nt" else {errno.EPIPE}
 """Numbers of the errors that a pipe without a reader raises."""
@@ -63,9 +65,9 @@ def flush_streams() -> None:
 
 
 def write(text: str, printer: Callable[[str], object] = print) -> int:
-    """Print a line on standard output; return the exit code: 1 after an error, except a closed pipe (``| head``)."""
+    """Print lines on standard output; return the exit code: 1 after an error, except a closed pipe (``| head``)."""
     try:
-        printer(text)
+        printer("\n".join(map(printable, text.split("\n"))))
         sys.stdout.flush()
     except OSError as error:
         _silence(sys.stdout)
@@ -77,7 +79,7 @@ def write(text: str, printer: Callable[[str], object] = print) -> int:
 def print_error(message: str, code: int = 1) -> int:
     """Print one line on standard error and return the exit code."""
     try:
-        print(f"fastoptim: {one_line(message)}", file=sys.stderr, flush=True)
+        print(one_line(f"fastoptim: {message}"), file=sys.stderr, flush=True)
     except OSError:
         _silence(sys.stderr)
     return code
@@ -87,8 +89,3 @@ def _silence(stream: TextIO) -> None:
     # The stream keeps its buffer after an error, and writes it again at the next flush.
     with Path(os.devnull).open("wb") as nowhere:
         os.dup2(nowhere.fileno(), stream.fileno())
-
-
-def one_line(message: object) -> str:
-    """Return the text of a message or an exception without line breaks, or the exception's name if it has no text."""
-    return " ".join(str(message).split()) or type(message).__name__

@@ -7,7 +7,7 @@ from typing import Any
 
 from fastoptim import network, optimizers
 from fastoptim.family import FAMILY
-from fastoptim.serialize import StateDict, StrPath, read
+from fastoptim.serialize import StateDict, StrPath, reading
 
 __all__ = ["load"]
 
@@ -55,7 +55,11 @@ def load(path: StrPath, params: Any = None) -> Any:
     >>> opt.iter, opt.lr, opt.m["w"], restored["w"].round(4)
     (1, 0.5, array([ 0.1, -0.1]), array([0.5, 1.5]))
     """
-    state_dict = read(path)
+    with reading(path) as state_dict:
+        return _created(path, state_dict, params)
+
+
+def _created(path: StrPath, state_dict: StateDict, params: Any) -> Any:
     package, _, name = str(state_dict.get("class")).rpartition(".")
     if package == "fastoptim" and name in network.__all__:
         if params is not None:
@@ -73,6 +77,9 @@ def _network(state_dict: StateDict) -> network.MultiLayerNet:
     try:
         arguments = state_dict["hyperparameters"]
         sizes = [arguments["input_size"], *arguments["hidden_size_list"], arguments["output_size"]]
+        if not all(type(size) is int for size in sizes):
+            # NumPy's integers would wrap around in the product.
+            raise TypeError("the sizes must be plain integers")
         # Compare the sizes with the arrays first, so that a forged file cannot allocate more memory than its own size.
         n_params = sum((inputs + 1) * outputs for inputs, outputs in pairwise(sizes))
         if n_params != sum(array.size for array in state_dict["params"].values()):

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from fastoptim import compare_command
-from fastoptim._terminal import Interruption, ensure_streams, flush_streams, one_line, print_error, write
+from fastoptim._messages import LIMIT, one_line
+from fastoptim._terminal import Interruption, ensure_streams, flush_streams, print_error, write
 from fastoptim._version import __version__
 
 __all__ = ["main"]
@@ -57,7 +58,8 @@ class _Parser(argparse.ArgumentParser):
     """A parser that answers an error with one line, without the usage."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {one_line(message)} (see {self.prog} --help)\n")
+        hint = f" (see {self.prog} --help)"
+        self.exit(2, one_line(f"{self.prog}: {message}", LIMIT - len(hint)) + f"{hint}\n")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -9,7 +9,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastoptim._terminal import Interruption, one_line, print_error, write
+from fastoptim._messages import one_line, printable
+from fastoptim._terminal import Interruption, print_error, write
 from fastoptim.family import FAMILY, NOTES_FIVE
 
 if TYPE_CHECKING:
@@ -170,7 +171,7 @@ def _deliver(comparison: "Comparison", folder: Path, screen: _Screen) -> int:
         # The folder may have been deleted during the training.
         folder.mkdir(parents=True, exist_ok=True)
         write_file(folder / name)
-        return f"wrote {folder / name}"
+        return f"wrote {printable(str(folder / name))}"
 
     results: dict[str, Callable[[], str]] = {
         "table": comparison.table,

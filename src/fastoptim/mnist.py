@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from platformdirs import user_cache_path
 
+from fastoptim._messages import one_line, short_errors
+
 __all__ = ["FILES", "MIRRORS", "MnistUnavailableError", "load_mnist", "read_idx"]
 
 Split: TypeAlias = tuple[NDArray[Any], NDArray[Any]]
@@ -98,7 +100,8 @@ def load_mnist(
     >>> x_train.shape, x_train.dtype, t_train[:5]  # doctest: +SKIP
     ((60000, 784), dtype('float32'), array([5, 0, 4, 1, 9], dtype=uint8))
     """
-    x_train, t_train, x_test, t_test = _find(folder)
+    with short_errors():
+        x_train, t_train, x_test, t_test = _find(folder)
 
     def images(pixels: NDArray[np.uint8]) -> NDArray[Any]:
         shaped = pixels.reshape(len(pixels), -1) if flatten else pixels[:, np.newaxis]
@@ -215,6 +218,7 @@ def _download(cache: Path) -> None:
         except (requests.ConnectionError, requests.Timeout):
             reasons.append(f"{mirror} is unreachable or too slow")
         except (OSError, ValueError) as error:
-            reasons.append(" ".join(str(error).split()))
+            # The hashes would take more room than a message has.
+            reasons.append(one_line(error).partition(": expected")[0])
     reason = "; ".join(dict.fromkeys(reasons))
     raise MnistUnavailableError(f"MNIST is not in {cache} and could not be downloaded ({reason}): {_WAY_OUT}")

@@ -16,7 +16,7 @@ from fastoptim.concurrency import blas_calls
 from fastoptim.hyperparameters import Hyperparameter
 from fastoptim.kernels import dense
 from fastoptim.parameters import FlatDict, flatten
-from fastoptim.serialize import StateDict, StrPath, check_arrays, check_items, copied, format_and_class, read, write
+from fastoptim.serialize import StateDict, StrPath, check_arrays, check_items, copied, format_and_class, reading, write
 
 __all__ = ["MultiLayerNet"]
 
@@ -293,7 +293,8 @@ class MultiLayerNet:
         ValueError
             If the file is damaged, or if the sizes, activation or dtype differ. Nothing is changed then.
         """
-        self.load_state_dict(read(path))
+        with reading(path) as state_dict:
+            self.load_state_dict(state_dict)
 
     def __repr__(self) -> str:
         return (

@@ -8,11 +8,12 @@ safetensors is not used: while it writes, it holds one or two further copies of 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
-import math
 import os
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastoptim._files import replacing
+from fastoptim._files import check_regular, replacing
+from fastoptim._messages import short_errors
 from fastoptim._version import __version__
 
-__all__ = ["StateDict", "StrPath", "check_arrays", "check_items", "copied", "format_and_class", "read", "write"]
+__all__ = ["StateDict", "StrPath", "check_arrays", "check_items", "copied", "format_and_class", "reading", "write"]
 
 Array = NDArray[Any]
 
@@ -45,6 +47,15 @@ _DIGEST_SIZE = hashlib.sha256().digest_size
 _PIECE = 1 << 18
 """Elements that are copied at a time while a file is written."""
 _BEGIN = b'{"__metadata__": {"fastoptim"'
+
+
+def _largest_header(size: int) -> int:
+    """Return the largest length of a header in a file of some size.
+
+    JSON may take thirty times its length when it is read, so the header may be a sixteenth of the file, or 1 MiB, for
+    thousands of small arrays; and no reader of safetensors takes more than 100 MB.
+    """
+    return min(100_000_000, (1 << 20) + size // 16)
 
 
 def format_and_class(obj: object) -> StateDict:
@@ -102,6 +113,8 @@ def write(path: StrPath, state_dict: StateDict) -> None:
         If the file cannot be written; the older one is unchanged.
     TypeError
         If the dtype of an array is not float16, float32 or float64, or if a key or value cannot be written as JSON.
+    ValueError
+        If the arrays are so many and so small that the header would be too long to be read.
     """
     tensors: dict[str, Array] = {}
 
@@ -127,6 +140,11 @@ def write(path: StrPath, state_dict: StateDict) -> None:
     header["sha256"] = {"dtype": "U8", "shape": [_DIGEST_SIZE], "data_offsets": [offset, offset + _DIGEST_SIZE]}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
+    if len(text) > (limit := _largest_header(offset)):
+        raise ValueError(
+            f"{len(tensors):,} arrays in {offset:,} bytes need a header of {len(text):,} bytes, but a file of this "
+            f"size may have one of {limit:,}: use fewer, larger arrays"
+        )
     digest = hashlib.sha256()
     with replacing(Path(path)) as stream:
         for piece in chain([len(text).to_bytes(8, "little"), text], _pieces(tensors.values())):
@@ -143,22 +161,35 @@ def _pieces(arrays: Iterable[Array]) -> Iterator[bytes]:
             yield numbers[start : start + _PIECE].tobytes()
 
 
-def read(path: StrPath) -> StateDict:
-    """Read a state dict from a file; its arrays are read-only.
+@contextmanager
+def reading(path: StrPath) -> Iterator[StateDict]:
+    """Read a state dict from a file, to be restored in the block; its arrays are read-only.
+
+    It takes memory and time proportional to the size of the file, and messages of all errors are one short line.
 
     Raises
     ------
     OSError
-        If the file cannot be read.
+        If the file cannot be read, is not a regular file or does not fit into memory.
     ValueError
         If it is not a file that `write` wrote, or if it is damaged.
     """
-    with Path(path).open("rb") as stream:
+    with short_errors():
+        yield _read(Path(path))
+
+
+def _read(path: Path) -> StateDict:
+    check_regular(path)
+    with path.open("rb") as stream:
         size = os.fstat(stream.fileno()).st_size
         head = stream.read(8 + len(_BEGIN))
         stream.seek(0)
         # Check the first bytes before reading the whole file, which may be huge.
-        data = stream.read(size) if head.endswith(_BEGIN) else b""
+        fits = head.endswith(_BEGIN) and int.from_bytes(head[:8], "little") <= _largest_header(size)
+        try:
+            data = stream.read(size) if fits else b""
+        except MemoryError:
+            raise OSError(errno.ENOMEM, f"its {size:,} bytes do not fit into memory", str(path)) from None
     if hashlib.sha256(memoryview(data)[:-_DIGEST_SIZE]).digest() != data[-_DIGEST_SIZE:]:
         raise ValueError(f"{path} is damaged, or not a checkpoint of fastoptim: its checksum is wrong")
     try:
@@ -177,19 +208,20 @@ def _parse(data: memoryview) -> StateDict:
     del header["sha256"]
     tensors = {}
     for name, entry in header.items():
-        if min(entry["shape"], default=0) < 0:
-            raise ValueError(f"{name} has shape {entry['shape']}")
         dtype = _DTYPES[entry["dtype"]]
-        stop = start + math.prod(entry["shape"]) * dtype.itemsize
-        # Each array gets its own bytes of the file, so a forged shape cannot allocate more.
-        numbers = np.frombuffer(data[start:stop], dtype.newbyteorder("<"))
-        tensors[name] = numbers.reshape(entry["shape"]).astype(dtype, copy=False)
-        start = stop
+        # NumPy checks that the array lies in the file, so a forged shape cannot allocate memory.
+        numbers = np.ndarray(entry["shape"], dtype.newbyteorder("<"), data, start)
+        tensors[name] = numbers.astype(dtype, copy=False)
+        start += numbers.nbytes
 
     def arrays(group: str, entries: list[Any]) -> dict[Hashable, Array]:
-        return {_key(key): _to_axes(tensors[_name(group, key)], axes) for key, axes in entries}
+        # Each array is taken once: a name that is repeated would be copied again and again.
+        return {_key(key): _to_axes(tensors.pop(_name(group, key)), axes) for key, axes in entries}
 
-    return _map_arrays(metadata, arrays)
+    state_dict = _map_arrays(metadata, arrays)
+    if tensors or start != len(data):
+        raise ValueError("it has arrays or bytes that belong to nothing")
+    return state_dict
 
 
 def _map_arrays(state_dict: StateDict, convert: Callable[[str, Any], Any]) -> StateDict:
@@ -209,6 +241,8 @@ def _axes(array: Array) -> list[int]:
 
 def _to_axes(array: Array, axes: list[int]) -> Array:
     """Reorder the memory of a C-ordered array so that `_axes` returns the axes given."""
+    if sorted(axes) != [*range(array.ndim)]:
+        raise ValueError(f"{axes} are not the axes of an array of shape {array.shape}")
     if axes == sorted(axes):
         return array
     return array.transpose(axes).copy().transpose(np.argsort(axes))
@@ -248,4 +282,8 @@ def _encode(value: Any) -> dict[str, Any]:
 
 def _decode(value: dict[str, Any]) -> Any:
     name = next(iter(value), "")
-    return _SCALARS[name](value[name]) if len(value) == 1 and name in _SCALARS else value
+    if len(value) != 1 or name not in _SCALARS:
+        return value
+    if not isinstance(value[name], int | float):
+        raise ValueError(f"{value[name]!r} is not a number")
+    return _SCALARS[name](value[name])

@@ -11,7 +11,7 @@ import numpy as np
 
 from fastoptim.concurrency import exclusive
 from fastoptim.parameters import FlatDict, Layout
-from fastoptim.serialize import StateDict, StrPath, check_arrays, check_items, copied, format_and_class, read, write
+from fastoptim.serialize import StateDict, StrPath, check_arrays, check_items, copied, format_and_class, reading, write
 from fastoptim.state import State
 from fastoptim.validate import Parameter, validate
 
@@ -122,7 +122,8 @@ class Checkpointed:
         ValueError
             If the file is damaged or does not fit. Nothing is changed then.
         """
-        _restore(self, read(path), params)
+        with reading(path) as state_dict:
+            _restore(self, state_dict, params)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name not in _NOT_COPIED}
