@@ -127,6 +127,33 @@ def test_bad_option(tmp_path, monkeypatch, capsys, options, error):
     assert not (tmp_path / "comparison").exists()
 
 
+@posix
+def test_escape_sequences_do_not_reach_the_terminal(tmp_path, monkeypatch, capsys):
+    evil = "\x1b[2J\x07\u202e\udcff"
+    folder = tmp_path / f"{evil}\n"
+    folder.mkdir()
+    (folder / "losses.csv").touch()
+    long = "x" * 100_000
+    for options in (["--output", str(folder)], ["--data", evil], ["--" + evil], ["--dtype", evil], ["--hidden", long]):
+        with pytest.raises(SystemExit) as stop:
+            main(["compare", *SMALL, *options])
+        err = capsys.readouterr().err
+        assert stop.value.code == 2
+        assert err.removesuffix("\n").isprintable()
+        assert len(err) <= 301
+    monkeypatch.setattr(Comparison, "train", raising(MemoryError(evil + long)))
+    main(["compare", *SMALL, "--output", str(folder), "--overwrite"])
+    monkeypatch.setattr(Comparison, "train", lambda self, _: [run.losses.append(1.0) for run in self.runs])
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(folder))
+    monkeypatch.setattr(fastoptim.kernels.cache, "cache_folder", lambda: folder)
+    assert main(["compare", *SMALL, "--output", str(folder), "--overwrite"]) == 0
+    assert main(["cache"]) == 0
+    out, err = capsys.readouterr()
+    assert all(line.isprintable() for line in [*out.splitlines(), *err.splitlines()])
+    assert max(map(len, err.splitlines())) <= 300
+    assert len([line for line in out.splitlines() if line.startswith("wrote ")]) == 2
+
+
 @pytest.mark.parametrize("name", ["losses.csv", "losses.png"])
 def test_earlier_results_are_kept(tmp_path, monkeypatch, capsys, name):
     monkeypatch.setattr(compare, "load_data", raising(AssertionError("loaded")))

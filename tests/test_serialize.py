@@ -8,6 +8,7 @@ import re
 import stat
 import subprocess
 import sys
+import time
 import tracemalloc
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 
 import fastoptim as fo
+import mutations
 import script
 from fastoptim import _files
 from naive import assert_bits
@@ -172,6 +174,136 @@ def test_forged_network(change, tmp_path):
     finally:
         tracemalloc.stop()
     assert pickle.dumps(net) == before
+
+
+# Files that lie about what they hold
+
+
+def test_mutations_with_right_checksums():
+    assert mutations.main(300) > 0
+
+
+def test_sizes_that_wrap_around(tmp_path):
+    path = tmp_path / "checkpoint"
+    fo.MultiLayerNet(1, [1], 1, seed=0).save(path)
+    # (65536 + 1) * 65535 + 1 wraps around in 32 bits.
+    sizes = {"input_size": {"numpy.uint32": 65536}, "hidden_size_list": [{"numpy.uint32": 65536}]}
+    path.write_bytes(forged(path.read_bytes(), lambda _, a: a["hyperparameters"].update(sizes)))
+    with pytest.raises(ValueError, match="plain integers"):
+        fo.load(path)
+
+
+def costs(path):
+    """Return the message of the error, the seconds and the bytes that a file costs."""
+    tracemalloc.start()
+    start = time.thread_time()
+    try:
+        with pytest.raises((OSError, ValueError)) as error:
+            fo.load(path)
+        return str(error.value), time.thread_time() - start, tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def grown(data, header):
+    """Return a file with another header and the right checksum, of which the header is as large as it may be."""
+    length = int.from_bytes(data[:8], "little")
+    data = len(header).to_bytes(8, "little") + header + data[8 + length : -32]
+    return data + hashlib.sha256(data).digest()
+
+
+BEGIN = b'{"__metadata__": {"fastoptim": "{}"}, "a": '
+HEADERS = {
+    "nothing but brackets": lambda size: BEGIN + b"[" + b"{}," * (size // 3) + b"0]}",
+    "huge numbers": lambda size: (
+        BEGIN + b'{"dtype": "F32", "shape": [' + (b"9" * 4300 + b",") * (size // 4301) + b"0]}}"
+    ),
+    "one long string": lambda size: BEGIN + b'"' + b"long" * (size // 4) + b'"}',
+}
+
+
+@pytest.mark.parametrize("kind", HEADERS)
+def test_header_costs_little(saved, kind, tmp_path):
+    path = tmp_path / "other"
+    for size in 1 << 19, 10_000_000:
+        path.write_bytes(grown(saved[0], HEADERS[kind](size)))
+        message, seconds, memory = costs(path)
+        assert len(message) <= 300
+        assert message.isprintable()
+        assert seconds < 1
+        assert memory < 4 * size + (32 << 20)
+
+
+def test_array_named_many_times_is_copied_once(tmp_path):
+    path = tmp_path / "checkpoint"
+    params = {"W": np.ones((1000, 2000)).T}
+    fo.SGD().save(path, params)
+    path.write_bytes(forged(path.read_bytes(), lambda _, a: a.update(params=a["params"] * 400)))
+    message, seconds, memory = costs(path)
+    assert "not a checkpoint" in message
+    assert seconds < 1
+    assert memory < 4 * path.stat().st_size
+
+
+def test_array_that_belongs_to_nothing(saved):
+    data, refused = saved
+    refused(forged(data, lambda _, a: a["params"].pop()), "belong to nothing")
+
+
+def test_message_is_one_printable_line(tmp_path):
+    path = tmp_path / "checkpoint"
+    fo.Adam().save(path, {"W": np.ones(2)})
+    data = path.read_bytes()
+    for text in "\x1b[2J\x07\n\u202e\ud800", "x" * 1_000_000:
+        for change in (
+            lambda _, a, text=text: a.update({"class": text}),
+            lambda _, a, text=text: a.update({"format": text}),
+            lambda _, a, text=text: a.update({text: 1}),
+            lambda _, a, text=text: a["hyperparameters"].update({text: 1}),
+            lambda _, a, text=text: a["hyperparameters"].update(lr=text),
+            lambda _, a, text=text: a.update({"state": {text: []}}),
+        ):
+            path.write_bytes(forged(data, lambda h, a, change=change: change(h, a) and None))
+            for load in fo.load, fo.Adam().load:
+                with pytest.raises(ValueError, match=r".") as error:
+                    load(path, {"W": np.ones(2)})
+                assert 0 < len(str(error.value)) <= 300
+                assert str(error.value).isprintable()
+                assert len(str(error.value.__cause__)) <= 300
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_named_pipe_is_not_opened(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="not a regular file"):
+        fo.load(tmp_path / "pipe")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege on Windows")
+def test_loop_of_links(tmp_path):
+    (tmp_path / "a").symlink_to(tmp_path / "b")
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    for call in fo.load, fo.SGD().save:
+        with pytest.raises(OSError, match="a'"):
+            call(tmp_path / "a")
+    assert (tmp_path / "a").is_symlink()
+
+
+def test_sparse_file_with_the_beginning_of_a_checkpoint(tmp_path):
+    fo.SGD().save(tmp_path / "large")
+    with (tmp_path / "large").open("r+b") as stream:
+        stream.truncate(1 << 42)
+    with pytest.raises(OSError, match="do not fit into memory"):
+        fo.load(tmp_path / "large")
+
+
+def test_arrays_too_many_and_too_small_are_not_written(tmp_path):
+    with pytest.raises(ValueError, match="use fewer, larger arrays"):
+        fo.SGD().save(tmp_path / "checkpoint", [0.5] * 20_000)
+    assert [*tmp_path.iterdir()] == []
+    params = [0.5] * 8_000
+    fo.SGD().save(tmp_path / "checkpoint", params)
+    fo.load(tmp_path / "checkpoint", params)
 
 
 # Writing

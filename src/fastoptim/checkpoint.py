@@ -37,8 +37,8 @@ def load(path: StrPath, params: Any = None) -> Any:
 
     Notes
     -----
-    Nothing in a file is imported or executed, and reading one takes at most a few times its size in memory. The
-    checksum detects damage, not forgery.
+    Nothing in a file is imported or executed, and reading one takes at most four times its size and 32 MB of memory.
+    The checksum detects damage, not forgery.
 
     Examples
     --------

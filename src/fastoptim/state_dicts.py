@@ -97,6 +97,8 @@ class Checkpointed:
         TypeError
             If the dtype of an array is not float16, float32 or float64, or if a key is not a string, number, None or
             tuple of these.
+        ValueError
+            If there are so many small arrays, from some ten thousand on, that `load` would refuse the file.
         RuntimeError
             If this is called during an update; see `state_dict`.
 
