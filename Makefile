@@ -28,7 +28,7 @@ soak: $(VENV)/.test ## kill a process that saves checkpoints, 200 times at rando
 fuzz: $(VENV)/.test ## compare the library with the oracle in EXAMPLES=100000 random sequences of updates (20 minutes)
 	$(VENV)/bin/python tools/fuzz.py --examples $(or $(EXAMPLES),100000) $(ARGS)
 
-red: $(VENV)/.test ## attack the library: caches of other versions and processors (an hour)
+red: $(VENV)/.test ## attack the library: caches of other versions and processors, forged checkpoints, kills (hours)
 	$(VENV)/bin/python tools/red.py $(ARGS)
 
 wheel: $(VENV)/.test ## build the wheel, try it and check its types where nothing else is installed

@@ -155,6 +155,7 @@ def test_forged_file_allocates_little_and_changes_nothing(saved, kind, tmp_path)
         lambda a: a["hyperparameters"].update(weight_init_std=1),
         lambda a: a["hyperparameters"].pop("dtype"),
         lambda a: a.update(hyperparameters=[]),
+        lambda a: a.update(hyperparameters={"numpy.int8": 1}),
         lambda a: a.update(params=None),
         lambda a: a.update(iter=1),
         lambda a: a["params"].pop(),

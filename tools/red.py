@@ -1,4 +1,4 @@
-"""Attack the library: run the attacks of tests/attack_*.py at full length, one after the other.
+"""Attack the library: run the attacks that tests/ has at full length, one after the other.
 
 ``make red`` runs all of them, ``make red ARGS="caches --count 10"`` one of them, ten times. Each is a function of a
 count that raises an exception when it succeeds, and that the tests call with a small count.
@@ -17,10 +17,14 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 import attack_caches
+import mutations
+import soak_checkpoints
 
-ATTACKS: dict[str, tuple[Callable[[int], None], int]] = {
+ATTACKS: dict[str, tuple[Callable[[int], object], int]] = {
     "versions": (attack_caches.two_versions_at_once, 1_000),
     "caches": (attack_caches.foreign_caches, 200),
+    "mutations": (mutations.main, 100_000),
+    "kills": (soak_checkpoints.main, 1_000),
 }
 
 

@@ -85,7 +85,7 @@ def _network(state_dict: StateDict) -> network.MultiLayerNet:
         if n_params != sum(array.size for array in state_dict["params"].values()):
             raise ValueError(f"the parameters are not those of a network with the sizes {sizes}")
         net = network.MultiLayerNet(**arguments, weight_init_std=0.0, seed=0)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise ValueError(f"the checkpoint does not hold a network: {error}") from error
     net.load_state_dict(state_dict)
     return net
