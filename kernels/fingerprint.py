@@ -73,7 +73,7 @@ def _describe(value: Any, names: set[str], seen: dict[Any, int]) -> Iterator[str
         raise _UnknownError
 
 
-def _describe_options(compiled: Dispatcher) -> Iterator[str]:
+def _describe_options(compiled: Any) -> Iterator[str]:
     if compiled._compiler.pipeline_class is not Compiler:
         raise _UnknownError
     yield "compiled"
