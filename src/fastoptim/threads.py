@@ -114,7 +114,9 @@ def _has_safe_threads() -> bool:
             with suppress(ImportError, OSError, ValueError, Warning), _settings_left_alone():
                 numba.get_num_threads()
                 if numba.threading_layer() in _SAFE_LAYERS:
-                    run_parallel(Autotuner([]).program.ctypes.data, 1, 1)
+                    # The name keeps the program's memory alive while it runs.
+                    nothing = Autotuner([])
+                    run_parallel(nothing.program.ctypes.data, 1, 1)
                     _setting.has_safe_threads = True
     return _setting.has_safe_threads
 
