@@ -20,7 +20,7 @@ test: $(VENV)/.test ## lint; run all tests on all cores, and those of the optimi
 
 test-lowest: ## run all tests with the lowest versions that pyproject.toml allows, in .venv-lowest; PYTHON=python3.11
 	$(MAKE) VENV=.venv-lowest PIP_CONSTRAINT=constraints.txt .venv-lowest/.test
-	.venv-lowest/bin/python -m pytest $(ARGS)
+	.venv-lowest/bin/python -m pytest -n auto --dist worksteal $(ARGS)
 
 soak: $(VENV)/.test ## kill a process that saves checkpoints, 200 times at random moments: each file must be whole
 	$(VENV)/bin/python tests/soak_checkpoints.py 200

@@ -28,7 +28,9 @@ def test_chunks_cover_the_range_once(total, parts, monkeypatch):
         assert_array_equal(params[key], a)
 
 
-def test_num_threads_applies_to_one_thread_inside_its_block(launches):
+def test_num_threads_applies_to_one_thread_inside_its_block(launches, monkeypatch):
+    # One thread may enter every layer of Numba, also workqueue.
+    monkeypatch.setattr(threads, "_has_safe_threads", lambda: True)
     size = 20_000
     params, grads, opt = {"w": np.ones(size, np.float32)}, {"w": np.zeros(size, np.float32)}, fo.SGD()
 
@@ -50,7 +52,9 @@ def test_num_threads_applies_to_one_thread_inside_its_block(launches):
     assert threads._setting.parts is None
 
 
-def test_num_threads_takes_numpy_integers(launches):
+def test_num_threads_takes_numpy_integers(launches, monkeypatch):
+    # One thread may enter every layer of Numba, also workqueue.
+    monkeypatch.setattr(threads, "_has_safe_threads", lambda: True)
     params, grads = {"w": np.ones(20_000)}, {"w": np.ones(20_000)}
     with fo.num_threads(np.int64(2)):
         fo.SGD().update(params, grads)
