@@ -213,7 +213,7 @@ def grown(data, header):
     return data + hashlib.sha256(data).digest()
 
 
-BEGIN = b'{"__metadata__": {"fastoptim": "{}"}, "a": '
+BEGIN = b'{"__metadata__": {"fastoptim": "{\\"format\\": 1}"}, "sha256": 0, "a": '
 HEADERS = {
     "nothing but brackets": lambda size: BEGIN + b"[" + b"{}," * (size // 3) + b"0]}",
     "huge numbers": lambda size: (
@@ -226,7 +226,7 @@ HEADERS = {
 @pytest.mark.parametrize("kind", HEADERS)
 def test_header_costs_little(saved, kind, tmp_path):
     path = tmp_path / "other"
-    for size in 1 << 19, 10_000_000:
+    for size in 1 << 19, 1_000_000, 10_000_000:
         path.write_bytes(grown(saved[0], HEADERS[kind](size)))
         message, seconds, memory = costs(path)
         assert len(message) <= 300
