@@ -13,8 +13,9 @@ from numba.core.errors import NumbaError, UnsupportedBytecodeError
 from fastoptim.kernels.fingerprint import called_functions, fingerprint
 from fastoptim.kernels.jit import cfunc, inline_jit
 from fastoptim.kernels.memory import integers, load, scalars, scratch, store, word
+from fastoptim.kernels.reduce import sum_blocks
 from fastoptim.kernels.rulecompiler import MixedRuleCompiler, RuleCompiler
-from fastoptim.kernels.strided import GRADIENT, PARAMETER, copy_block
+from fastoptim.kernels.strided import BLOCK, GRADIENT, PARAMETER, copy_block
 from fastoptim.kernels.subnormals import flush_subnormals, restore_subnormals
 from fastoptim.kernels.table import VALUE, WALK, P, each_row
 
@@ -42,7 +43,6 @@ N_SCALARS: int
 SIZES: Any
 SCALAR: Any
 STRIDED: Any
-BLOCK = 512
 rule: Any
 loop: Any
 
@@ -87,7 +87,12 @@ def _kernel(row, start, stop):
 _kernels: dict[Any, Any] = {}
 
 
-def fuse(rule: Callable[..., Any], kinds: tuple[type, ...], strided: tuple[bool, bool] = (False, False)) -> Any:
+def fuse(
+    rule: Callable[..., Any],
+    kinds: tuple[type, ...],
+    strided: tuple[bool, bool] = (False, False),
+    squares: tuple[bool, ...] = (),
+) -> Any:
     """Compile a rule into a kernel over rows of arrays.
 
     Parameters
@@ -100,6 +105,9 @@ def fuse(rule: Callable[..., Any], kinds: tuple[type, ...], strided: tuple[bool,
     strided : tuple of bool
         Whether to follow the rows' walks for parameters and for gradients, which otherwise lie in memory as their state
         does.
+    squares : tuple of bool
+        If this is given, nothing is updated: what the function returns, one number for each of these, is summed over
+        the blocks of each row, or its square is. See `reduce`.
 
     Returns
     -------
@@ -119,20 +127,27 @@ def fuse(rule: Callable[..., Any], kinds: tuple[type, ...], strided: tuple[bool,
     of the kernel, as they were when it was made.
     """
     mark = fingerprint(rule)
-    key = (mark or rule, kinds, strided)
+    key = (mark or rule, kinds, strided, squares)
     kernel = _kernels.get(key)
     if kernel is None:
-        kernel = _compile(rule, kinds, strided, mark)
+        kernel = _compile(rule, kinds, strided, squares, mark)
         # If a global changed during the compilation, the kernel may have some of the new values.
         if kernel.cache_hits or fingerprint(rule) == mark:
             _kernels[key] = kernel
     return kernel
 
 
-def _compile(rule: Callable[..., Any], kinds: tuple[type, ...], strided: tuple[bool, bool], mark: str | None) -> Any:
+def _compile(
+    rule: Callable[..., Any],
+    kinds: tuple[type, ...],
+    strided: tuple[bool, bool],
+    squares: tuple[bool, ...],
+    mark: str | None,
+) -> Any:
     promotes = len(set(kinds)) > 1 or np.float16 in kinds
     types = "-".join(kind.__name__ for kind in (kinds if promotes else kinds[:1]))
-    name = f"{rule.__name__[:40]}-{len(kinds) - 2}-{types}{'-p' * strided[0]}{'-g' * strided[1]}-{mark}"
+    how = "-p" * strided[0] + "-g" * strided[1] + "".join("-square" if square else "-sum" for square in squares)
+    name = f"{rule.__name__[:40]}-{len(kinds) - 2}-{types}{how}-{mark}"
     n_arguments = len(inspect.signature(rule).parameters)
     bound: dict[str, Any] = {
         "KINDS": kinds,
@@ -142,16 +157,23 @@ def _compile(rule: Callable[..., Any], kinds: tuple[type, ...], strided: tuple[b
         "SIZES": tuple(np.dtype(kind).itemsize for kind in kinds),
         "N_ARRAYS": len(kinds),
         "N_SCALARS": n_arguments - len(kinds),
+        "SQUARES": squares,
+        "N_SUMS": len(squares),
+        "SUM_BLOCK": BLOCK * len(squares),
+        "SUM_KINDS": (np.float64,) * len(squares),
     }
     bound["rule"] = _compiled_with_helpers(rule, name, MixedRuleCompiler if promotes else RuleCompiler, {})
-    bound["loop"] = inline_jit(_bind(_strided_loop if any(strided) else _loop, bound, name))
+    template = sum_blocks if squares else _strided_loop if any(strided) else _loop
+    bound["loop"] = inline_jit(_bind(template, bound, name))
     is_current = None if mark is None else lambda: fingerprint(rule) == mark
     try:
         return cfunc(_bind(_kernel, bound, name), 3, is_current)
     except (NumbaError, UnsupportedBytecodeError) as error:
-        code = rule.__code__
+        # A composition names the rule in it.
+        original = inspect.unwrap(rule)
+        code = original.__code__
         raise TypeError(
-            f"the rule {rule.__qualname__} ({code.co_filename}:{code.co_firstlineno}) cannot be compiled for "
+            f"the rule {original.__qualname__} ({code.co_filename}:{code.co_firstlineno}) cannot be compiled for "
             f"{types}: {_reason(error)}"
         ) from error
 

@@ -9,7 +9,7 @@ Each rule keeps the notes' order of operations and rounds where they round, so i
 
 import numpy as np
 
-__all__ = ["adagrad", "adam", "adamw", "momentum", "nesterov", "rmsprop", "sgd"]
+__all__ = ["adagrad", "adam", "momentum", "nesterov", "rmsprop", "sgd"]
 
 
 def sgd(p, g, lr):
@@ -62,12 +62,3 @@ def adam(p, g, m, v, lr_t, one_minus_beta1, one_minus_beta2, eps):
     v += one_minus_beta2 * (g * g - v)
     p -= lr_t * m / (np.sqrt(v) + eps)
     return p, m, v
-
-
-def adamw(p, g, m, v, lr_t, one_minus_beta1, one_minus_beta2, eps_t, decay_factor):
-    """Adam after a decay of the parameter alone. Loshchilov and Hutter (2019), algorithm 2.
-
-    ``eps_t`` is ``eps * sqrt(1 - beta2**t)``, ``decay_factor`` is ``1 - lr * weight_decay``.
-    """
-    p *= decay_factor
-    return adam(p, g, m, v, lr_t, one_minus_beta1, one_minus_beta2, eps_t)

@@ -5,7 +5,10 @@ from __future__ import annotations
 from fastoptim.kernels.jit import inline_jit
 from fastoptim.kernels.memory import copy_elements, word
 
-__all__ = ["GRADIENT", "PARAMETER", "copy_block"]
+__all__ = ["BLOCK", "GRADIENT", "PARAMETER", "copy_block"]
+
+BLOCK = 512
+"""Number of elements that are copied at a time, and that are summed at a time."""
 
 PARAMETER, GRADIENT = 0, 1
 """Which strides of a walk: see `table`."""

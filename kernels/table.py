@@ -20,9 +20,10 @@ column   name    meaning
 6        FORM    address of the form that the parameter must have
 7        G_FORM  address of the form that the gradient must have
 8        FIXED   1 if the gradient must stay at its address, because it overlaps what is written
-9        P       address of the parameter
-10       G       address of the gradient
-11 …     SLOTS   addresses of the state, one a slot
+9        SUMS    address of the sums of its blocks, if any are needed
+10       P       address of the parameter
+11       G       address of the gradient
+12 …     SLOTS   addresses of the state, one a slot
 ======== ======= =============================================================================
 
 A *form* is what an array must look like: ``id`` of its type and of its dtype, the flags it must have, the lowest and
@@ -45,9 +46,9 @@ from fastoptim.kernels.jit import inline_jit, jit
 from fastoptim.kernels.memory import integers, set_word, word
 
 __all__ = ["ALIGNED", "COMMITTED", "COUNT", "FIXED", "FORM", "FOUND", "G_FORM", "HIGH", "LOW", "NEXT"]
-__all__ += ["SEGMENTS", "SLOTS", "START", "STOP", "VALUE", "WALK", "WRITEABLE", "G", "P", "bind", "each_row"]
+__all__ += ["SEGMENTS", "SLOTS", "START", "STOP", "SUMS", "VALUE", "WALK", "WRITEABLE", "G", "P", "bind", "each_row"]
 
-START, STOP, NEXT, VALUE, FOUND, WALK, FORM, G_FORM, FIXED, P, G, SLOTS = range(12)
+START, STOP, NEXT, VALUE, FOUND, WALK, FORM, G_FORM, FIXED, SUMS, P, G, SLOTS = range(13)
 COMMITTED, COUNT, SEGMENTS = range(3)
 MOVES = 8
 

@@ -27,9 +27,9 @@ def plans(monkeypatch):
     made = []
     build = Plan.__init__
 
-    def watched(self, *args):
+    def watched(self, *args, **kwargs):
         made.append(self)
-        build(self, *args)
+        build(self, *args, **kwargs)
 
     monkeypatch.setattr(Plan, "__init__", watched)
     return made

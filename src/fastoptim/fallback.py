@@ -51,11 +51,16 @@ class FallbackTask:
         Position of the first of them in what `bind` is given.
     in_place : bool
         Whether the arrays share memory, so that each line of the rule must see what the one before it wrote.
+
+    Attributes
+    ----------
+    rows : slice
+        Positions of its parameters.
     """
 
     def __init__(self, rule: Rule, parameters: list[Parameter], first: int, *, in_place: bool) -> None:
         self._rule, self._in_place = rule, in_place
-        self._rows = slice(first, first + len(parameters))
+        self.rows = slice(first, first + len(parameters))
         self._state = [(parameter.slots, parameter.before, parameter.is_weak) for parameter in parameters]
         self.is_reusable = not any(parameter.before for parameter in parameters)
         self._arrays: list[tuple[Array, Array]] = []
@@ -64,14 +69,38 @@ class FallbackTask:
 
     def bind(self, values: Sequence[Array], gradients: Sequence[Array]) -> bool:
         """Take the arrays of the next step; return whether the state can be written to."""
-        self._arrays = list(zip(values[self._rows], gradients[self._rows], strict=True))
+        self._arrays = list(zip(values[self.rows], gradients[self.rows], strict=True))
         self._writes, self._undo = [], []
         return all(slot.flags.writeable for slots, *_ in self._state for slot in slots)
 
-    def prepare(self, scalars: tuple[float, ...]) -> None:
-        """Compute the new values, and do all that may fail; `rollback` undoes it."""
+    def measure(
+        self, function: Rule, squares: Sequence[bool], lines: Sequence[tuple[float, ...]]
+    ) -> list[list[np.float64]]:
+        """Return, for each array, the sums of what a function returns for its elements, or of the squares."""
+        sums = []
         with np.errstate(all="ignore"):
-            for (value, gradient), (slots, before, is_weak) in zip(self._arrays, self._state, strict=True):
+            for (value, gradient), (slots, before, is_weak), scalars in zip(
+                self._arrays, self._state, lines, strict=True
+            ):
+                p, g = np.asarray(value), gradient.item() if is_weak else np.asarray(gradient)
+                arrays = (a.copy() if isinstance(a, np.ndarray) else a for a in (p, g, *(before or slots)))
+                values = self._call(function, tuple(arrays), scalars)
+                numbers = (np.broadcast_to(x, p.shape).astype(np.float64) for x in values)
+                sums.append([np.sum(x * x if square else x) for x, square in zip(numbers, squares, strict=True)])
+        return sums
+
+    def prepare(self, lines: Sequence[tuple[float, ...]]) -> None:
+        """Compute the new values, and do all that may fail; `rollback` undoes it.
+
+        Parameters
+        ----------
+        lines : sequence of tuple
+            The scalars of each array.
+        """
+        with np.errstate(all="ignore"):
+            for (value, gradient), (slots, before, is_weak), scalars in zip(
+                self._arrays, self._state, lines, strict=True
+            ):
                 p = np.asarray(value)
                 if self._in_place:
                     self._undo += [(array, array.copy()) for array in (p, *before, *slots)]
@@ -99,7 +128,7 @@ class FallbackTask:
         self, p: Array, g: Any, state: list[Array], slots: list[Array], scalars: tuple[float, ...]
     ) -> list[Array]:
         """Return new arrays, of the dtypes of parameter and slots."""
-        results = self._call((p, g, *state), scalars)
+        results = self._call(self._rule, (p, g, *state), scalars)
         if len(results) != 1 + len(slots):
             raise TypeError(f"the rule returns {len(results)} values, expected {1 + len(slots)}: p and state")
         new = []
@@ -109,11 +138,11 @@ class FallbackTask:
             np.copyto(new[-1], result, casting="same_kind")
         return new
 
-    def _call(self, arrays: tuple[Any, ...], scalars: tuple[float, ...]) -> tuple[Any, ...]:
+    def _call(self, rule: Rule, arrays: tuple[Any, ...], scalars: tuple[float, ...]) -> tuple[Any, ...]:
         if not self._in_place:
             arrays = tuple(a.view(RuleArray) if isinstance(a, np.ndarray) else a for a in arrays)
         try:
-            result = self._rule(*arrays, *scalars)
+            result = rule(*arrays, *scalars)
         except (TypeError, ValueError):
             if self._in_place:
                 # It may have written already, so it cannot be run once more.
@@ -127,5 +156,5 @@ class FallbackTask:
             return p, *arrays[2:]
         flat = [a.reshape(-1) if isinstance(a, np.ndarray) else a for a in arrays]
         rows = ([a[k, ...] if isinstance(a, np.ndarray) else a for a in flat] for k in range(p.size))
-        columns = zip(*(np.atleast_1d(self._rule(*row, *scalars)) for row in rows), strict=True)
+        columns = zip(*(np.atleast_1d(rule(*row, *scalars)) for row in rows), strict=True)
         return tuple(np.reshape(column, p.shape) for column in columns)

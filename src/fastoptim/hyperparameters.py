@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
+from collections.abc import Callable
 from math import inf
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-__all__ = ["Hyperparameter"]
+__all__ = ["Hyperparameter", "Schedule", "is_schedule"]
+
+Schedule = Callable[[int], float]
+"""A hyperparameter as a function of the number of updates done: 0 in the first step."""
 
 _LARGEST = sys.float_info.max
 
@@ -43,7 +48,20 @@ class Hyperparameter:
 
         def __get__(self, owner: Any, cls: type) -> float: ...
 
-    def __set__(self, owner: Any, value: float) -> None:
+    def __set__(self, owner: Any, value: float | Schedule) -> None:
+        schedules = vars(owner).get("_schedules")
+        if schedules is None:
+            vars(owner)[self.name] = self.checked(value)
+        elif callable(value) and not isinstance(value, type):
+            number = self.checked(value(owner.iter))
+            vars(owner).update({self.name: number, "_schedules": {**schedules, self.name: value}, "_extended": True})
+        else:
+            vars(owner)[self.name] = self.checked(value)
+            if self.name in schedules:
+                vars(owner)["_schedules"] = {name: own for name, own in schedules.items() if name != self.name}
+
+    def checked(self, value: Any) -> float:
+        """Return a value as a Python float, or raise an error if it is not allowed."""
         given: Any = value
         if isinstance(given, np.generic) or (isinstance(given, np.ndarray) and given.ndim == 0):
             given = given.item()
@@ -56,7 +74,7 @@ class Hyperparameter:
         # NaN is in no interval, and infinity is above every upper end.
         if not self.low <= number <= self.high or (self.below and number == self.high):
             raise ValueError(f"{self._expected}, not {value!r}")
-        vars(owner)[self.name] = number
+        return number
 
     @property
     def _expected(self) -> str:
@@ -64,3 +82,14 @@ class Hyperparameter:
             f">= {self.low}" if self.high == _LARGEST else f"in [{self.low}, {self.high}{')' if self.below else ']'}"
         )
         return f"{self.name} must be a finite number {interval}"
+
+
+def is_schedule(value: Any) -> bool:
+    """Tell whether a value that is assigned to an attribute without a descriptor is a schedule: a function of one."""
+    if not callable(value) or isinstance(value, type):
+        return False
+    try:
+        parameters = inspect.signature(value).parameters.values()
+    except (TypeError, ValueError):
+        return False
+    return len(parameters) == 1

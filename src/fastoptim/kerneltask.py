@@ -13,9 +13,12 @@ from fastoptim.kernels import table
 from fastoptim.kernels.finite import finite
 from fastoptim.kernels.fuse import fuse
 from fastoptim.kernels.jit import DISABLED, HAS_FLOAT16
+from fastoptim.kernels.reduce import add_blocks
+from fastoptim.kernels.strided import BLOCK
 from fastoptim.layout import Ranges, address, form, is_packed, merged, walk
 from fastoptim.parameters import packed_strides
 from fastoptim.threads import Autotuner
+from fastoptim.transforms import Sums
 from fastoptim.validate import Array, Parameter
 
 __all__ = ["Arrays", "KernelTask", "choose_kernel"]
@@ -80,7 +83,9 @@ class KernelTask:
     segments : list of list of Parameter
         The rows of each segment, to be run in this order. The fallback updates those without a kernel.
     scalars : ndarray of float64
-        Where the kernels read the scalars of a step.
+        Where the kernels read the scalars of a step: one line for all rows, for each group, or for each row.
+    sums : sequence of Sums
+        What to sum before the rows are updated.
     ranges : list of (int, int)
         Memory of the state.
     views : list of ndarray
@@ -103,6 +108,7 @@ class KernelTask:
         segments: list[list[Parameter]],
         *,
         scalars: Array,
+        sums: Sequence[Sums],
         ranges: Ranges,
         views: Sequence[Array],
         may_move: bool,
@@ -113,7 +119,8 @@ class KernelTask:
         words = np.zeros((len(rows), table.SLOTS + n_slots), np.intp)
         starts = address(words) + words.strides[0] * np.arange(len(rows) + 1)
         words[:, table.NEXT] = starts[1:]
-        words[:, table.VALUE] = address(scalars)
+        lines = np.arange(len(rows)) if sums else np.array([row.group for row in rows], np.intp)
+        words[:, table.VALUE] = address(scalars) + lines * scalars.strides[0]
         words[:, table.FIXED] = [row.is_fixed for row in rows]
         for line, row in zip(words, rows, strict=True):
             line[table.P :] = [address(array) for array in (row.p, row.g, *row.slots)]
@@ -139,6 +146,7 @@ class KernelTask:
                 searches.append((slice(first, last), kind, int(starts[first]), int(stops[-1])))
             first = last
         self._searches = searches
+        self._measures = self._make_measures(sums, segments, rows, words, starts)
         self._autotuner = Autotuner(program)
         self.run = self._autotuner.run
         self.committed = self._autotuner.program[:1]
@@ -160,6 +168,37 @@ class KernelTask:
         )
         self._kept += [scalars, view_ids]
         self.check = address(self._check)
+
+    def _make_measures(
+        self, sums: Sequence[Sums], segments: list[list[Parameter]], rows: list[Parameter], words: Array, starts: Any
+    ) -> list[Autotuner]:
+        """Return a program for each of the sums; all of them store the sums of the blocks in one place."""
+        n_blocks = np.array([-(-row.p.size // BLOCK) if row.kernel else 0 for row in rows], np.intp)
+        width = max((len(each.squares) for each in sums), default=0)
+        self._blocks = np.zeros(int(n_blocks.sum()) * width)
+        self._totals = np.zeros(len(rows) * width)
+        words[:, table.SUMS] = np.where(
+            n_blocks > 0, address(self._blocks) + 8 * width * (np.cumsum(n_blocks) - n_blocks), 0
+        )
+        programs = []
+        for each in sums:
+            program, first = [], 0
+            for segment in segments:
+                if segment[0].kernel is not None:
+                    kernel = fuse(each.function, segment[0].kinds, segment[0].strided, each.squares)
+                    total = sum(row.p.size for row in segment)
+                    program.append((kernel.address, int(starts[first]), total))
+                    self._kept.append(kernel)
+                first += len(segment)
+            programs.append(Autotuner(program))
+        return programs
+
+    def measure(self, k: int, n_sums: int) -> Array:
+        """Return the sums number ``k`` of each row, of shape (rows, sums); they are 0 for rows without a kernel."""
+        self._measures[k].run()
+        if self.keys:
+            add_blocks(address(self._words), len(self.keys), n_sums, address(self._totals))
+        return self._totals[: len(self.keys) * n_sums].reshape(-1, n_sums)
 
     @staticmethod
     def _describe(words: Array, column: int, descriptions: list[list[int]]) -> Array:

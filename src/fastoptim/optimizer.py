@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import inspect
 import struct
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Self, cast, overload
+from collections.abc import Callable, Mapping, Sequence
+from math import nan
+from typing import TYPE_CHECKING, Any, ClassVar, Self, Unpack, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastoptim._suggest import did_you_mean
 from fastoptim.concurrency import Guard, acquire, exclusive, guarded
+from fastoptim.groups import Groups, Pattern
+from fastoptim.hyperparameters import Hyperparameter, is_schedule
 from fastoptim.parameters import FlatDict, Layout
 from fastoptim.plan import Plan
 from fastoptim.state import State
 from fastoptim.state_dicts import Checkpointed
+from fastoptim.transforms import GROUPED, KEYWORDS, Composition, Keyword, Transforms, compose_optimizer
 from fastoptim.validate import NonFiniteGradients, Parameters, validate
 
 __all__ = ["Optimizer"]
@@ -21,8 +27,22 @@ __all__ = ["Optimizer"]
 
 _ON_NONFINITE = "ignore", "raise", "skip"
 _COMMON = "on_nonfinite", "iter", "skipped"
+_OPTIONS = {*KEYWORDS, "groups", "frozen", "on_nonfinite"}
+"""The keywords of every optimizer."""
 _MAX_PLANS = 4
 """Number of plans kept, for several dicts updated in turn; each takes a few kilobytes and keeps no arrays alive."""
+
+
+def _checked(optimizer: Any, name: str, value: Any) -> float:
+    """Return a hyperparameter as a number that its attribute would take, or raise an error."""
+    it = getattr(type(optimizer), name, None)
+    it = it.check if isinstance(it, Keyword) else it
+    return it.checked(value) if isinstance(it, Hyperparameter) else float(value)
+
+
+def _running(name: str, group: int) -> str:
+    """Return the attribute that keeps a running number of a group."""
+    return f"{name}_{group}" if group else name
 
 
 class _Slot:
@@ -108,13 +128,38 @@ class Optimizer(Checkpointed):
 
     slots: ClassVar[tuple[str, ...]] = ()
     rule: ClassVar[Callable[..., Any]] = cast(Callable[..., Any], None)
+    before: ClassVar[tuple[Callable[..., Any], ...]] = ()
+    after: ClassVar[tuple[Callable[..., Any], ...]] = ()
+    measure: ClassVar[Callable[..., Any] | None] = None
+    squares: ClassVar[tuple[bool, ...]] = ()
+    n_ratios: ClassVar[int] = 0
+    running: ClassVar[Mapping[str, float]] = {}
     iter: int
     skipped: int
+    accumulated: int
+    averages: int
+
+    maximize = KEYWORDS["maximize"]
+    grad_scale = KEYWORDS["grad_scale"]
+    accumulate = KEYWORDS["accumulate"]
+    centralize = KEYWORDS["centralize"]
+    clip_value = KEYWORDS["clip_value"]
+    clip_norm = KEYWORDS["clip_norm"]
+    clip_array_norm = KEYWORDS["clip_array_norm"]
+    l2 = KEYWORDS["l2"]
+    weight_decay = KEYWORDS["weight_decay"]
+    cautious = KEYWORDS["cautious"]
+    ema = KEYWORDS["ema"]
+    lookahead = KEYWORDS["lookahead"]
 
     _state: State | None = None
     _plan: Plan | None = None
     _plans: list[Plan]
     _guard: Guard
+    _groups: Groups
+    _schedules: dict[str, Callable[[int], float]]
+    _composition: Composition | None
+    _extended: bool
 
     def __new__(cls, *_args: Any, **_kwargs: Any) -> Self:  # noqa: D102
         # Subclasses may forget to call __init__, and copies are made without it. Assigning a new dict keeps attribute
@@ -125,14 +170,33 @@ class Optimizer(Checkpointed):
             "_plan": None,
             "_plans": [],
             "_state": None,
+            "_groups": Groups(),
+            "_schedules": {},
+            "_composition": None,
+            "_extended": bool(cls.before or cls.after or cls.measure or cls.running),
             "on_nonfinite": "ignore",
             "iter": 0,
             "skipped": 0,
         }
         return self
 
-    def __init__(self, *, on_nonfinite: str = "ignore") -> None:
+    def __init__(
+        self,
+        *,
+        on_nonfinite: str = "ignore",
+        groups: Mapping[Pattern, Mapping[str, Any]] | None = None,
+        frozen: Sequence[Pattern] = (),
+        **transforms: Unpack[Transforms],
+    ) -> None:
         self.on_nonfinite = on_nonfinite
+        for name, value in transforms.items():
+            if name not in KEYWORDS:
+                raise TypeError(f"{type(self).__name__} takes no argument {name!r}{did_you_mean(name, _OPTIONS)}")
+            setattr(self, name, value)
+        if groups:
+            self.groups = groups
+        if frozen:
+            self.frozen = frozen
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -162,6 +226,54 @@ class Optimizer(Checkpointed):
         vars(self)["on_nonfinite"] = choice
         # A plan is made either with or without the check of gradients.
         self._keep(self._state, [])
+
+    @property
+    def groups(self) -> dict[Pattern, dict[str, Any]]:
+        """Hyperparameters of some parameters, by a pattern of their keys or a function of key and array."""
+        return {pattern: dict(own) for pattern, own in self._groups.rules}
+
+    @groups.setter
+    @exclusive
+    def groups(self, groups: Mapping[Pattern, Mapping[str, Any]] | None) -> None:
+        rules = tuple((pattern, self._checked_group(own)) for pattern, own in (groups or {}).items())
+        vars(self)["_groups"] = Groups(rules, self._groups.frozen)
+        self._recompose()
+
+    @property
+    def frozen(self) -> tuple[Pattern, ...]:
+        """Patterns of the parameters that are not updated; they need no gradients."""
+        return self._groups.frozen
+
+    @frozen.setter
+    @exclusive
+    def frozen(self, patterns: Sequence[Pattern]) -> None:
+        if isinstance(patterns, str) or not isinstance(patterns, Sequence):
+            raise TypeError(f"frozen must be a tuple of patterns, such as ({patterns!r},)")
+        vars(self)["_groups"] = Groups(self._groups.rules, tuple(patterns))
+        self._recompose()
+
+    @property
+    def averaged(self) -> dict[Any, NDArray[Any]] | None:
+        """The averages of the parameters that ``ema`` asks for: None before the first update."""
+        return (self._state or {}).get("averaged")
+
+    def initial_state(self) -> Mapping[str, float | str]:
+        """Return the numbers that slots begin with, or ``"p"`` for a copy of the parameters; others begin with 0."""
+        return {}
+
+    def ratios(self, sums: NDArray[Any], columns: NDArray[Any], sizes: NDArray[Any]) -> Any:
+        """Return the last scalars of `rule` for each array, from the sums of what `measure` returns.
+
+        Parameters
+        ----------
+        sums : ndarray of shape (arrays, sums)
+            For each array the sums over its elements.
+        columns : ndarray of shape (arrays, n_ratios)
+            NaN; its shape is that of the result.
+        sizes : ndarray of shape (arrays,)
+            Number of elements of each array.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has a measure, so it must define ratios()")
 
     def scalars(self) -> tuple[float, ...]:
         """Return the numbers that `rule` takes after the state in this step.
@@ -233,16 +345,21 @@ class Optimizer(Checkpointed):
                     raise
                 self.skipped += 1
                 return
-            # Writing to the dict avoids the slower __setattr__ of the built-in classes.
+            # Writing to the dict avoids the slower __setattr__.
             fields, steps = self.__dict__, self.iter
             fields["iter"] = steps + 1
+            changes: dict[str, Any] = {}
             try:
-                values = self.scalars()
-                try:
-                    plan.set_scalars(*values)
-                except (struct.error, TypeError):
-                    raise plan.error(values) from None
+                if self._extended:
+                    changes = self._set_scalars(plan, steps)
+                else:
+                    values = self.scalars()
+                    try:
+                        plan.set_scalars(*values)
+                    except (struct.error, TypeError):
+                        raise plan.error(values) from None
                 plan.run()
+                fields.update(changes)
                 if plan is not self._plan:
                     others = [other for other in self._plans if other is not plan and other.state is plan.state]
                     self._keep(plan.state, [plan, *others] if plan.is_reusable else others)
@@ -251,7 +368,9 @@ class Optimizer(Checkpointed):
                 # checks for further signals at calls.
                 if not plan.committed[0]:
                     fields["iter"] = steps
-                elif plan is not self._plan:
+                    raise
+                fields.update(changes)
+                if plan is not self._plan:
                     fields["_state"], fields["_plan"], fields["_plans"] = plan.state, None, []
                 raise
         finally:
@@ -259,7 +378,10 @@ class Optimizer(Checkpointed):
 
     def _find_plan(self, params: Any, grads: Any) -> tuple[Plan, Any]:
         """Return a plan that is bound to these arrays, a kept one if any fits, and the arrays to keep alive."""
-        kept = [plan for plan in self._plans if plan.rule is self.rule]
+        composition = self._composition
+        if composition is None or (self._plan is not None and self._plan.rule is not self.rule):
+            composition = vars(self)["_composition"] = compose_optimizer(self)
+        kept = [plan for plan in self._plans if plan.rule is self.rule and plan.composition is composition]
         # The plan of the last step, the first, has refused; rebinding takes longer, so all others are asked before.
         for plan in kept[1:]:
             if (arrays := plan.bind(params, grads)) is not None:
@@ -268,9 +390,120 @@ class Optimizer(Checkpointed):
             # Dicts that take turns get a plan each.
             if (arrays := plan.rebind(params, grads, may_move=len(kept) == _MAX_PLANS)) is not None:
                 return plan, arrays
-        parameters = validate(params, grads)
-        checks_finite = self.on_nonfinite != "ignore"
-        return Plan(self.rule, self.slots, params, grads, parameters, self._state, checks_finite), parameters
+        parameters = validate(params, grads, self._groups.frozen_keys(params))
+        self._groups.assign(parameters)
+        plan = Plan(
+            self.rule,
+            composition,
+            params,
+            grads,
+            parameters,
+            self._state,
+            {**self.initial_state(), **({"slow": "p"} if "slow" in composition.slots else {})},
+            checks_finite=self.on_nonfinite != "ignore",
+            n_groups=1 + len(self._groups.rules),
+        )
+        return plan, parameters
+
+    def _set_scalars(self, plan: Plan, steps: int) -> dict[str, Any]:
+        """Enter the scalars of all groups, those of transforms too, and compute those that follow from sums.
+
+        Returns
+        -------
+        dict
+            The attributes to set once the step is done.
+        """
+        changes: dict[str, Any] = {}
+        if self.accumulate is not None:
+            # The next call runs another composition.
+            is_last = self.accumulated + 1 >= self.accumulate
+            changes.update(_plan=None, _composition=None, accumulated=0 if is_last else self.accumulated + 1)
+            if not is_last:
+                changes["iter"] = steps
+                plan.set_scalars(*[nan] * plan.composition.n_rule_scalars, *self._further_scalars(plan))
+                return changes
+        if self.ema is not None:
+            changes["averages"] = self.averages + 1
+        for name, schedule in self._schedules.items():
+            changes[name] = _checked(self, name, schedule(steps + 1))
+        alone = not (self._groups.rules or self.running)
+        views = [self] if alone else [self._view(k, steps) for k in range(1 + len(self._groups.rules))]
+        for view, set_scalars in zip(views, plan.setters, strict=True):
+            values = view.scalars()
+            try:
+                if len(values) != plan.composition.n_rule_scalars:
+                    raise plan.error(values)
+                set_scalars(*values, *view._further_scalars(plan))
+            except (struct.error, TypeError):
+                raise plan.error(values) from None
+        if plan.composition.sums:
+            plan.measure(views[0])
+        for k, view in enumerate(views if self.running else []):
+            changes.update((_running(name, k), vars(view)[name]) for name in self.running)
+        return changes
+
+    def _further_scalars(self, plan: Plan) -> list[float]:
+        composition = plan.composition
+        return [nan] * composition.n_ratios + [value(self) for value in composition.scalars]
+
+    def _view(self, k: int, steps: int) -> Self:
+        """Return a copy of the optimizer that has the hyperparameters of a group, 0 for the parameters in none."""
+        view = object.__new__(type(self))
+        fields = vars(view)
+        fields.update(vars(self))
+        fields.update((name, vars(self).get(_running(name, k), value)) for name, value in self.running.items())
+        if k:
+            for name, value in self._groups.rules[k - 1][1].items():
+                fields[name] = _checked(self, name, value(steps)) if callable(value) else value
+        return view
+
+    def _checked_group(self, own: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the hyperparameters of a group as numbers and schedules, or raise an error for one that is none."""
+        if not isinstance(own, Mapping):
+            raise TypeError(f"a group is a dict of hyperparameters, such as {{'lr': 0.01}}, not {own!r}")
+        known = {name for cls in type(self).__mro__ for name, it in vars(cls).items() if isinstance(it, Hyperparameter)}
+        plain = {name for name, value in vars(self).items() if isinstance(value, float | int) and name[0] != "_"}
+        known |= (plain | GROUPED | {*inspect.signature(type(self)).parameters}) - {*_COMMON, *_OPTIONS - GROUPED}
+        for name in own:
+            if name not in known:
+                has = ", ".join(sorted(known))
+                raise ValueError(f"a group cannot have {name!r}{did_you_mean(name, known) or f'; it may have {has}'}")
+        return {
+            name: value if callable(value) and _checked(self, name, value(self.iter)) is not None
+            else _checked(self, name, value)
+            for name, value in own.items()
+        }  # fmt: skip
+
+    def _recompose(self) -> None:
+        """Make new plans: a transform was turned on or off, or groups changed."""
+        fields = vars(self)
+        on = [name for name in KEYWORDS if name in fields]
+        fields.update(_composition=None, _plan=None, _plans=[])
+        for name, counter in (("accumulate", "accumulated"), ("ema", "averages")):
+            if name in on:
+                fields.setdefault(counter, 0)
+            else:
+                fields.pop(counter, None)
+        cls = type(self)
+        fields["_extended"] = bool(
+            on or self._groups or self._schedules or cls.before or cls.after or cls.measure or cls.running
+        )
+
+    if not TYPE_CHECKING:  # With `__setattr__`, type checkers would accept any attribute.
+
+        def __setattr__(self, name, value):
+            cls = type(self)
+            if name == "iter":
+                vars(self)["iter"] = value
+                for other, schedule in self._schedules.items():
+                    vars(self)[other] = _checked(self, other, schedule(value))
+            elif not hasattr(cls, name) and not name.startswith("_") and is_schedule(value):
+                number = value(self.iter)
+                vars(self).update({name: number, "_schedules": {**self._schedules, name: value}, "_extended": True})
+            else:
+                super().__setattr__(name, value)
+                if name in self._schedules and not hasattr(cls, name):
+                    vars(self)["_schedules"] = {key: own for key, own in self._schedules.items() if key != name}
 
     def _keep(self, state: State | None, plans: list[Plan]) -> None:
         """Keep a state, and the plans that were made for it, the last one first."""
@@ -280,6 +513,7 @@ class Optimizer(Checkpointed):
     def _set_state(self, name: str, value: Mapping[Any, NDArray[Any]] | None) -> None:
         if value is None:
             self._keep(None, [])
+            vars(self).update((counter, 0) for counter in ("accumulated", "averages") if counter in vars(self))
             return
         if not isinstance(value, Mapping):
             raise TypeError(f"state {name!r} is None or a dict of arrays, not {type(value).__name__}")
@@ -308,8 +542,14 @@ class Optimizer(Checkpointed):
 
     def __repr__(self) -> str:
         counted: dict[str, Any] = {"iter": self.iter}
+        counted |= {name: vars(self)[name] for name in ("accumulated", "averages") if name in vars(self)}
         if self.on_nonfinite != "ignore":
             counted = {"on_nonfinite": self.on_nonfinite, **counted, "skipped": self.skipped}
-        hyperparameters = {name: value for name, value in vars(self).items() if not name.startswith("_")}
-        shown = {name: value for name, value in hyperparameters.items() if name not in _COMMON} | counted
+        public = {name: value for name, value in vars(self).items() if not name.startswith("_")}
+        shown = {name: value for name, value in public.items() if name not in (*_COMMON, *KEYWORDS, *counted)}
+        shown |= {name: public[name] for name in KEYWORDS if name in public}
+        if public.get("like") == next(iter(getattr(type(self), "defaults", ())), None):
+            shown.pop("like", None)
+        groups = {"groups": self.groups, "frozen": self.frozen}
+        shown |= {name: value for name, value in groups.items() if value} | counted
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in shown.items())})"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import struct
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -21,6 +21,7 @@ from fastoptim.layout import is_aliased, merged, overlapping_groups, touches
 from fastoptim.numbers import Numbers
 from fastoptim.parameters import FlatDict
 from fastoptim.state import State, attach_state
+from fastoptim.transforms import Composition
 from fastoptim.validate import NonFiniteGradients, Parameter, items_getter
 
 __all__ = ["Plan"]
@@ -31,28 +32,31 @@ class Plan:
 
     Parameters
     ----------
-    rule : function
-        The rule to run.
-    slots : tuple of str
-        Names of its state.
+    composition : Composition
+        The rule to run, with its transforms.
     params, grads : dict or list
         As given to `Optimizer.update`.
     parameters : list of Parameter
         What was found in them; the plan is bound to these.
     state : dict or None
         The state so far; None to begin with zeros.
+    initial : mapping
+        What new state begins with; see `attach_state`.
     checks_finite : bool
         Whether gradients that are not finite are an error.
+    n_groups : int
+        Number of groups of parameters, each with scalars of its own.
 
     Attributes
     ----------
-    rule, state
-        What it was made for. The state is new if there was none, or if a dtype changed.
+    composition, state
+        What it was made for. The state is new if there was none, or if a slot or a dtype changed.
     bind : callable
         ``bind(params, grads)`` begins the next step: it returns the arrays, which must be kept alive until the plan has
         run because kernels only have their addresses, or None if they have other forms or lie elsewhere.
     set_scalars : callable
-        Takes the scalars of a step; raises `struct.error` if they are not as many numbers as the rule takes.
+        Takes the scalars of a step; raises `struct.error` if they are not as many numbers as the rule takes. Each group
+        has one, in ``setters``.
     run : callable
         Writes.
     committed : ndarray
@@ -69,27 +73,37 @@ class Plan:
     def __init__(
         self,
         rule: Rule,
-        slots: tuple[str, ...],
+        composition: Composition,
         params: Any,
         grads: Any,
         parameters: list[Parameter],
         state: State | None,
+        initial: Mapping[str, float | str],
         checks_finite: bool,
+        n_groups: int,
     ) -> None:
-        count = n_scalars(rule, slots)
-        self.rule = rule
-        self.state = attach_state(rule, slots, count, parameters, state)
-        self._scalars = np.zeros(count)
-        self.set_scalars: Callable[..., None] = partial(struct.Struct(f"{count}d").pack_into, self._scalars.data, 0)
+        self.rule, self.composition = rule, composition
+        count = n_scalars(composition.rule, composition.slots)
+        self.state = attach_state(composition.rule, composition.slots, count, parameters, state, initial)
+        self._given = np.zeros((n_groups, count))
+        pack = struct.Struct(f"{count}d").pack_into
+        self.setters: list[Callable[..., None]] = [partial(pack, line.data, 0) for line in self._given]
+        self.set_scalars = self.setters[0]
         self._order = [parameter.key for parameter in parameters]
-        flat = None if any(parameter.before for parameter in parameters) else self._as_one(params, grads)
+        # Norms are those of each array, and groups have scalars of their own.
+        is_whole = len(parameters) == len(params) and n_groups == 1 and not composition.sums
+        flat = self._as_one(params, grads) if is_whole and not any(each.before for each in parameters) else None
         segments, in_place, may_move = self._sort([flat] if flat else parameters)
         rows = [row for segment in segments for row in segment]
+        self._scalars = np.zeros((len(rows), count)) if composition.sums else self._given
+        self._groups = [row.group for row in rows]
+        self._sizes = np.array([row.p.size for row in rows], float)
         self._numbers = Numbers(params, rows)
         buffers = [buffer for arrays in self.state.values() for buffer in arrays.buffers.values()]
         self._kernels = KernelTask(
             segments,
             scalars=self._scalars,
+            sums=composition.sums,
             ranges=[byte_bounds(buffer) for buffer in buffers if buffer.size],
             views=list(params.values()) if flat else [],
             may_move=may_move and not flat,
@@ -99,7 +113,7 @@ class Plan:
         first = 0
         for segment in segments:
             if segment[0].kernel is None:
-                self._fallbacks.append(FallbackTask(rule, segment, first, in_place=segment in in_place))
+                self._fallbacks.append(FallbackTask(composition.rule, segment, first, in_place=segment in in_place))
             first += len(segment)
         self.is_reusable = not DISABLED and all(task.is_reusable for task in self._fallbacks)
         self._checks_finite = checks_finite
@@ -120,7 +134,8 @@ class Plan:
     def error(self, values: Any) -> TypeError:
         """Return the error to raise where `set_scalars` failed."""
         return TypeError(
-            f"hyperparameters must be numbers: scalars() must return a tuple of the {self._scalars.size} numbers "
+            f"hyperparameters must be numbers: scalars() must return a tuple of the "
+            f"{self.composition.n_rule_scalars} numbers "
             f"that the rule takes after its state, but it returned {values!r}"
         )
 
@@ -162,7 +177,7 @@ class Plan:
             aliased = overlap and any(map(is_aliased, group))
             if not aliased:
                 for parameter in group:
-                    choose_kernel(parameter, self.rule)
+                    choose_kernel(parameter, self.composition.rule)
             if len(group) == 1 and not aliased:
                 alike.setdefault((group[0].kinds, group[0].strided), []).append(group[0])
             elif all(parameter.kernel for parameter in group):
@@ -249,12 +264,26 @@ class Plan:
 
     # Taking a step.
 
+    def measure(self, optimizer: Any) -> None:
+        """Compute the scalars of each row that follow from sums over arrays; nothing else is written."""
+        self._scalars[...] = self._given[self._groups]
+        for k, each in enumerate(self.composition.sums):
+            sums = self._kernels.measure(k, len(each.squares))
+            for task in self._fallbacks:
+                sums[task.rows] = task.measure(each.function, each.squares, self._lines(task.rows))
+            self._scalars[:, each.columns] = each.finish(optimizer, sums, self._scalars[:, each.columns], self._sizes)
+
+    def _lines(self, rows: slice) -> list[tuple[float, ...]]:
+        """Return the scalars of some rows."""
+        if self._scalars is self._given:
+            return [tuple(self._given[group].tolist()) for group in self._groups[rows]]
+        return list(map(tuple, self._scalars[rows].tolist()))
+
     def _run_all(self) -> None:
-        scalars = tuple(self._scalars.tolist())
         writers: list[Any] = [*self._fallbacks, self._numbers]
         try:
             for task in self._fallbacks:
-                task.prepare(scalars)
+                task.prepare(self._lines(task.rows))
             self._commit()
             for writer in writers:
                 writer.write()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -19,7 +19,12 @@ State = dict[str, FlatDict]
 
 
 def attach_state(
-    rule: Callable[..., Any], names: tuple[str, ...], n_scalars: int, parameters: list[Parameter], state: State | None
+    rule: Callable[..., Any],
+    names: tuple[str, ...],
+    n_scalars: int,
+    parameters: list[Parameter],
+    state: State | None,
+    initial: Mapping[str, float | str],
 ) -> State:
     """Give each parameter its arrays of the state.
 
@@ -27,10 +32,25 @@ def attach_state(
     v - lr * g`` makes ``v`` float64 beside a float64 gradient, one that writes ``h += g * g`` leaves ``h`` as it was,
     of the parameter's dtype.
 
+    Parameters
+    ----------
+    rule : function
+        The rule, with its transforms.
+    names : tuple of str
+        Its slots. Those that the state lacks are added, and those that it has beside them are dropped.
+    n_scalars : int
+        Number of the rule's scalars.
+    parameters : list of Parameter
+        Each is given its arrays.
+    state : dict or None
+        The state so far.
+    initial : mapping
+        The number with which a slot begins, or ``"p"`` if it begins as a copy of the parameters; others are zero.
+
     Returns
     -------
     State
-        The state that was given, or another one if there was none or if a dtype changes.
+        The state that was given, or another one if there was none, or if a slot or dtype changes.
 
     Raises
     ------
@@ -38,8 +58,19 @@ def attach_state(
         If a parameter has no state, or none of its shape, or if the state is read-only or was altered in place.
     """
     if state is None or (names and not any(state.values())):
-        layout = Layout.of((parameter.key, parameter.p) for parameter in parameters)
-        state = {name: FlatDict.zeros(layout) for name in names}
+        state = {}
+    if tuple(state) != names:
+        # All slots of a parameter have one memory order, in which kernels walk it.
+        like: Mapping[Hashable, Array] = next(iter(state.values()), {})
+        arrays = {each.key: np.empty_like(like.get(each.key, each.p), each.p.dtype, subok=False) for each in parameters}
+        layout = Layout.of(arrays.items())
+        state = {name: state[name] if name in state else FlatDict.zeros(layout) for name in names}
+        for name, value in initial.items():
+            if state[name].layout is layout:
+                state[name].update({each.key: each.p if value == "p" else arrays[each.key] for each in parameters})
+                if value != "p":
+                    for array in state[name].values():
+                        array[...] = value
     for parameter in parameters:
         parameter.slots = [_slot(parameter, name, arrays) for name, arrays in state.items()]
     changes: dict[str, dict[Hashable, np.dtype[Any]]] = {}

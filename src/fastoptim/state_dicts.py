@@ -20,7 +20,7 @@ __all__ = ["Checkpointed"]
 _PLAIN = (Number, np.bool_, str, type(None))
 """The types of hyperparameters. Attributes of other types are not saved."""
 
-_NOT_COPIED = {"_plan", "_plans", "_guard"}
+_NOT_COPIED = {"_plan", "_plans", "_guard", "_composition"}
 """Attributes that copies do not share: the plan holds the addresses of arrays, and each object has its own guard."""
 
 
@@ -171,7 +171,7 @@ def _restore(optimizer: Checkpointed, state_dict: StateDict, params: Any) -> Non
             np.copyto(parameter.p, saved[parameter.key])
         else:
             params[parameter.key] = type(parameter.value)(saved[parameter.key])
-    vars(optimizer).update(Checkpointed.__getstate__(restored) | {"_plan": None, "_plans": []})
+    vars(optimizer).update(Checkpointed.__getstate__(restored) | {"_plan": None, "_plans": [], "_composition": None})
 
 
 def _parameters(params: Any) -> list[Parameter]:

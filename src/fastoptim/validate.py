@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,6 +56,8 @@ class Parameter:
     """Types of the elements of parameter, gradient and slots, for the kernel."""
     strided: tuple[bool, bool] = (False, False)
     """Whether parameter and gradient lie in memory otherwise than the state."""
+    group: int = 0
+    """Which scalars are its: 0, or those of one of the optimizer's groups."""
     is_fixed: bool = False
     """Whether the gradient overlaps what is written, so that it must stay where it is."""
 
@@ -87,17 +89,25 @@ def items_getter(keys: Sequence[Any], container: type) -> Callable[[Any], tuple[
     return get
 
 
-def validate(params: Any, grads: Any) -> list[Parameter]:
-    """Return the parameters of an update; raise `KeyError`, `TypeError` or `ValueError` for the first that is wrong."""
-    parameters = [_parameter(*triple) for triple in _triples(params, grads)]
+def validate(params: Any, grads: Any, frozen: Collection[Hashable] = ()) -> list[Parameter]:
+    """Return the parameters of an update but those that are frozen.
+
+    Raises
+    ------
+    KeyError, TypeError, ValueError
+        For the first that is wrong.
+    """
+    parameters = [_parameter(*triple) for triple in _triples(params, grads, frozen)]
     if isinstance(params, tuple) and not all(isinstance(each.value, np.ndarray) for each in parameters):
         raise TypeError("a tuple cannot take the new values of plain numbers; pass a list")
     return parameters
 
 
-def _triples(params: Any, grads: Any) -> Iterator[tuple[Hashable, Any, Any]]:
+def _triples(params: Any, grads: Any, frozen: Collection[Hashable]) -> Iterator[tuple[Hashable, Any, Any]]:
     if isinstance(params, Mapping) and isinstance(grads, Mapping):
         for key, value in params.items():
+            if key in frozen:
+                continue
             try:
                 gradient = grads[key]
             except KeyError:
@@ -108,7 +118,8 @@ def _triples(params: Any, grads: Any) -> Iterator[tuple[Hashable, Any, Any]]:
             raise KeyError(
                 f"grads has no gradient of number {len(grads)}; the {len(params)} arrays of params need one each"
             )
-        yield from zip(range(len(params)), params, grads, strict=False)
+        triples = zip(range(len(params)), params, grads, strict=False)
+        yield from (triple for triple in triples if triple[0] not in frozen)
     else:
         hint = "; for a single array w with gradient g: update([w], [g])" if isinstance(params, np.ndarray) else ""
         raise TypeError(

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import sqrt
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 from fastoptim.hyperparameters import Hyperparameter
 from fastoptim.kernels import rules
 from fastoptim.optimizers.base import NOTES_EPS, BuiltIn, Slot
+from fastoptim.transforms import Number, Options
 
 __all__ = ["Adam", "AdamW"]
+
+_CORRECTED_FIRST = {"torch", "optax"}
+"""The libraries that add epsilon to the corrected root."""
 
 
 class Adam(BuiltIn):
@@ -20,8 +24,8 @@ class Adam(BuiltIn):
 
         m &\leftarrow m + (1 - \beta_1)(g - m) \\
         v &\leftarrow v + (1 - \beta_2)(g^2 - v) \\
-        p &\leftarrow p - \eta_t \frac{m}{\sqrt{v} + \epsilon},
-        \qquad \eta_t = \eta \frac{\sqrt{1 - \beta_2^t}}{1 - \beta_1^t}, \quad \epsilon = 10^{-7}
+        p &\leftarrow p - \eta_t \frac{m}{\sqrt{v} + \epsilon_t},
+        \qquad \eta_t = \eta \frac{\sqrt{1 - \beta_2^t}}{1 - \beta_1^t}
 
     Parameters
     ----------
@@ -29,18 +33,18 @@ class Adam(BuiltIn):
         The learning rate :math:`\eta`, about the largest step an element can take; not negative.
     beta1, beta2 : float
         The fractions of the two means kept at each step, from 0 to less than 1.
-    on_nonfinite : {"ignore", "raise", "skip"}
-        What to do about gradients that are NaN or infinite; see `Optimizer`.
+    eps : float, optional
+        :math:`\epsilon`, not negative; the default is 1e-7 as in the notes and Keras, 1e-8 as in PyTorch and optax.
+    like : {"notes", "torch", "optax", "keras"}
+        Whose Adam: :math:`\epsilon_t = \epsilon` as in the notes and Keras, or :math:`\epsilon \sqrt{1 - \beta_2^t}`,
+        which adds :math:`\epsilon` after the correction, as in PyTorch and optax.
+    **options
+        Transforms, groups and ``on_nonfinite``; see `Optimizer`.
 
     Attributes
     ----------
     m, v : dict or None
         The running means of the gradient and of its square, for each parameter.
-
-    Warnings
-    --------
-    :math:`\epsilon` is added to the uncorrected root, as in Keras and in the last formula of the paper's section 2;
-    PyTorch and optax add it after the correction, as `AdamW` does.
 
     References
     ----------
@@ -58,23 +62,39 @@ class Adam(BuiltIn):
     m: Slot
     v: Slot
     rule: ClassVar[Callable[..., Any]] = staticmethod(rules.adam)
+    defaults: ClassVar[dict[str, dict[str, float]]] = {
+        "notes": {"eps": NOTES_EPS},
+        "torch": {"eps": 1e-8},
+        "optax": {"eps": 1e-8},
+        "keras": {"eps": 1e-7},
+    }
     lr = Hyperparameter(0)
     beta1 = Hyperparameter(0, 1, below=True)
     beta2 = Hyperparameter(0, 1, below=True)
+    eps = Hyperparameter(0)
 
     def __init__(
-        self, lr: float = 0.001, beta1: float = 0.9, beta2: float = 0.999, *, on_nonfinite: str = "ignore"
+        self,
+        lr: Number = 0.001,
+        beta1: Number = 0.9,
+        beta2: Number = 0.999,
+        *,
+        eps: Number | None = None,
+        like: str = "notes",
+        **options: Unpack[Options],
     ) -> None:
-        super().__init__(on_nonfinite=on_nonfinite)
+        super().__init__(**options)
         self.lr = lr
         self.beta1 = beta1
         self.beta2 = beta2
+        self._follow(like, eps=eps)
 
     def scalars(self) -> tuple[float, ...]:
-        """Return the corrected learning rate, ``1 - beta1``, ``1 - beta2`` and epsilon."""
+        """Return the corrected learning rate, ``1 - beta1``, ``1 - beta2`` and the epsilon of this step."""
         beta1, beta2, t = self.beta1, self.beta2, self.iter
-        lr_t = self.lr * sqrt(1.0 - beta2**t) / (1.0 - beta1**t)
-        return lr_t, 1 - beta1, 1 - beta2, NOTES_EPS
+        root = sqrt(1.0 - beta2**t)
+        lr_t = self.lr * root / (1.0 - beta1**t)
+        return lr_t, 1 - beta1, 1 - beta2, self.eps * root if self.like in _CORRECTED_FIRST else self.eps
 
 
 class AdamW(Adam):
@@ -87,27 +107,28 @@ class AdamW(Adam):
         v &\leftarrow v + (1 - \beta_2)(g^2 - v) \\
         p &\leftarrow p - \eta \frac{m / (1 - \beta_1^t)}{\sqrt{v / (1 - \beta_2^t)} + \epsilon}
 
+    It is `Adam` with the transform ``weight_decay``, and PyTorch's epsilon.
+
     Parameters
     ----------
     lr : float
         The learning rate :math:`\eta`, about the largest step an element can take; not negative.
     beta1, beta2 : float
         The fractions of the two means kept at each step, from 0 to less than 1.
-    eps : float
-        :math:`\epsilon`, added to the corrected root; not negative.
-    weight_decay : float
+    eps : float, optional
+        :math:`\epsilon`, added to the corrected root; not negative. The default is 1e-8, and 1e-7 as in Keras.
+    weight_decay : float, optional
         :math:`\lambda`, not negative; all parameters decay. The paper's :math:`\lambda` is :math:`\eta \lambda` here.
-    on_nonfinite : {"ignore", "raise", "skip"}
-        What to do about gradients that are NaN or infinite; see `Optimizer`.
+        The default is 0.01 as in PyTorch, 1e-4 as in optax, 0.004 as in Keras.
+    like : {"torch", "optax", "keras"}
+        Whose defaults, and whose epsilon; see `Adam`.
+    **options
+        Transforms, groups and ``on_nonfinite``; see `Optimizer`.
 
     Attributes
     ----------
     m, v : dict or None
         The running means of the gradient and of its square, for each parameter.
-
-    Warnings
-    --------
-    :math:`\epsilon` is added after the correction, as in PyTorch and optax; `Adam` adds it before, as the notes do.
 
     References
     ----------
@@ -121,26 +142,22 @@ class AdamW(Adam):
     0.45
     """
 
-    rule = staticmethod(rules.adamw)
-    eps = Hyperparameter(0)
-    weight_decay = Hyperparameter(0)
+    defaults: ClassVar[dict[str, dict[str, float]]] = {
+        "torch": {"eps": 1e-8, "weight_decay": 0.01},
+        "optax": {"eps": 1e-8, "weight_decay": 1e-4},
+        "keras": {"eps": 1e-7, "weight_decay": 0.004},
+    }
 
     def __init__(
         self,
-        lr: float = 0.001,
-        beta1: float = 0.9,
-        beta2: float = 0.999,
-        eps: float = 1e-8,
-        weight_decay: float = 0.01,
+        lr: Number = 0.001,
+        beta1: Number = 0.9,
+        beta2: Number = 0.999,
         *,
-        on_nonfinite: str = "ignore",
+        eps: Number | None = None,
+        weight_decay: Number | None = None,
+        like: str = "torch",
+        **options: Unpack[Options],
     ) -> None:
-        super().__init__(lr, beta1, beta2, on_nonfinite=on_nonfinite)
-        self.eps = eps
-        self.weight_decay = weight_decay
-
-    def scalars(self) -> tuple[float, ...]:
-        """Return Adam's scalars, with epsilon times ``sqrt(1 - beta2**t)``, and ``1 - lr * weight_decay``."""
-        lr, beta1, beta2, t = self.lr, self.beta1, self.beta2, self.iter
-        root = sqrt(1.0 - beta2**t)
-        return lr * root / (1.0 - beta1**t), 1 - beta1, 1 - beta2, self.eps * root, 1 - lr * self.weight_decay
+        super().__init__(lr, beta1, beta2, eps=eps, like=like, **options)
+        self._follow(like, eps=eps, weight_decay=weight_decay)

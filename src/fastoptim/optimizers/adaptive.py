@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Unpack
+
 from fastoptim.hyperparameters import Hyperparameter
 from fastoptim.kernels import rules
 from fastoptim.optimizers.base import NOTES_EPS, BuiltIn, Slot
+from fastoptim.transforms import Number, Options
 
 __all__ = ["AdaGrad", "RMSprop"]
 
@@ -21,8 +24,8 @@ class AdaGrad(BuiltIn):
     ----------
     lr : float
         The learning rate :math:`\eta`, not negative.
-    on_nonfinite : {"ignore", "raise", "skip"}
-        What to do about gradients that are NaN or infinite; see `Optimizer`.
+    **options
+        Transforms, groups and ``on_nonfinite``; see `Optimizer`.
 
     Attributes
     ----------
@@ -47,8 +50,8 @@ class AdaGrad(BuiltIn):
     rule = staticmethod(rules.adagrad)
     lr = Hyperparameter(0)
 
-    def __init__(self, lr: float = 0.01, *, on_nonfinite: str = "ignore") -> None:
-        super().__init__(on_nonfinite=on_nonfinite)
+    def __init__(self, lr: Number = 0.01, **options: Unpack[Options]) -> None:
+        super().__init__(**options)
         self.lr = lr
 
     def scalars(self) -> tuple[float, ...]:
@@ -70,8 +73,8 @@ class RMSprop(BuiltIn):
         The learning rate :math:`\eta`, not negative.
     decay_rate : float
         The fraction :math:`\rho` of the mean kept at each step, from 0 to less than 1.
-    on_nonfinite : {"ignore", "raise", "skip"}
-        What to do about gradients that are NaN or infinite; see `Optimizer`.
+    **options
+        Transforms, groups and ``on_nonfinite``; see `Optimizer`.
 
     Attributes
     ----------
@@ -100,8 +103,8 @@ class RMSprop(BuiltIn):
     lr = Hyperparameter(0)
     decay_rate = Hyperparameter(0, 1, below=True)
 
-    def __init__(self, lr: float = 0.01, decay_rate: float = 0.99, *, on_nonfinite: str = "ignore") -> None:
-        super().__init__(on_nonfinite=on_nonfinite)
+    def __init__(self, lr: Number = 0.01, decay_rate: Number = 0.99, **options: Unpack[Options]) -> None:
+        super().__init__(**options)
         self.lr = lr
         self.decay_rate = decay_rate
 

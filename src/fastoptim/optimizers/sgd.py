@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Unpack
+
 from fastoptim.hyperparameters import Hyperparameter
 from fastoptim.kernels import rules
 from fastoptim.optimizers.base import BuiltIn, Slot
+from fastoptim.transforms import Number, Options
 
 __all__ = ["SGD", "Momentum", "Nesterov"]
 
@@ -18,8 +21,8 @@ class SGD(BuiltIn):
     ----------
     lr : float
         The learning rate :math:`\eta`, not negative.
-    on_nonfinite : {"ignore", "raise", "skip"}
-        What to do about gradients that are NaN or infinite; see `Optimizer`.
+    **options
+        Transforms, groups and ``on_nonfinite``; see `Optimizer`.
 
     References
     ----------
@@ -37,8 +40,8 @@ class SGD(BuiltIn):
     rule = staticmethod(rules.sgd)
     lr = Hyperparameter(0)
 
-    def __init__(self, lr: float = 0.01, *, on_nonfinite: str = "ignore") -> None:
-        super().__init__(on_nonfinite=on_nonfinite)
+    def __init__(self, lr: Number = 0.01, **options: Unpack[Options]) -> None:
+        super().__init__(**options)
         self.lr = lr
 
     def scalars(self) -> tuple[float, ...]:
@@ -60,8 +63,8 @@ class Momentum(BuiltIn):
         The learning rate :math:`\eta`, not negative.
     momentum : float
         The fraction :math:`\mu` of the velocity kept at each step, from 0 to 1.
-    on_nonfinite : {"ignore", "raise", "skip"}
-        What to do about gradients that are NaN or infinite; see `Optimizer`.
+    **options
+        Transforms, groups and ``on_nonfinite``; see `Optimizer`.
 
     Attributes
     ----------
@@ -90,8 +93,8 @@ class Momentum(BuiltIn):
     lr = Hyperparameter(0)
     momentum = Hyperparameter(0, 1)
 
-    def __init__(self, lr: float = 0.01, momentum: float = 0.9, *, on_nonfinite: str = "ignore") -> None:
-        super().__init__(on_nonfinite=on_nonfinite)
+    def __init__(self, lr: Number = 0.01, momentum: Number = 0.9, **options: Unpack[Options]) -> None:
+        super().__init__(**options)
         self.lr = lr
         self.momentum = momentum
 
@@ -114,8 +117,8 @@ class Nesterov(BuiltIn):
         The learning rate :math:`\eta`, not negative.
     momentum : float
         The fraction :math:`\mu` of the velocity kept at each step, from 0 to 1.
-    on_nonfinite : {"ignore", "raise", "skip"}
-        What to do about gradients that are NaN or infinite; see `Optimizer`.
+    **options
+        Transforms, groups and ``on_nonfinite``; see `Optimizer`.
 
     Attributes
     ----------
@@ -141,8 +144,8 @@ class Nesterov(BuiltIn):
     lr = Hyperparameter(0)
     momentum = Hyperparameter(0, 1)
 
-    def __init__(self, lr: float = 0.01, momentum: float = 0.9, *, on_nonfinite: str = "ignore") -> None:
-        super().__init__(on_nonfinite=on_nonfinite)
+    def __init__(self, lr: Number = 0.01, momentum: Number = 0.9, **options: Unpack[Options]) -> None:
+        super().__init__(**options)
         self.lr = lr
         self.momentum = momentum
 

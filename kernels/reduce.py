@@ -1,0 +1,81 @@
+"""Sums over the elements of each array, such as those of its norm, with the same bits for any number of threads.
+
+An array is summed in blocks that are counted from its first element, each block pairwise, in float64; then the blocks
+are added in order. How an update is cut into parts decides only which thread sums a block.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastoptim.kernels.jit import inline_jit, jit
+from fastoptim.kernels.memory import integers, load, scalars, scratch, set_word, store, word
+from fastoptim.kernels.strided import BLOCK, GRADIENT, PARAMETER, copy_block
+from fastoptim.kernels.table import NEXT, START, STOP, SUMS, VALUE, WALK, P
+
+__all__ = ["add_blocks", "sum_blocks"]
+
+
+FLOAT = (np.float64,)
+"""The type of all sums, as `load` and `store` take it."""
+
+
+@inline_jit
+def pairwise(values, count, squares):
+    """Return the sum of float64 numbers, or of their squares; they are overwritten."""
+    if squares:
+        for i in range(count):
+            (x,) = load(FLOAT, (values,), i)
+            store(FLOAT, (values,), i, x * x)
+    width = 1
+    while width < count:
+        width *= 2
+    for i in range(count, width):
+        store(FLOAT, (values,), i, 0.0)
+    while width > 1:
+        width //= 2
+        for i in range(width):
+            store(FLOAT, (values,), i, load(FLOAT, (values,), i)[0] + load(FLOAT, (values,), i + width)[0])
+    return load(FLOAT, (values,), 0)[0]
+
+
+def sum_blocks(row, start, stop):
+    """Sum what `rule` returns for the elements of each block that begins in a range; a template of `fuse`."""
+    values = scalars(SCALAR, word(row, VALUE), N_SCALARS)
+    sources, walk = integers(row + 8 * P, N_ARRAYS), word(row, WALK)
+    p, g, slots = sources[0], sources[1], sources[2:]
+    p_block, g_block = scratch(KINDS[0], BLOCK), scratch(KINDS[1], BLOCK)
+    block, places = scratch(FLOAT[0], SUM_BLOCK), scratch(FLOAT[0], N_SUMS)
+    size, sums = word(row, STOP) - word(row, START), word(row, SUMS)
+    first = (start + BLOCK - 1) // BLOCK * BLOCK
+    while first < stop:
+        count = min(BLOCK, size - first)
+        if STRIDED[PARAMETER]:
+            p = p_block - first * SIZES[0]
+            copy_block(KINDS[0], walk, PARAMETER, sources[0], first, count, SIZES[0], p_block, False)
+        if STRIDED[GRADIENT]:
+            g = g_block - first * SIZES[1]
+            copy_block(KINDS[1], walk, GRADIENT, sources[1], first, count, SIZES[1], g_block, False)
+        for k in range(N_SUMS):
+            set_word(places, k, block + 8 * (k * BLOCK - first))
+        targets = integers(places, N_SUMS)
+        for i in range(first, first + count):
+            store(SUM_KINDS, targets, i, rule(*load(KINDS, (p, g, *slots), i), *values))
+        for k in range(N_SUMS):
+            total = pairwise(block + 8 * k * BLOCK, count, SQUARES[k])
+            store(FLOAT, (sums,), first // BLOCK * N_SUMS + k, total)
+        first += BLOCK
+
+
+@jit
+def add_blocks(row, n_rows, n_sums, totals):
+    """Add the sums of the blocks of each row, and store those of all rows one after the other."""
+    for j in range(n_rows):
+        sums, size = word(row, SUMS), word(row, STOP) - word(row, START)
+        for k in range(n_sums):
+            total = 0.0
+            if sums:
+                for b in range((size + BLOCK - 1) // BLOCK):
+                    total += load(FLOAT, (sums,), b * n_sums + k)[0]
+            store(FLOAT, (totals,), j * n_sums + k, total)
+        row = word(row, NEXT)

@@ -1,0 +1,81 @@
+"""Groups: some parameters have hyperparameters of their own, and frozen ones are left alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+__all__ = ["Groups", "Pattern"]
+
+Pattern = str | Callable[[Any, Any], bool]
+"""A pattern of keys such as ``"b*"``, or a function that tells of a key and an array whether they are meant."""
+
+
+@dataclass(frozen=True)
+class Groups:
+    """What an optimizer was told about its groups; the first pattern that matches decides.
+
+    Parameters
+    ----------
+    rules : tuple
+        Patterns with the hyperparameters that each changes.
+    frozen : tuple
+        Patterns of parameters that are not updated.
+    """
+
+    rules: tuple[tuple[Pattern, dict[str, Any]], ...] = ()
+    frozen: tuple[Pattern, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.rules or self.frozen)
+
+    def frozen_keys(self, params: Any) -> set[Hashable]:
+        """Return the keys that are frozen.
+
+        Raises
+        ------
+        ValueError
+            If a pattern matches nothing.
+        """
+        if not self.frozen or not isinstance(params, Mapping | list | tuple):
+            return set()
+        items = _items(params)
+        _check_used("frozen", self.frozen, items)
+        return {key for key, value in items if any(_matches(pattern, key, value) for pattern in self.frozen)}
+
+    def assign(self, parameters: Iterable[Any]) -> None:
+        """Give each parameter the number of its group: 0 if no pattern matches, else one more than the pattern's.
+
+        Raises
+        ------
+        ValueError
+            If a pattern matches nothing.
+        """
+        parameters = list(parameters)
+        _check_used("groups", [pattern for pattern, _ in self.rules], [(each.key, each.p) for each in parameters])
+        for parameter in parameters:
+            matching = (
+                k for k, (pattern, _) in enumerate(self.rules, 1) if _matches(pattern, parameter.key, parameter.p)
+            )
+            parameter.group = next(matching, 0)
+
+
+def _items(params: Any) -> list[tuple[Hashable, Any]]:
+    return list(params.items() if isinstance(params, Mapping) else enumerate(params))
+
+
+def _matches(pattern: Pattern, key: Hashable, array: Any) -> bool:
+    return fnmatchcase(str(key), pattern) if isinstance(pattern, str) else bool(pattern(key, array))
+
+
+def _check_used(name: str, patterns: Iterable[Pattern], items: list[tuple[Hashable, Any]]) -> None:
+    for pattern in patterns:
+        if items and not any(_matches(pattern, key, value) for key, value in items):
+            known = ", ".join(map(repr, _keys(items)))
+            raise ValueError(f"the pattern {pattern!r} of {name} matches no parameter; the keys are {known}")
+
+
+def _keys(items: list[tuple[Hashable, Any]]) -> Iterator[Hashable]:
+    yield from (key for key, _ in items)
