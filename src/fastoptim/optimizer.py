@@ -19,7 +19,7 @@ from fastoptim.parameters import FlatDict, Layout
 from fastoptim.plan import Plan
 from fastoptim.state import State
 from fastoptim.state_dicts import Checkpointed
-from fastoptim.transforms import GROUPED, KEYWORDS, Composition, Keyword, Transforms, compose_optimizer
+from fastoptim.transforms import GROUPED, KEYWORDS, Composition, Keyword, Transforms, centralized, compose_optimizer
 from fastoptim.validate import NonFiniteGradients, Parameters, validate
 
 __all__ = ["Optimizer"]
@@ -335,7 +335,9 @@ class Optimizer(Checkpointed):
         except IndexError:
             guard = acquire(self, "update")
         try:
-            plan = self._plan
+            plan, is_extended = self._plan, self._extended
+            if is_extended and self.centralize:
+                grads = centralized(grads)
             # Keep the arrays alive until the plan has run: the kernels only have their addresses.
             try:
                 if plan is None or plan.rule is not self.rule or (arrays := plan.bind(params, grads)) is None:
@@ -350,7 +352,7 @@ class Optimizer(Checkpointed):
             fields["iter"] = steps + 1
             changes: dict[str, Any] = {}
             try:
-                if self._extended:
+                if is_extended:
                     changes = self._set_scalars(plan, steps)
                 else:
                     values = self.scalars()
@@ -359,19 +361,20 @@ class Optimizer(Checkpointed):
                     except (struct.error, TypeError):
                         raise plan.error(values) from None
                 plan.run()
-                fields.update(changes)
                 if plan is not self._plan:
                     others = [other for other in self._plans if other is not plan and other.state is plan.state]
                     self._keep(plan.state, [plan, *others] if plan.is_reusable else others)
+                fields.update(changes)
             except BaseException:
                 # An interruption may come after everything has been written. Nothing is called here, because Python
                 # checks for further signals at calls.
                 if not plan.committed[0]:
                     fields["iter"] = steps
                     raise
-                fields.update(changes)
                 if plan is not self._plan:
                     fields["_state"], fields["_plan"], fields["_plans"] = plan.state, None, []
+                # One call of C, after which all is done.
+                fields.update(changes)
                 raise
         finally:
             guard.append(None)

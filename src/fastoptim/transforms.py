@@ -32,6 +32,7 @@ __all__ = [
     "Options",
     "Sums",
     "Transforms",
+    "centralized",
     "compose_optimizer",
 ]
 
@@ -171,6 +172,22 @@ class Composition:
     """Number of scalars that `Optimizer.scalars` returns."""
     n_ratios: int = 0
     """Number of scalars of the rule that follow from sums."""
+
+
+def centralized(grads: Any) -> Any:
+    """Return gradients minus their means over all axes but the last, those of one axis as they are.
+
+    Yong et al. (2020), "Gradient centralization", eq. 1, for weights of shape (inputs, outputs).
+    """
+
+    def centered(g: Any) -> Any:
+        if not isinstance(g, np.ndarray) or g.ndim < 2 or g.dtype.kind != "f" or not g.size:
+            return g
+        return g - g.mean(axis=tuple(range(g.ndim - 1)), keepdims=True)
+
+    if isinstance(grads, Mapping):
+        return {key: centered(g) for key, g in grads.items()}
+    return [centered(g) for g in grads] if isinstance(grads, list | tuple) else grads
 
 
 def _decay_factor(optimizer: Any) -> float:

@@ -1,0 +1,317 @@
+"""Transforms, alone and together, against the same steps in plain NumPy; groups; schedules."""
+
+import copy
+import itertools
+import pickle
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+import fastoptim as fo
+from naive import assert_bits
+
+SHAPES = {"W": (40, 30), "b": (30,), "empty": (0, 3), "s": ()}
+LR, BETA1, BETA2, EPS = 0.01, 0.9, 0.999, 1e-7
+TRANSFORMS = {
+    "maximize": True,
+    "grad_scale": 0.5,
+    "accumulate": 3,
+    "centralize": True,
+    "clip_value": 0.5,
+    "clip_norm": 1.0,
+    "clip_array_norm": 0.5,
+    "l2": 0.1,
+    "weight_decay": 0.1,
+    "cautious": True,
+    "ema": 0.9,
+    "lookahead": (2, 0.5),
+}
+
+
+def numbers(seed, dtype=np.float64):
+    rng = np.random.default_rng(seed)
+    return {key: rng.standard_normal(shape).astype(dtype) for key, shape in SHAPES.items()}
+
+
+def norm(arrays):
+    return np.sqrt(sum((a * a).sum() for a in arrays))
+
+
+def adam(steps, on):
+    """Adam with transforms, one line each, in the documented order; returns the parameters and their averages."""
+    p, m, v = numbers(99), *({key: np.zeros(shape) for key, shape in SHAPES.items()} for _ in range(2))
+    slow, average, calls, t = copy.deepcopy(p), {}, [], 0
+    for n in range(steps):
+        sign = -1 if "maximize" in on else 1
+        calls.append({key: sign * on.get("grad_scale", 1) * g for key, g in numbers(n).items()})
+        if len(calls) < on.get("accumulate", 1):
+            continue
+        grads, calls, t = {key: np.mean([call[key] for call in calls], axis=0) for key in SHAPES}, [], t + 1
+        if "centralize" in on:
+            grads["W"] = grads["W"] - grads["W"].mean(axis=0)
+        if limit := on.get("clip_value"):
+            grads = {key: np.clip(g, -limit, limit) for key, g in grads.items()}
+        if limit := on.get("clip_norm"):
+            factor = min(1, limit / (norm(grads.values()) + 1e-6))
+            grads = {key: g * factor for key, g in grads.items()}
+        if limit := on.get("clip_array_norm"):
+            grads = {key: g * min(1, limit / (norm([g]) + 1e-6)) for key, g in grads.items()}
+        for key, g in grads.items():
+            g = g + on.get("l2", 0) * p[key]
+            p[key] = p[key] * (1 - LR * on.get("weight_decay", 0))
+            m[key] = BETA1 * m[key] + (1 - BETA1) * g
+            v[key] = BETA2 * v[key] + (1 - BETA2) * g * g
+            step = LR * np.sqrt(1 - BETA2**t) / (1 - BETA1**t) * m[key] / (np.sqrt(v[key]) + EPS)
+            if "cautious" in on and g.size:
+                agrees = m[key] * g > 0
+                step = step * agrees / max(agrees.mean(), 1e-3)
+            p[key] = p[key] - step
+            average[key] = p[key] + (0 if t == 1 else on.get("ema", 0)) * (average.get(key, 0) - p[key])
+            k, alpha = on.get("lookahead", (steps + 1, 0))
+            if t % k == 0:
+                p[key] = slow[key] = slow[key] + alpha * (p[key] - slow[key])
+    return p, average
+
+
+def run(opt, steps=7, flat=False, dtype=np.float64, first=0, params=None):
+    params = params or numbers(99, dtype)
+    params = fo.flatten(params) if flat else params
+    for n in range(first, first + steps):
+        opt.update(params, fo.flatten(numbers(n, dtype)) if flat else numbers(n, dtype))
+    return params
+
+
+def combinations():
+    yield {}
+    for count in (1, 2):
+        for names in itertools.combinations(TRANSFORMS, count):
+            yield {name: TRANSFORMS[name] for name in names}
+    yield TRANSFORMS
+
+
+@pytest.mark.parametrize("on", list(combinations()), ids="-".join)
+def test_alone_and_in_pairs(on):
+    opt = fo.Adam(LR, **on)
+    params, (expected, averages) = run(opt), adam(7, on)
+    for key, p in params.items():
+        assert_allclose(p, expected[key], rtol=1e-12, atol=1e-13)
+        if "ema" in on:
+            assert_allclose(opt.averaged[key], averages[key], rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("on", [{"clip_norm": 1.0}, TRANSFORMS], ids=["norm", "all"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_bits_do_not_depend_on_threads_and_layout(on, dtype, monkeypatch):
+    monkeypatch.setattr(fo.threads, "_PARALLEL_FROM", 64)
+    expected = run(fo.Adam(LR, **on), dtype=dtype)
+    for flat, parts in itertools.product([False, True], [1, 2, 3, 7]):
+        with fo.num_threads(parts):
+            params = run(fo.Adam(LR, **on), flat=flat, dtype=dtype)
+        for key, p in params.items():
+            assert_bits(expected[key], p, key)
+
+
+def test_sums_of_arrays_of_many_blocks():
+    for size in (511, 512, 513, 1024, 5000):
+        params, g = {"w": np.zeros(size)}, np.random.default_rng(size).standard_normal(size)
+        fo.SGD(1.0, clip_norm=1.0).update(params, {"w": g})
+        assert_allclose(params["w"], -g / (norm([g]) + 1e-6), rtol=1e-13)
+        params = {"w": np.zeros((size, 2))[:, 0]}
+        fo.SGD(1.0, clip_array_norm=1.0).update(params, {"w": np.stack([g, g], 1)[:, 0]})
+        assert_allclose(params["w"], -g / (norm([g]) + 1e-6), rtol=1e-13)
+
+
+def test_the_fallback_sums_as_well():
+    params, g = {"w": np.zeros(50, np.longdouble)}, np.arange(50, dtype=np.longdouble)
+    fo.SGD(1.0, clip_norm=1.0, cautious=True).update(params, {"w": g})
+    agree = 49 / 50
+    assert_allclose(params["w"].astype(float), -(g / (norm([g]) + 1e-6)).astype(float) / agree, rtol=1e-12)
+
+
+def test_they_are_switched_on_and_off_between_steps(compiled):
+    opt, params = fo.Adam(LR), numbers(0)
+    run(opt, 2, params=params)
+    opt.clip_norm = 1.0
+    run(opt, 2, params=params)
+    compiled.clear()
+    opt.clip_norm = 0.5
+    run(opt, 2, params=params)
+    opt.clip_norm = None
+    run(opt, 2, params=params)
+    assert compiled == []
+    assert opt.clip_norm is None
+    assert opt.iter == 8
+    opt.ema = 0.5
+    assert opt.averaged is None
+    run(opt, 1, params=params)
+    assert_bits(opt.averaged["W"], params["W"])
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value", "error", "match"),
+    [
+        ("clip_norm", -1, ValueError, "clip_norm must be a finite number >= 0"),
+        ("clip_value", "1", TypeError, "clip_value must be a finite number >= 0"),
+        ("ema", 1.0, ValueError, r"ema must be a number in \[0, 1\)"),
+        ("accumulate", 0, ValueError, "accumulate must be a whole number from 1 on"),
+        ("accumulate", 1.5, ValueError, "accumulate must be a whole number from 1 on"),
+        ("lookahead", 5, TypeError, r"lookahead must be a pair \(k, alpha\)"),
+        ("lookahead", (5, 0), ValueError, r"alpha of lookahead must be in \(0, 1\]"),
+        ("maximize", 1, TypeError, "maximize must be True or False"),
+        ("clip_nrom", 1, TypeError, "takes no argument 'clip_nrom'; did you mean 'clip_norm'"),
+    ],
+)
+def test_wrong_values(keyword, value, error, match):
+    with pytest.raises(error, match=match):
+        fo.Adam(**{keyword: value})
+
+
+def test_an_error_leaves_everything_as_it_was():
+    opt, params = fo.Adam(LR, clip_norm=1.0, ema=0.9, accumulate=2, on_nonfinite="raise"), numbers(0)
+    run(opt, 3, params=params)
+    before, state = copy.deepcopy(params), pickle.dumps(opt)
+    bad = numbers(1)
+    bad["W"][0, 0] = np.nan
+    with pytest.raises(FloatingPointError):
+        opt.update(params, bad)
+    assert pickle.dumps(opt) == state
+    for key, p in params.items():
+        assert_bits(before[key], p)
+
+
+class Signs(fo.Optimizer):
+    """A user's rule with transforms of its own before and after it."""
+
+    slots = ("m", "noise")
+
+    def __init__(self, lr=0.1, beta=0.9, **options):
+        super().__init__(**options)
+        self.lr, self.beta, self.floor = lr, beta, 0.25
+
+    def scalars(self):
+        return self.lr, self.beta
+
+    @staticmethod
+    def rule(p, g, m, lr, beta):
+        m = beta * m + (1 - beta) * g
+        return p - lr * np.sign(m), m
+
+    @staticmethod
+    def _smooth(g, noise, beta):
+        noise = beta * noise + g
+        return noise, noise
+
+    @staticmethod
+    def _bound(p, floor):
+        return np.maximum(p, -floor)
+
+    before = (_smooth,)
+    after = (_bound,)
+
+
+def test_transforms_of_a_users_class():
+    opt = Signs(weight_decay=0.5, clip_norm=1.0)
+    params = run(opt, 3)
+    p, m, noise = numbers(99)["W"], 0.0, 0.0
+    for n in range(3):
+        grads = numbers(n)
+        g = grads["W"] * min(1, 1 / (norm(grads.values()) + 1e-6))
+        noise = 0.9 * noise + g
+        m = 0.9 * m + (1 - 0.9) * noise
+        p = np.maximum(p * (1 - 0.1 * 0.5) - 0.1 * np.sign(m), -0.25)
+    assert_allclose(params["W"], p, rtol=1e-13)
+    assert_allclose(opt.noise["W"], noise, rtol=1e-12)
+
+
+# Groups.
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_groups_are_optimizers_of_their_own(flat):
+    groups = {"b*": {"lr": 0.5, "weight_decay": 0.0}, lambda _, a: a.ndim == 0: {"beta1": 0.5}}
+    opt = fo.Adam(LR, weight_decay=0.1, groups=groups)
+    params = run(opt, flat=flat)
+    alone = {
+        "W": fo.Adam(LR, weight_decay=0.1),
+        "b": fo.Adam(0.5),
+        "s": fo.Adam(LR, beta1=0.5, weight_decay=0.1),
+    }
+    for key, other in alone.items():
+        expected = {key: numbers(99)[key]}
+        for n in range(7):
+            other.update(expected, {key: numbers(n)[key]})
+        assert_bits(expected[key], params[key], key)
+    opt.groups = None
+    assert opt.groups == {}
+
+
+def test_frozen_parameters_need_no_gradients():
+    opt = fo.Adam(LR, frozen=("W", "e*"))
+    params = numbers(99)
+    for n in range(3):
+        opt.update(params, {key: numbers(n)[key] for key in ("b", "s")})
+    assert_bits(params["W"], numbers(99)["W"])
+    assert params["b"][0] != numbers(99)["b"][0]
+    assert opt.m.keys() == {"b", "s"}
+    with pytest.raises(KeyError, match="no gradient of 's'"):
+        opt.update(params, {"b": numbers(0)["b"]})
+
+
+@pytest.mark.parametrize(
+    ("groups", "match"),
+    [
+        ({"b*": {"learning_rate": 1}}, "a group cannot have 'learning_rate'"),
+        ({"b*": {"ema": 0.5}}, "a group cannot have 'ema'"),
+        ({"b*": {"lr": -1}}, "lr must be a finite number"),
+        ({"x*": {"lr": 1}}, r"the pattern 'x\*' of groups matches no parameter; the keys are 'W', 'b'"),
+    ],
+)
+def test_wrong_groups(groups, match):
+    with pytest.raises(ValueError, match=match):
+        run(fo.Adam(groups=groups))
+
+
+def test_the_first_pattern_that_matches_decides():
+    opt = fo.SGD(1.0, groups={"b": {"lr": 0.0}, "*": {"lr": 2.0}})
+    params = {"b": np.ones(2), "c": np.ones(2)}
+    opt.update(params, {"b": np.ones(2), "c": np.ones(2)})
+    assert (params["b"] == 1).all()
+    assert (params["c"] == -1).all()
+
+
+# Schedules.
+
+
+def test_any_hyperparameter_takes_a_function_of_the_number_of_updates():
+    opt = fo.Momentum(lr=lambda k: 1 / (k + 1), momentum=lambda k: 0.5 + k / 100, clip_norm=lambda k: k + 1.0)
+    params = {"w": np.zeros(1)}
+    p = v = 0.0
+    for k in range(5):
+        assert (opt.lr, opt.momentum, opt.clip_norm) == (1 / (k + 1), 0.5 + k / 100, k + 1.0)
+        opt.update(params, {"w": np.ones(1)})
+        v = (0.5 + k / 100) * v - 1 / (k + 1) * min(1, (k + 1) / (1 + 1e-6))
+        p += v
+    assert_allclose(params["w"], p, rtol=1e-14)
+    opt.iter = 0
+    assert opt.lr == 1
+    opt.lr = 0.25
+    opt.update(params, {"w": np.ones(1)})
+    assert opt.lr == 0.25
+
+
+def test_schedules_of_groups_and_of_users_classes():
+    opt = Signs(lr=lambda k: 0.1 * (k + 1), groups={"b": {"lr": lambda k: 0.5 / (k + 1)}})
+    before = numbers(99)
+    params = run(opt, 1)
+    assert_allclose(abs(params["b"] - np.maximum(before["b"], -9)).max(), 0.5, atol=0.9)
+    assert opt.lr == 0.2
+
+
+def test_a_schedule_that_leaves_the_interval_is_an_error_before_the_step():
+    opt, params = fo.SGD(lr=lambda k: 1.0 - k), {"w": np.ones(1)}
+    opt.update(params, {"w": np.ones(1)})
+    with pytest.raises(ValueError, match="lr must be a finite number"):
+        opt.update(params, {"w": np.ones(1)})
+    assert params["w"] == 0
+    assert opt.iter == 1
