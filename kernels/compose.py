@@ -26,8 +26,8 @@ class Stage(NamedTuple):
 
 
 def function_of(rule: Any) -> Callable[..., Any]:
-    """Return the Python function of a rule that was compiled by Numba, or the rule itself."""
-    function: Callable[..., Any] = getattr(rule, "py_func", rule)
+    """Return the Python function of a rule that is a static method or was compiled by Numba, or the rule itself."""
+    function: Callable[..., Any] = getattr(rule, "__func__", getattr(rule, "py_func", rule))
     return function
 
 

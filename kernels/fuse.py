@@ -11,7 +11,7 @@ import numpy as np
 from numba.core.errors import NumbaError, UnsupportedBytecodeError
 
 from fastoptim.kernels.fingerprint import called_functions, fingerprint
-from fastoptim.kernels.jit import cfunc, inline_jit
+from fastoptim.kernels.jit import bind_globals, cfunc, inline_jit
 from fastoptim.kernels.memory import integers, load, scalars, scratch, store, word
 from fastoptim.kernels.reduce import sum_blocks
 from fastoptim.kernels.rulecompiler import MixedRuleCompiler, RuleCompiler
@@ -45,6 +45,7 @@ SCALAR: Any
 STRIDED: Any
 rule: Any
 loop: Any
+rows: Any
 
 
 def _loop(row, start, stop):
@@ -80,7 +81,7 @@ def _strided_loop(row, start, stop):
 
 def _kernel(row, start, stop):
     flags = flush_subnormals()
-    each_row(loop, row, start, stop)
+    rows(row, start, stop)
     restore_subnormals(flags)
 
 
@@ -164,10 +165,11 @@ def _compile(
     }
     bound["rule"] = _compiled_with_helpers(rule, name, MixedRuleCompiler if promotes else RuleCompiler, {})
     template = sum_blocks if squares else _strided_loop if any(strided) else _loop
-    bound["loop"] = inline_jit(_bind(template, bound, name))
+    bound["loop"] = inline_jit(bind_globals(template, bound, name))
+    bound["rows"] = inline_jit(bind_globals(each_row, bound, name))
     is_current = None if mark is None else lambda: fingerprint(rule) == mark
     try:
-        return cfunc(_bind(_kernel, bound, name), 3, is_current)
+        return cfunc(bind_globals(_kernel, bound, name), 3, is_current)
     except (NumbaError, UnsupportedBytecodeError) as error:
         # A composition names the rule in it.
         original = inspect.unwrap(rule)
@@ -193,22 +195,5 @@ def _compiled_with_helpers(function: Any, suffix: str, compiler: type[RuleCompil
         done[function] = None
         for name, value in called_functions(function).items():
             helpers[name] = _compiled_with_helpers(value, f"{name}-{suffix}", compiler, done)
-        done[function] = inline_jit(_bind(function, helpers, suffix), compiler)
+        done[function] = inline_jit(bind_globals(function, helpers, suffix), compiler)
     return done[function]
-
-
-def _bind(function: Callable[..., Any], names: dict[str, Any], suffix: str) -> FunctionType:
-    # The cache looks at no globals, so the fingerprint in the name stands for them. The name also keeps the symbols of
-    # kernels apart that were cached by different processes and are loaded by a third. Loading a function from the cache
-    # imports its module, which for a custom rule may have changed or gone: hence this module's name.
-    function = getattr(function, "py_func", function)
-    names = {**names, "__name__": __name__}
-    bound = FunctionType(
-        function.__code__,
-        {**function.__globals__, **names},
-        function.__name__,
-        function.__defaults__,
-        function.__closure__,
-    )
-    bound.__qualname__ = f"{function.__name__}-{suffix}"
-    return bound

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from types import FunctionType
 from typing import Any
 
 import numba
@@ -18,7 +19,7 @@ from numba.core.compiler import Compiler, CompilerBase
 from fastoptim.concurrency import compiling
 from fastoptim.kernels.cache import CodeCache
 
-__all__ = ["DISABLED", "HAS_FLOAT16", "cfunc", "inline_jit", "jit", "parallel_jit"]
+__all__ = ["DISABLED", "HAS_FLOAT16", "bind_globals", "cfunc", "inline_jit", "jit", "parallel_jit"]
 
 DISABLED = bool(numba.config.DISABLE_JIT)
 """Whether ``NUMBA_DISABLE_JIT`` is set: then networks run as Python, and rules by the fallback."""
@@ -78,3 +79,22 @@ def cfunc(function: Callable[..., Any], n_integers: int, is_current: Callable[[]
         _cached(compiled, function, is_current)
     _uninterrupted(compiled).compile()
     return compiled
+
+
+def bind_globals(template: Callable[..., Any], names: dict[str, Any], suffix: str) -> FunctionType:
+    """Return a function with the code of a template, in which some global names have other values.
+
+    The cache looks at no globals, so the suffix of its name must stand for them. The name also keeps the symbols of
+    kernels apart that were cached by different processes and are loaded by a third. Loading a function from the cache
+    imports its module, which for a custom rule may have changed or gone: hence this module's name.
+    """
+    function = getattr(template, "py_func", template)
+    bound = FunctionType(
+        function.__code__,
+        {**function.__globals__, **names, "__name__": __name__},
+        function.__name__,
+        function.__defaults__,
+        function.__closure__,
+    )
+    bound.__qualname__ = f"{function.__name__}-{suffix}"
+    return bound

@@ -99,9 +99,12 @@ def _overlaps(spans, n_spans, start, stop):
     return low < n_spans and word(spans, 2 * low) < stop
 
 
-@inline_jit
-def each_row(loop, row, start, stop):
-    """Call ``loop(row, start, stop)`` for each row of a segment, numbering its own elements from zero."""
+def each_row(row, start, stop):
+    """Call ``loop(row, start, stop)`` for each row of a segment, numbering its own elements from zero.
+
+    A template, see `bind_globals`. If the loop were an argument, its address could remain in the code, which then could
+    not be cached.
+    """
     while start < stop:
         first, last = word(row, START), min(stop, word(row, STOP))
         if start < last:
