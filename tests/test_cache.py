@@ -377,3 +377,16 @@ def test_loading_from_the_cache_does_not_import_the_compiler(tmp_path):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_attacks(tmp_path):
     assert run(Path(attack_caches.__file__).read_text(encoding="utf-8"), tmp_path, "2", "2")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_kernels_with_state_are_loaded_from_the_cache(dtype, tmp_path):
+    source = f"""
+        import numpy as np
+        from fastoptim.kernels import rules
+        from fastoptim.kernels.finite import finite
+        from fastoptim.kernels.fuse import fuse
+        T = np.{dtype}
+        print(fuse(rules.adam, (T,) * 4).cache_hits, finite(T).cache_hits)
+    """
+    assert [run(source, tmp_path) for _ in range(2)] == ["0 0", "1 1"]
