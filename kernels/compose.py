@@ -27,7 +27,7 @@ class Stage(NamedTuple):
 
 def function_of(rule: Any) -> Callable[..., Any]:
     """Return the Python function of a rule that is a static method or was compiled by Numba, or the rule itself."""
-    function: Callable[..., Any] = getattr(rule, "__func__", getattr(rule, "py_func", rule))
+    function: Callable[..., Any] = rule.__func__ if isinstance(rule, staticmethod) else getattr(rule, "py_func", rule)
     return function
 
 

@@ -1,19 +1,25 @@
 """The page of transforms: what is done to a gradient before the rule, and to a parameter around it.
 
-Like a rule, a transform is a pure function of one element; `compose` puts it into the same kernel. None of them assigns
-in place: where the fallback runs a rule on arrays that share memory, its arguments are the arrays themselves.
+Like a rule, a transform is a pure function of one element; `compose` puts it into the same kernel. Only the
+decay assigns in place: where the fallback runs a rule on arrays that share memory, its arguments are the arrays.
 """
 
 import numpy as np
 
 __all__ = [
-    "accumulated", "averaged", "cautious", "clipped", "copied", "disagrees", "gradient", "l2", "lookahead", "scaled",
+    "accumulated", "averaged", "cautious", "clipped", "copied", "decayed", "disagrees", "gradient", "l2", "lookahead", "scaled",
 ]  # fmt: skip
 
 
 def scaled(x, factor):
-    """Multiply by a factor: loss scaling, the sign of `maximize`, norm clipping, and decoupled decay of a parameter."""
+    """Multiply by a factor: loss scaling, the sign of `maximize`, norm clipping."""
     return x * factor
+
+
+def decayed(p, factor):
+    """Shrink a parameter before its step. Loshchilov and Hutter (2019), algorithm 2, line 12."""
+    p *= factor
+    return p
 
 
 def accumulated(g, mean, share):

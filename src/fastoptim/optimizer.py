@@ -542,6 +542,7 @@ class Optimizer(Checkpointed):
         for name in self.slots:
             if name in state:
                 self._set_state(name, state[name])
+        self._recompose()
 
     def __repr__(self) -> str:
         counted: dict[str, Any] = {"iter": self.iter}

@@ -341,7 +341,7 @@ def _compose(
             add(stages.l2, "p g", "g", lambda optimizer: float(optimizer.l2 or 0.0))
         custom(before, "g")
         if "weight_decay" in on:
-            add(stages.scaled, "p", "p", _decay_factor)
+            add(stages.decayed, "p", "p", _decay_factor)
         if "cautious" in on:
             add(stages.copied, "p", "before")
         known = tuple(range(count - n_ratios))

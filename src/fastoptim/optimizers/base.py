@@ -44,6 +44,7 @@ class BuiltIn(Optimizer):
         for name, value in (later | self.defaults.get(self.like, {})).items():
             if isinstance(value, int | float | str):
                 vars(self).setdefault(name, value)
+        self._recompose()
 
     @property
     def like(self) -> str:
