@@ -7,7 +7,8 @@ decay assigns in place: where the fallback runs a rule on arrays that share memo
 import numpy as np
 
 __all__ = [
-    "accumulated", "averaged", "cautious", "clipped", "copied", "decayed", "disagrees", "gradient", "l2", "lookahead", "scaled",
+    "accumulated", "averaged", "cautious", "clipped", "copied", "decayed", "disagrees", "gradient",
+    "l2", "lookahead", "scaled",
 ]  # fmt: skip
 
 

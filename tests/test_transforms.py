@@ -315,3 +315,31 @@ def test_a_schedule_that_leaves_the_interval_is_an_error_before_the_step():
         opt.update(params, {"w": np.ones(1)})
     assert params["w"] == 0
     assert opt.iter == 1
+
+
+# Checkpoints.
+
+
+@pytest.mark.parametrize("through", ["state dict", "file", "pickle"])
+@pytest.mark.parametrize("steps", [1, 3, 4])
+def test_a_resumed_run_has_the_bits_of_the_uninterrupted_one(through, steps, tmp_path):
+    opt, params = fo.Adam(LR, **TRANSFORMS), numbers(99)
+    run(opt, steps, params=params)
+    copied = copy.deepcopy(params)
+    other = fo.Adam()
+    if through == "pickle":
+        other = pickle.loads(pickle.dumps(opt))
+    elif through == "file":
+        opt.save(tmp_path / "adam")
+        other.load(tmp_path / "adam")
+    else:
+        other.load_state_dict(opt.state_dict())
+    assert repr(other) == repr(opt)
+    run(opt, 6, first=steps, params=params)
+    run(other, 6, first=steps, params=copied)
+    for key, p in params.items():
+        assert_bits(p, copied[key], key)
+        assert_bits(opt.averaged[key], other.averaged[key], key)
+    plain = fo.Adam()
+    opt.load_state_dict(plain.state_dict())
+    assert repr(opt) == repr(plain)

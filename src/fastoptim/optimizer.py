@@ -19,7 +19,16 @@ from fastoptim.parameters import FlatDict, Layout
 from fastoptim.plan import Plan
 from fastoptim.state import State
 from fastoptim.state_dicts import Checkpointed
-from fastoptim.transforms import GROUPED, KEYWORDS, Composition, Keyword, Transforms, centralized, compose_optimizer
+from fastoptim.transforms import (
+    COUNTERS,
+    GROUPED,
+    KEYWORDS,
+    Composition,
+    Keyword,
+    Transforms,
+    centralized,
+    compose_optimizer,
+)
 from fastoptim.validate import NonFiniteGradients, Parameters, validate
 
 __all__ = ["Optimizer"]
@@ -482,7 +491,7 @@ class Optimizer(Checkpointed):
         fields = vars(self)
         on = [name for name in KEYWORDS if name in fields]
         fields.update(_composition=None, _plan=None, _plans=[])
-        for name, counter in (("accumulate", "accumulated"), ("ema", "averages")):
+        for name, counter in COUNTERS.items():
             if name in on:
                 fields.setdefault(counter, 0)
             else:
@@ -516,7 +525,7 @@ class Optimizer(Checkpointed):
     def _set_state(self, name: str, value: Mapping[Any, NDArray[Any]] | None) -> None:
         if value is None:
             self._keep(None, [])
-            vars(self).update((counter, 0) for counter in ("accumulated", "averages") if counter in vars(self))
+            vars(self).update((counter, 0) for counter in COUNTERS.values() if counter in vars(self))
             return
         if not isinstance(value, Mapping):
             raise TypeError(f"state {name!r} is None or a dict of arrays, not {type(value).__name__}")
@@ -546,7 +555,7 @@ class Optimizer(Checkpointed):
 
     def __repr__(self) -> str:
         counted: dict[str, Any] = {"iter": self.iter}
-        counted |= {name: vars(self)[name] for name in ("accumulated", "averages") if name in vars(self)}
+        counted |= {name: vars(self)[name] for name in COUNTERS.values() if name in vars(self)}
         if self.on_nonfinite != "ignore":
             counted = {"on_nonfinite": self.on_nonfinite, **counted, "skipped": self.skipped}
         public = {name: value for name, value in vars(self).items() if not name.startswith("_")}

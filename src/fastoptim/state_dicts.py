@@ -13,6 +13,7 @@ from fastoptim.concurrency import exclusive
 from fastoptim.parameters import FlatDict, Layout
 from fastoptim.serialize import StateDict, StrPath, check_arrays, check_items, copied, format_and_class, reading, write
 from fastoptim.state import State
+from fastoptim.transforms import COUNTERS, EXTRA_SLOTS, KEYWORDS
 from fastoptim.validate import Parameter, validate
 
 __all__ = ["Checkpointed"]
@@ -30,6 +31,7 @@ class Checkpointed:
     slots: ClassVar[tuple[str, ...]]
     iter: int
     _state: State | None
+    _schedules: dict[str, Any]
 
     @exclusive
     def state_dict(self, params: Any = None) -> StateDict:
@@ -159,6 +161,9 @@ def _restore(optimizer: Checkpointed, state_dict: StateDict, params: Any) -> Non
     # A setter may refuse its hyperparameter, so all are set on a copy first.
     restored = copy.copy(optimizer)
     for name, value in hyperparameters.items():
+        if name in optimizer._schedules:
+            # Its numbers follow from `iter`.
+            continue
         try:
             setattr(restored, name, value)
         except (AttributeError, TypeError) as error:
@@ -171,7 +176,11 @@ def _restore(optimizer: Checkpointed, state_dict: StateDict, params: Any) -> Non
             np.copyto(parameter.p, saved[parameter.key])
         else:
             params[parameter.key] = type(parameter.value)(saved[parameter.key])
-    vars(optimizer).update(Checkpointed.__getstate__(restored) | {"_plan": None, "_plans": [], "_composition": None})
+    fields = Checkpointed.__getstate__(restored)
+    for name in (*KEYWORDS, *COUNTERS.values()):
+        if name not in fields:
+            vars(optimizer).pop(name, None)
+    vars(optimizer).update(fields | {"_plan": None, "_plans": [], "_composition": None})
 
 
 def _parameters(params: Any) -> list[Parameter]:
@@ -188,7 +197,11 @@ def _hyperparameters(optimizer: Checkpointed) -> dict[str, Any]:
     public = {name: value for name, value in vars(optimizer).items() if not name.startswith("_") and name != "iter"}
     # An array without dimensions stands for its number.
     numbers = {name: value[()] for name, value in public.items() if isinstance(value, np.ndarray)}
-    return {name: value for name, value in (public | numbers).items() if isinstance(value, _PLAIN)}
+    return {name: value for name, value in (public | numbers).items() if _is_plain(value)}
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, _PLAIN) or (isinstance(value, tuple) and all(isinstance(each, Number) for each in value))
 
 
 def _checked_hyperparameters(saved: Any, optimizer: Checkpointed) -> dict[str, Any]:
@@ -199,8 +212,12 @@ def _checked_hyperparameters(saved: Any, optimizer: Checkpointed) -> dict[str, A
     # A class may define hyperparameters that an object does not have. Only `rule` is not one where it is None.
     names = [name for name in saved.keys() | own.keys() if not name.startswith("_") and name != "rule"]
     defaults = {name: getattr(cls, name) for name in names if isinstance(getattr(cls, name, cls), _PLAIN)}
-    if not own.keys() <= saved.keys() | defaults.keys():
+    # Older files lack the choice of a library and the hyperparameters that it decides.
+    later = {"like", *(name for given in getattr(cls, "defaults", {}).values() for name in given)}
+    if not own.keys() <= saved.keys() | defaults.keys() | KEYWORDS.keys() | set(COUNTERS.values()) | later:
         raise ValueError(f"the checkpoint has the hyperparameters {saved}, expected {', '.join(own) or 'none'}")
+    # A transform that is not in the checkpoint is off there.
+    defaults |= dict.fromkeys(KEYWORDS) | {name: 0 for name in saved if name in COUNTERS.values()}
     known = defaults | own
     for name, value in saved.items():
         # An attribute that the user added to the saved object is added here, unless it would hide one of the class.
@@ -208,22 +225,28 @@ def _checked_hyperparameters(saved: Any, optimizer: Checkpointed) -> dict[str, A
         # None fits every hyperparameter, but a string never replaces a number.
         here = known.get(name)
         fits = None in (value, here) or isinstance(value, str) == isinstance(here, str)
-        if not (isinstance(value, _PLAIN) and fits and (name in known or is_free)):
+        if not (_is_plain(value) and fits and (name in known or is_free)):
             raise ValueError(f"the checkpoint has the hyperparameter {name}={value!r}, here it is {here!r}")
     if type(saved.get("skipped")) is not int or saved["skipped"] < 0:
         raise ValueError(f"`skipped` of a checkpoint must be a number of updates, not {saved.get('skipped')!r}")
-    return defaults | dict(saved)
+    restored = defaults | dict(saved)
+    return {name: restored.pop(name) for name in KEYWORDS} | restored
 
 
 def _checked_state(saved: Any, slots: tuple[str, ...], own: State | None) -> State | None:
     """Return a copy of saved state, or raise `ValueError` if it does not fit."""
     if saved is None:
         return None
-    if not isinstance(saved, Mapping) or saved.keys() != set(slots):
+    further = [slot for slot in EXTRA_SLOTS.values() if isinstance(saved, Mapping) and slot in saved]
+    if not isinstance(saved, Mapping) or saved.keys() != {*slots, *further}:
         found = ", ".join(map(str, saved)) if isinstance(saved, Mapping) else repr(saved)
         raise ValueError(f"the checkpoint has the state {found}, expected {', '.join(slots) or 'none'}")
+    if not saved:
+        return {}
+    slots = (*slots, *further)
     for slot in slots:
-        check_arrays(f"state {slot!r}", saved[slot], saved[slots[0]] if own is None else own[slot], any_dtype=True)
+        expected = own[slot] if own is not None and slot in own else saved[slots[0]]
+        check_arrays(f"state {slot!r}", saved[slot], expected, any_dtype=True)
     state = {}
     for slot in slots:
         # All slots have the memory order of the first one, each in its own dtype.

@@ -24,6 +24,8 @@ from fastoptim.kernels.compose import Stage, compose, function_of
 from fastoptim.kernels.fuse import n_scalars
 
 __all__ = [
+    "COUNTERS",
+    "EXTRA_SLOTS",
     "GROUPED",
     "KEYWORDS",
     "Composition",
@@ -144,6 +146,13 @@ KEYWORDS: dict[str, Keyword] = {
     "ema": Keyword("The decay of the averages of the parameters in `averaged`.", _fraction),
     "lookahead": Keyword("``(k, alpha)``: every k steps, move slow copies by alpha and restart from them.", _pair),
 }
+
+
+COUNTERS = {"accumulate": "accumulated", "ema": "averages"}
+"""The attributes in which transforms count, which are there while the transform is on."""
+
+EXTRA_SLOTS = {"accumulate": "gradient_mean", "ema": "averaged", "lookahead": "slow"}
+"""The state of transforms."""
 
 
 class Sums(NamedTuple):
@@ -284,9 +293,7 @@ def _compose(
         return result
     result.slots = slots = (
         *slots,
-        *(["gradient_mean"] if "accumulate" in on else []),
-        *(["averaged"] if "ema" in on else []),
-        *(["slow"] if "lookahead" in on else []),
+        *(slot for name, slot in EXTRA_SLOTS.items() if name in on),
     )
     chain: list[Stage] = []
     pending: list[tuple[Any, Any, Any, Any]] = []
