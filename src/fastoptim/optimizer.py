@@ -359,7 +359,7 @@ class Optimizer(Checkpointed):
             # Writing to the dict avoids the slower __setattr__.
             fields, steps = self.__dict__, self.iter
             fields["iter"] = steps + 1
-            changes: dict[str, Any] = {}
+            changes: dict[str, Any] | None = None
             try:
                 if is_extended:
                     changes = self._set_scalars(plan, steps)
@@ -373,7 +373,8 @@ class Optimizer(Checkpointed):
                 if plan is not self._plan:
                     others = [other for other in self._plans if other is not plan and other.state is plan.state]
                     self._keep(plan.state, [plan, *others] if plan.is_reusable else others)
-                fields.update(changes)
+                if changes:
+                    fields.update(changes)
             except BaseException:
                 # An interruption may come after everything has been written. Nothing is called here, because Python
                 # checks for further signals at calls.
@@ -382,8 +383,8 @@ class Optimizer(Checkpointed):
                     raise
                 if plan is not self._plan:
                     fields["_state"], fields["_plan"], fields["_plans"] = plan.state, None, []
-                # One call of C, after which all is done.
-                fields.update(changes)
+                if changes:
+                    fields.update(changes)
                 raise
         finally:
             guard.append(None)

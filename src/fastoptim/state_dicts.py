@@ -209,6 +209,8 @@ def _checked_hyperparameters(saved: Any, optimizer: Checkpointed) -> dict[str, A
     if not isinstance(saved, Mapping):
         raise ValueError(f"the hyperparameters of a checkpoint must be a dict, not {saved!r}")
     cls, own = type(optimizer), _hyperparameters(optimizer)
+    # In a file, a tuple is a list.
+    saved = {name: tuple(value) if isinstance(value, list) else value for name, value in saved.items()}
     # A class may define hyperparameters that an object does not have. Only `rule` is not one where it is None.
     names = [name for name in saved.keys() | own.keys() if not name.startswith("_") and name != "rule"]
     defaults = {name: getattr(cls, name) for name in names if isinstance(getattr(cls, name, cls), _PLAIN)}
@@ -229,7 +231,7 @@ def _checked_hyperparameters(saved: Any, optimizer: Checkpointed) -> dict[str, A
             raise ValueError(f"the checkpoint has the hyperparameter {name}={value!r}, here it is {here!r}")
     if type(saved.get("skipped")) is not int or saved["skipped"] < 0:
         raise ValueError(f"`skipped` of a checkpoint must be a number of updates, not {saved.get('skipped')!r}")
-    restored = defaults | dict(saved)
+    restored = defaults | saved
     return {name: restored.pop(name) for name in KEYWORDS} | restored
 
 

@@ -94,6 +94,8 @@ class Adam(BuiltIn):
         beta1, beta2, t = self.beta1, self.beta2, self.iter
         root = sqrt(1.0 - beta2**t)
         lr_t = self.lr * root / (1.0 - beta1**t)
+        if self.like == "notes":
+            return lr_t, 1 - beta1, 1 - beta2, self.eps
         return lr_t, 1 - beta1, 1 - beta2, self.eps * root if self.like in _CORRECTED_FIRST else self.eps
 
 

@@ -20,6 +20,20 @@ Slot = dict[Any, NDArray[Any]] | None
 """The state of one name: None before the first update, then an array for each parameter."""
 
 
+class _Library:
+    """The attribute ``like``, checked when it is set; as there is no ``__get__``, Python reads it directly."""
+
+    if TYPE_CHECKING:
+
+        def __get__(self, owner: Any, cls: type) -> str: ...
+
+    def __set__(self, owner: BuiltIn, library: str) -> None:
+        if library not in owner.defaults:
+            names = ", ".join(map(repr, owner.defaults))
+            raise ValueError(f"like must be one of {names}, not {library!r}")
+        vars(owner)["like"] = library
+
+
 class BuiltIn(Optimizer):
     """An optimizer of this package. Setting an unknown attribute is an error; a user's subclass may have any.
 
@@ -41,22 +55,13 @@ class BuiltIn(Optimizer):
         super().__setstate__(state)
         # A pickle of the textbook's class, or of an older version, lacks hyperparameters that came later.
         later = {name: it.default for name, it in inspect.signature(type(self)).parameters.items()}
-        for name, value in (later | self.defaults.get(self.like, {})).items():
+        library = vars(self).get("like", later.get("like"))
+        for name, value in (later | self.defaults.get(library, {})).items():
             if isinstance(value, int | float | str):
                 vars(self).setdefault(name, value)
         self._recompose()
 
-    @property
-    def like(self) -> str:
-        """The library whose rule it follows; setting it leaves all hyperparameters as they are."""
-        return str(vars(self).get("like", next(iter(self.defaults), "")))
-
-    @like.setter
-    def like(self, library: str) -> None:
-        if library not in self.defaults:
-            names = ", ".join(map(repr, self.defaults))
-            raise ValueError(f"like must be one of {names}, not {library!r}")
-        vars(self)["like"] = library
+    like = _Library()
 
     if not TYPE_CHECKING:  # With `__setattr__`, type checkers would accept any attribute.
 
