@@ -20,11 +20,13 @@ _MODULES = dict.fromkeys(FAMILY, "optimizers") | {
     "load": "checkpoint",
     "load_mnist": "mnist",
     "num_threads": "threads",
+    "schedules": "schedules",
     "smooth_curve": "curves",
 }
 
 if TYPE_CHECKING:
     # Type checkers cannot read names from the table, and with `__getattr__` they would accept any name.
+    from fastoptim import schedules as schedules
     from fastoptim.checkpoint import load as load
     from fastoptim.curves import smooth_curve as smooth_curve
     from fastoptim.mnist import load_mnist as load_mnist
@@ -40,7 +42,8 @@ else:
     def __getattr__(name):
         if name not in _MODULES:
             raise AttributeError(f"module 'fastoptim' has no attribute {name!r}{did_you_mean(name, _MODULES)}")
-        value = globals()[name] = getattr(import_module(f"fastoptim.{_MODULES[name]}"), name)
+        module = import_module(f"fastoptim.{_MODULES[name]}")
+        value = globals()[name] = getattr(module, name, module)
         return value
 
     def __dir__():

@@ -438,6 +438,8 @@ class Optimizer(Checkpointed):
         if self.ema is not None:
             changes["averages"] = self.averages + 1
         for name, schedule in self._schedules.items():
+            # A schedule that observes losses may have changed since the last step.
+            vars(self)[name] = _checked(self, name, schedule(steps))
             changes[name] = _checked(self, name, schedule(steps + 1))
         alone = not (self._groups.rules or self.running)
         views = [self] if alone else [self._view(k, steps) for k in range(1 + len(self._groups.rules))]

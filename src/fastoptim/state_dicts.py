@@ -11,6 +11,7 @@ import numpy as np
 
 from fastoptim.concurrency import exclusive
 from fastoptim.parameters import FlatDict, Layout
+from fastoptim.schedules import from_spec, to_spec
 from fastoptim.serialize import StateDict, StrPath, check_arrays, check_items, copied, format_and_class, reading, write
 from fastoptim.state import State
 from fastoptim.transforms import COUNTERS, EXTRA_SLOTS, KEYWORDS
@@ -137,7 +138,7 @@ def _state_dict(optimizer: Checkpointed, params: Any) -> StateDict:
     """Return the state dict of an optimizer, with the parameters if they are given; the arrays are not copied."""
     return format_and_class(optimizer) | {
         "iter": int(optimizer.iter),
-        "hyperparameters": _hyperparameters(optimizer),
+        "hyperparameters": _hyperparameters(optimizer) | _schedules(optimizer),
         "state": optimizer._state,
         "params": None if params is None else {parameter.key: parameter.p for parameter in _parameters(params)},
     }
@@ -161,15 +162,18 @@ def _restore(optimizer: Checkpointed, state_dict: StateDict, params: Any) -> Non
     # A setter may refuse its hyperparameter, so all are set on a copy first.
     restored = copy.copy(optimizer)
     for name, value in hyperparameters.items():
-        if name in optimizer._schedules:
-            # Its numbers follow from `iter`.
+        if name in optimizer._schedules and not callable(value):
+            # A function of the user's, which no file holds; its numbers follow from `iter`.
             continue
         try:
             setattr(restored, name, value)
         except (AttributeError, TypeError) as error:
             raise ValueError(f"the checkpoint has the hyperparameter {name}={value!r}: {error}") from error
     restored._state = state
-    restored.iter = steps
+    try:
+        restored.iter = steps
+    except ArithmeticError as error:
+        raise ValueError(f"a schedule of the checkpoint fails at iter={steps}: {error}") from error
     # Plain numbers come first, because assigning them fails if params is immutable; a checked array cannot fail.
     for parameter in sorted(parameters, key=lambda parameter: isinstance(parameter.value, np.ndarray)):
         if isinstance(parameter.value, np.ndarray):
@@ -193,6 +197,12 @@ def _parameters(params: Any) -> list[Parameter]:
     return validate(params, params)
 
 
+def _schedules(optimizer: Checkpointed) -> dict[str, Any]:
+    """Return the schedules as plain values, by name. A function of the user's is represented by its last number."""
+    specs = {name: to_spec(schedule) for name, schedule in optimizer._schedules.items()}
+    return {name: {"schedule": spec} for name, spec in specs.items() if spec is not None}
+
+
 def _hyperparameters(optimizer: Checkpointed) -> dict[str, Any]:
     public = {name: value for name, value in vars(optimizer).items() if not name.startswith("_") and name != "iter"}
     # An array without dimensions stands for its number.
@@ -211,6 +221,15 @@ def _checked_hyperparameters(saved: Any, optimizer: Checkpointed) -> dict[str, A
     cls, own = type(optimizer), _hyperparameters(optimizer)
     # In a file, a tuple is a list.
     saved = {name: tuple(value) if isinstance(value, list) else value for name, value in saved.items()}
+    schedules = {
+        name: from_spec(value["schedule"])
+        for name, value in saved.items()
+        if isinstance(value, Mapping) and value.keys() == {"schedule"} and name in own.keys() | KEYWORDS.keys()
+    }
+    try:
+        saved |= {name: schedule(0) for name, schedule in schedules.items()}
+    except (ArithmeticError, TypeError) as error:
+        raise ValueError(f"the checkpoint has a schedule that fails: {error}") from error
     # A class may define hyperparameters that an object does not have. Only `rule` is not one where it is None.
     names = [name for name in saved.keys() | own.keys() if not name.startswith("_") and name != "rule"]
     defaults = {name: getattr(cls, name) for name in names if isinstance(getattr(cls, name, cls), _PLAIN)}
@@ -232,7 +251,7 @@ def _checked_hyperparameters(saved: Any, optimizer: Checkpointed) -> dict[str, A
     if type(saved.get("skipped")) is not int or saved["skipped"] < 0:
         raise ValueError(f"`skipped` of a checkpoint must be a number of updates, not {saved.get('skipped')!r}")
     restored = defaults | saved
-    return {name: restored.pop(name) for name in KEYWORDS} | restored
+    return {name: restored.pop(name) for name in KEYWORDS} | restored | schedules
 
 
 def _checked_state(saved: Any, slots: tuple[str, ...], own: State | None) -> State | None:

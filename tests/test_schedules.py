@@ -1,0 +1,115 @@
+"""Schedules against their formulas and against torch's, and in checkpoints."""
+
+import math
+
+import numpy as np
+import pytest
+
+import fastoptim as fo
+from fastoptim import schedules
+from fastoptim.schedules import SCHEDULES, from_spec, to_spec
+
+EXAMPLES = {
+    "constant": schedules.constant(0.5),
+    "step": schedules.step(1.0, 3, 0.5),
+    "multistep": schedules.multistep(1.0, [7, 2, 2], 0.5),
+    "exponential": schedules.exponential(1.0, 0.9),
+    "polynomial": schedules.polynomial(1.0, 5, 0.1, power=2),
+    "linear": schedules.linear(0.1, 1.0, 5),
+    "cosine": schedules.cosine(1.0, 10, 0.1),
+    "cosine_restarts": schedules.cosine_restarts(1.0, 3, growth=2, end=0.1),
+    "cyclic": schedules.cyclic(0.1, 1.0, 4, 2),
+    "one_cycle": schedules.one_cycle(1.0, 20),
+    "inverse_sqrt": schedules.inverse_sqrt(1.0, 4),
+    "warmup": schedules.warmup(schedules.cosine(1.0, 10), 4),
+    "join": schedules.join([schedules.linear(0.0, 1.0, 4), schedules.exponential(1.0, 0.5)], [4]),
+    "ReduceOnPlateau": schedules.ReduceOnPlateau(1.0, patience=2, cooldown=1),
+}
+VALUES = {
+    "step": [1, 1, 1, 0.5, 0.5, 0.5, 0.25],
+    "multistep": [1, 1, 0.25, 0.25, 0.25, 0.25, 0.25, 0.125],
+    "polynomial": [1, 0.1 + 0.9 * 0.64, 0.1 + 0.9 * 0.36, 0.1 + 0.9 * 0.16, 0.1 + 0.9 * 0.04, 0.1, 0.1],
+    "linear": [0.1, 0.28, 0.46, 0.64, 0.82, 1, 1],
+    "cosine": [0.55 + 0.45 * math.cos(math.pi * k / 10) for k in range(11)] + [0.1, 0.1],
+    "inverse_sqrt": [0.25, 0.5, 0.75, 1, math.sqrt(4 / 5), math.sqrt(4 / 6)],
+    "warmup": [0.25, 0.5 * (1 + math.cos(math.pi / 10)) / 2],
+    "join": [0, 0.25, 0.5, 0.75, 1, 0.5, 0.25],
+}
+
+
+def test_each_has_an_example():
+    assert EXAMPLES.keys() == SCHEDULES.keys()
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_numbers(name):
+    assert [EXAMPLES[name](k) for k in range(len(VALUES[name]))] == pytest.approx(VALUES[name], rel=1e-14, abs=1e-15)
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_checkpoints_keep_them(name, tmp_path):
+    schedule = EXAMPLES[name]
+    assert from_spec(to_spec(schedule)) == schedule
+    opt, params = fo.Momentum(lr=schedule, clip_norm=schedules.constant(1.0)), {"w": np.ones(3)}
+    for _ in range(3):
+        opt.update(params, {"w": np.ones(3)})
+    opt.save(tmp_path / "momentum")
+    for other in fo.load(tmp_path / "momentum"), fo.Momentum():
+        other.load_state_dict(opt.state_dict())
+        assert (other.lr, other.clip_norm) == (schedule(3), 1.0)
+        twin = {"w": params["w"].copy()}
+        for _ in range(3):
+            other.update(twin, {"w": np.ones(3)})
+        assert other.lr == schedule(6)
+
+
+def test_a_function_of_the_users_is_given_again():
+    opt = fo.SGD(lr=lambda k: 1 / (k + 1))
+    opt.update({"w": np.ones(1)}, {"w": np.ones(1)})
+    other = fo.SGD(lr=lambda k: 1 / (k + 1))
+    other.load_state_dict(opt.state_dict())
+    assert (other.lr, other.iter) == (0.5, 1)
+    other = fo.SGD()
+    other.load_state_dict(opt.state_dict())
+    assert other.lr == 0.5
+
+
+@pytest.mark.parametrize(
+    "spec", [["exec"], ["step", 1.0, 0], ["one_cycle", 1.0, 10, 0.3, 0.0], "step", ["step", "1"], [1], {}]
+)
+def test_forged_schedules(spec):
+    opt = fo.SGD()
+    state_dict = opt.state_dict()
+    state_dict["hyperparameters"]["lr"] = {"schedule": spec}
+    with pytest.raises(ValueError, match=r"schedule|every"):
+        opt.load_state_dict(state_dict)
+    assert opt.lr == 0.01
+
+
+def test_the_plateau_is_seen_by_the_next_step():
+    schedule = schedules.ReduceOnPlateau(1.0, patience=0)
+    opt, params = fo.SGD(lr=schedule), {"w": np.zeros(1)}
+    for loss in 1.0, 1.0:
+        opt.update(params, {"w": np.ones(1)})
+        schedule.observe(loss)
+    opt.update(params, {"w": np.ones(1)})
+    assert params["w"] == pytest.approx(-2.1)
+
+
+@pytest.mark.parametrize("name", ["step", "multistep", "exponential", "cosine", "cosine_restarts", "one_cycle"])
+def test_they_equal_those_of_torch(name):
+    torch = pytest.importorskip("torch")
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    make = {
+        "step": lambda: torch.optim.lr_scheduler.StepLR(optimizer, 3, 0.5),
+        "multistep": lambda: torch.optim.lr_scheduler.MultiStepLR(optimizer, [2, 2, 7], 0.5),
+        "exponential": lambda: torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9),
+        "cosine": lambda: torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 10, 0.1),
+        "cosine_restarts": lambda: torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimizer, 3, 2, 0.1),
+        "one_cycle": lambda: torch.optim.lr_scheduler.OneCycleLR(optimizer, 1.0, total_steps=20, cycle_momentum=False),
+    }
+    scheduler = make[name]()
+    for k in range(10 if name == "cosine" else 19):
+        assert EXAMPLES[name](k) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-13)
+        optimizer.step()
+        scheduler.step()
