@@ -6,6 +6,8 @@ are added in order. How an update is cut into parts decides only which thread su
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from fastoptim.kernels.jit import inline_jit, jit
@@ -15,6 +17,19 @@ from fastoptim.kernels.table import NEXT, START, STOP, SUMS, VALUE, WALK, P
 
 __all__ = ["add_blocks", "sum_blocks"]
 
+
+# `fuse` gives these names of the template values, as those of its own.
+KINDS: Any
+N_ARRAYS: int
+N_SCALARS: int
+SIZES: Any
+SCALAR: Any
+STRIDED: Any
+SQUARES: Any
+N_SUMS: int
+SUM_BLOCK: int
+SUM_KINDS: Any
+rule: Any
 
 FLOAT = (np.float64,)
 """The type of all sums, as `load` and `store` take it."""

@@ -41,6 +41,7 @@ kernel, of its first row, and the number of its elements.
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 from fastoptim.kernels.jit import inline_jit, jit
 from fastoptim.kernels.memory import integers, set_word, word
@@ -97,6 +98,9 @@ def _overlaps(spans, n_spans, start, stop):
         else:
             high = middle
     return low < n_spans and word(spans, 2 * low) < stop
+
+
+loop: Any
 
 
 def each_row(row, start, stop):

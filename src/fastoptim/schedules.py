@@ -20,8 +20,8 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 __all__ = [
-    "SCHEDULES", "ReduceOnPlateau", "constant", "cosine", "cosine_restarts", "cyclic", "exponential", "from_spec", "inverse_sqrt", "join",
-    "linear", "multistep", "one_cycle", "polynomial", "step", "to_spec", "warmup",
+    "SCHEDULES", "ReduceOnPlateau", "constant", "cosine", "cosine_restarts", "cyclic", "exponential", "from_spec",
+    "inverse_sqrt", "join", "linear", "multistep", "one_cycle", "polynomial", "step", "to_spec", "warmup",
 ]  # fmt: skip
 
 Schedule = Callable[[int], float]

@@ -251,7 +251,8 @@ def _checked_hyperparameters(saved: Any, optimizer: Checkpointed) -> dict[str, A
     if type(saved.get("skipped")) is not int or saved["skipped"] < 0:
         raise ValueError(f"`skipped` of a checkpoint must be a number of updates, not {saved.get('skipped')!r}")
     restored = defaults | saved
-    return {name: restored.pop(name) for name in KEYWORDS} | restored | schedules
+    keywords = {name: restored.pop(name) for name in KEYWORDS}
+    return {**keywords, **restored, **schedules}
 
 
 def _checked_state(saved: Any, slots: tuple[str, ...], own: State | None) -> State | None:

@@ -74,7 +74,7 @@ GROUPED = {"grad_scale", "clip_value", "clip_array_norm", "l2", "weight_decay"}
 class Keyword:
     """The attribute of a transform: None, or False, while it is off."""
 
-    def __init__(self, text: str, check: Callable[[str, Any], Any], off: Any = None) -> None:
+    def __init__(self, text: str, check: Hyperparameter | Callable[[str, Any], Any], off: Any = None) -> None:
         self.__doc__ = text
         self.check, self.off = check, off
 
@@ -90,7 +90,8 @@ class Keyword:
         was_on = self.name in vars(optimizer)
         if value is None or value is self.off:
             vars(optimizer).pop(self.name, None)
-            vars(optimizer)["_schedules"].pop(self.name, None)
+            schedules = vars(optimizer)["_schedules"]
+            vars(optimizer)["_schedules"] = {name: own for name, own in schedules.items() if name != self.name}
         elif isinstance(self.check, Hyperparameter):
             self.check.__set__(optimizer, value)
         else:
@@ -214,11 +215,11 @@ def _limit(name: str, optimizer: Any) -> float:
 
 
 def _share_of_call(optimizer: Any) -> float:
-    return 1.0 / (optimizer.accumulated + 1)
+    return 1.0 / float(optimizer.accumulated + 1)
 
 
 def _share_of_average(optimizer: Any) -> float:
-    return 1.0 - optimizer.ema if optimizer.averages else 1.0
+    return 1.0 - float(optimizer.ema) if optimizer.averages else 1.0
 
 
 def _lookahead_alpha(optimizer: Any) -> float:

@@ -119,13 +119,11 @@ class AdamW(Adam):
         The fractions of the two means kept at each step, from 0 to less than 1.
     eps : float, optional
         :math:`\epsilon`, added to the corrected root; not negative. The default is 1e-8, and 1e-7 as in Keras.
-    weight_decay : float, optional
-        :math:`\lambda`, not negative; all parameters decay. The paper's :math:`\lambda` is :math:`\eta \lambda` here.
-        The default is 0.01 as in PyTorch, 1e-4 as in optax, 0.004 as in Keras.
     like : {"torch", "optax", "keras"}
         Whose defaults, and whose epsilon; see `Adam`.
     **options
-        Transforms, groups and ``on_nonfinite``; see `Optimizer`.
+        Transforms, groups and ``on_nonfinite``; see `Optimizer`. Here ``weight_decay``, :math:`\lambda`, has a default:
+        0.01 as in PyTorch, 1e-4 as in optax, 0.004 as in Keras. The paper's is :math:`\eta \lambda` here.
 
     Attributes
     ----------
@@ -157,9 +155,9 @@ class AdamW(Adam):
         beta2: Number = 0.999,
         *,
         eps: Number | None = None,
-        weight_decay: Number | None = None,
         like: str = "torch",
         **options: Unpack[Options],
     ) -> None:
         super().__init__(lr, beta1, beta2, eps=eps, like=like, **options)
-        self._follow(like, eps=eps, weight_decay=weight_decay)
+        if "weight_decay" not in options:
+            self.weight_decay = self.defaults[like]["weight_decay"]

@@ -55,7 +55,7 @@ class BuiltIn(Optimizer):
         super().__setstate__(state)
         # A pickle of the textbook's class, or of an older version, lacks hyperparameters that came later.
         later = {name: it.default for name, it in inspect.signature(type(self)).parameters.items()}
-        library = vars(self).get("like", later.get("like"))
+        library = str(vars(self).get("like", later.get("like")))
         for name, value in (later | self.defaults.get(library, {})).items():
             if isinstance(value, int | float | str):
                 vars(self).setdefault(name, value)
