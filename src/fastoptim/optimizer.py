@@ -91,6 +91,41 @@ class Optimizer(Checkpointed):
         What to do about gradients that are NaN or infinite: use them, as the notes do; raise `FloatingPointError`; or
         skip the step and count it in `skipped`. Gradients are checked in one pass before anything is written. This is
         also an attribute that may be changed between updates, even if a subclass does not pass the argument on.
+    groups : dict, optional
+        Hyperparameters of some parameters, ``{"b*": {"lr": 0.1, "weight_decay": 0.0}}``: by a pattern of the key, or by
+        a function of key and array. The first that matches decides. Of the transforms, a group may have ``grad_scale``,
+        ``clip_value``, ``clip_array_norm``, ``l2`` and ``weight_decay``. A pattern that matches nothing is an error.
+    frozen : sequence of patterns
+        Parameters that are not updated. They need no gradients, and have no state.
+    **transforms
+        What surrounds the rule, in this order; each is off by default, and an attribute that may be set between
+        updates. Another number compiles nothing.
+
+        ``maximize=True``
+            Climb: gradients change their sign.
+        ``grad_scale=s``
+            Multiply gradients by s, such as one over a loss scale.
+        ``accumulate=k``
+            Make a step of the mean gradient of k calls; `iter` counts steps.
+        ``centralize=True``
+            Subtract from gradients their means over all axes but the last (Yong et al. 2020).
+        ``clip_value=c``
+            Clip elements of gradients to [-c, c].
+        ``clip_norm=c``
+            Multiply gradients by ``min(1, c / (norm + 1e-6))``, with the norm of all of them, as PyTorch does.
+        ``clip_array_norm=c``
+            The same with the norm of each array.
+        ``l2=w``
+            Add ``w * p`` to the gradient.
+        ``weight_decay=w``
+            Multiply parameters by ``1 - lr * w`` before the step (Loshchilov and Hutter 2019).
+        ``cautious=True``
+            Step only where the step goes against the gradient, and farther there: times the number of all elements of
+            an array over that of those that move (Liang et al. 2024).
+        ``ema=d``
+            Keep averages of the parameters, ``a = d * a + (1 - d) * p``, in `averaged`.
+        ``lookahead=(k, alpha)``
+            Every k steps move slow copies by alpha towards the parameters, which restart from them (Zhang et al. 2019).
 
     Attributes
     ----------
@@ -98,10 +133,26 @@ class Optimizer(Checkpointed):
         Names of the state. Each is an attribute: None until the first update, then a dict of arrays with the keys and
         shapes of the parameters and the dtypes that the rule gives them in NumPy, initially zero. The arrays may be
         written to. Setting one of these attributes to None resets all state; setting it to a dict copies its arrays.
+    before, after : tuple of functions
+        Transforms of the class: functions of ``g``, or of ``p`` after the rule, and then of other values among ``p``,
+        ``g`` and the slots, and of hyperparameters, found by the names of the arguments. They return the new ``g`` or
+        ``p``, and the slots that they take.
+    measure : function
+        ``measure(p, g, *slots, *scalars)`` returns numbers to be summed over each array, or whose ``squares`` are to
+        be; `ratios` computes the last ``n_ratios`` scalars of the rule from them.
+    running : dict
+        Attributes that `scalars` changes at each step, with what they begin with; a step that fails leaves them.
+    averaged : dict or None
+        The averages of ``ema``.
+    accumulated, averages : int
+        Number of gradients in the mean of ``accumulate``, and of steps in the averages of ``ema``.
     iter : int
         Number of updates so far.
     skipped : int
         Number of updates that ``on_nonfinite="skip"`` has skipped.
+
+    Any hyperparameter takes a number or a function of the number of updates done, which is 0 in the first step; see
+    `fastoptim.schedules`. The attribute is the number of the next step.
 
     Notes
     -----
