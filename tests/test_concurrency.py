@@ -384,8 +384,7 @@ def test_exceptions_thrown_into_threads(tmp_path):
         sys.path.insert(0, sys.argv[1])
         from attack_threads import exceptions
 
-        sys.unraisablehook = lambda *_: None  # One may come in a callback of LLVM, which cannot raise it.
-        exceptions(60)
+        exceptions(40)
     """
     script.run(source, tmp_path, str(Path(__file__).parent), NUMBA_CACHE_DIR=str(tmp_path))
 

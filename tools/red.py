@@ -17,12 +17,14 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 import attack_caches
+import attack_threads
 import mutations
 import soak_checkpoints
 
 ATTACKS: dict[str, tuple[Callable[[int], object], int]] = {
     "versions": (attack_caches.two_versions_at_once, 1_000),
     "caches": (attack_caches.foreign_caches, 200),
+    "exceptions": (attack_threads.exceptions, 10_000),
     "mutations": (mutations.main, 100_000),
     "kills": (soak_checkpoints.main, 1_000),
 }
