@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.lib.array_utils import byte_bounds
 
+from fastoptim.composition import Sums
 from fastoptim.kernels import table
 from fastoptim.kernels.finite import finite
 from fastoptim.kernels.fuse import fuse
@@ -18,7 +19,6 @@ from fastoptim.kernels.strided import BLOCK
 from fastoptim.layout import Ranges, address, form, is_packed, merged, walk
 from fastoptim.parameters import packed_strides
 from fastoptim.threads import Autotuner
-from fastoptim.transforms import Sums
 from fastoptim.validate import Array, Parameter
 
 __all__ = ["Arrays", "KernelTask", "choose_kernel"]

@@ -2,33 +2,22 @@
 
 from __future__ import annotations
 
-import inspect
 import struct
 from collections.abc import Callable, Mapping, Sequence
-from math import nan
-from typing import TYPE_CHECKING, Any, ClassVar, Self, Unpack, cast, overload
+from typing import Any, ClassVar, Self, Unpack, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastoptim._suggest import did_you_mean
+from fastoptim.composed import OPTIONS, Composed
+from fastoptim.composition import compose_optimizer
 from fastoptim.concurrency import Guard, acquire, exclusive, guarded
 from fastoptim.groups import Groups, Pattern
-from fastoptim.hyperparameters import Hyperparameter, is_schedule
 from fastoptim.parameters import FlatDict, Layout
 from fastoptim.plan import Plan
 from fastoptim.state import State
-from fastoptim.state_dicts import Checkpointed
-from fastoptim.transforms import (
-    COUNTERS,
-    GROUPED,
-    KEYWORDS,
-    Composition,
-    Keyword,
-    Transforms,
-    centralized,
-    compose_optimizer,
-)
+from fastoptim.transforms import COUNTERS, KEYWORDS, Transforms, centralized
 from fastoptim.validate import NonFiniteGradients, Parameters, validate
 
 __all__ = ["Optimizer"]
@@ -36,22 +25,8 @@ __all__ = ["Optimizer"]
 
 _ON_NONFINITE = "ignore", "raise", "skip"
 _COMMON = "on_nonfinite", "iter", "skipped"
-_OPTIONS = {*KEYWORDS, "groups", "frozen", "on_nonfinite"}
-"""The keywords of every optimizer."""
 _MAX_PLANS = 4
 """Number of plans kept, for several dicts updated in turn; each takes a few kilobytes and keeps no arrays alive."""
-
-
-def _checked(optimizer: Any, name: str, value: Any) -> float:
-    """Return a hyperparameter as a number that its attribute would take, or raise an error."""
-    it = getattr(type(optimizer), name, None)
-    it = it.check if isinstance(it, Keyword) else it
-    return it.checked(value) if isinstance(it, Hyperparameter) else float(value)
-
-
-def _running(name: str, group: int) -> str:
-    """Return the attribute that keeps a running number of a group."""
-    return f"{name}_{group}" if group else name
 
 
 class _Slot:
@@ -78,7 +53,7 @@ class _Slot:
         optimizer._set_state(self.name, value)
 
 
-class Optimizer(Checkpointed):
+class Optimizer(Composed):
     """Base class of optimizers: a scalar rule, compiled into a kernel that updates all parameters.
 
     To write an optimizer, name its state in `slots`, return the numbers of a step from `scalars`, and write the formula
@@ -188,38 +163,12 @@ class Optimizer(Checkpointed):
 
     slots: ClassVar[tuple[str, ...]] = ()
     rule: ClassVar[Callable[..., Any]] = cast(Callable[..., Any], None)
-    before: ClassVar[tuple[Callable[..., Any], ...]] = ()
-    after: ClassVar[tuple[Callable[..., Any], ...]] = ()
-    measure: ClassVar[Callable[..., Any] | None] = None
-    squares: ClassVar[tuple[bool, ...]] = ()
-    n_ratios: ClassVar[int] = 0
-    running: ClassVar[Mapping[str, float]] = {}
-    iter: int
     skipped: int
-    accumulated: int
-    averages: int
-
-    maximize = KEYWORDS["maximize"]
-    grad_scale = KEYWORDS["grad_scale"]
-    accumulate = KEYWORDS["accumulate"]
-    centralize = KEYWORDS["centralize"]
-    clip_value = KEYWORDS["clip_value"]
-    clip_norm = KEYWORDS["clip_norm"]
-    clip_array_norm = KEYWORDS["clip_array_norm"]
-    l2 = KEYWORDS["l2"]
-    weight_decay = KEYWORDS["weight_decay"]
-    cautious = KEYWORDS["cautious"]
-    ema = KEYWORDS["ema"]
-    lookahead = KEYWORDS["lookahead"]
 
     _state: State | None = None
     _plan: Plan | None = None
     _plans: list[Plan]
     _guard: Guard
-    _groups: Groups
-    _schedules: dict[str, Callable[[int], float]]
-    _composition: Composition | None
-    _extended: bool
 
     def __new__(cls, *_args: Any, **_kwargs: Any) -> Self:  # noqa: D102
         # Subclasses may forget to call __init__, and copies are made without it. Assigning a new dict keeps attribute
@@ -251,7 +200,7 @@ class Optimizer(Checkpointed):
         self.on_nonfinite = on_nonfinite
         for name, value in transforms.items():
             if name not in KEYWORDS:
-                raise TypeError(f"{type(self).__name__} takes no argument {name!r}{did_you_mean(name, _OPTIONS)}")
+                raise TypeError(f"{type(self).__name__} takes no argument {name!r}{did_you_mean(name, OPTIONS)}")
             setattr(self, name, value)
         if groups:
             self.groups = groups
@@ -286,62 +235,6 @@ class Optimizer(Checkpointed):
         vars(self)["on_nonfinite"] = choice
         # A plan is made either with or without the check of gradients.
         self._keep(self._state, [])
-
-    @property
-    def groups(self) -> dict[Pattern, dict[str, Any]]:
-        """Hyperparameters of some parameters, by a pattern of their keys or a function of key and array."""
-        return {pattern: dict(own) for pattern, own in self._groups.rules}
-
-    @groups.setter
-    @exclusive
-    def groups(self, groups: Mapping[Pattern, Mapping[str, Any]] | None) -> None:
-        rules = tuple((pattern, self._checked_group(own)) for pattern, own in (groups or {}).items())
-        vars(self)["_groups"] = Groups(rules, self._groups.frozen)
-        self._recompose()
-
-    @property
-    def frozen(self) -> tuple[Pattern, ...]:
-        """Patterns of the parameters that are not updated; they need no gradients."""
-        return self._groups.frozen
-
-    @frozen.setter
-    @exclusive
-    def frozen(self, patterns: Sequence[Pattern]) -> None:
-        if isinstance(patterns, str) or not isinstance(patterns, Sequence):
-            raise TypeError(f"frozen must be a tuple of patterns, such as ({patterns!r},)")
-        vars(self)["_groups"] = Groups(self._groups.rules, tuple(patterns))
-        self._recompose()
-
-    @property
-    def averaged(self) -> dict[Any, NDArray[Any]] | None:
-        """The averages of the parameters that ``ema`` asks for: None before the first update."""
-        return (self._state or {}).get("averaged")
-
-    def initial_state(self) -> Mapping[str, float | str]:
-        """Return the numbers that slots begin with, or ``"p"`` for a copy of the parameters; others begin with 0."""
-        return {}
-
-    def ratios(self, sums: NDArray[Any], columns: NDArray[Any], sizes: NDArray[Any]) -> Any:
-        """Return the last scalars of `rule` for each array, from the sums of what `measure` returns.
-
-        Parameters
-        ----------
-        sums : ndarray of shape (arrays, sums)
-            For each array the sums over its elements.
-        columns : ndarray of shape (arrays, n_ratios)
-            NaN; its shape is that of the result.
-        sizes : ndarray of shape (arrays,)
-            Number of elements of each array.
-        """
-        raise NotImplementedError(f"{type(self).__name__} has a measure, so it must define ratios()")
-
-    def scalars(self) -> tuple[float, ...]:
-        """Return the numbers that `rule` takes after the state in this step.
-
-        They are computed once a step as Python floats, and rounded once to the dtype of the arrays. `iter` already
-        counts this step: it is 1 in the first one.
-        """
-        raise NotImplementedError(f"{type(self).__name__} must define scalars(), the numbers that its rule takes")
 
     @guarded
     def update(self, params: Parameters, grads: Parameters) -> None:
@@ -468,108 +361,6 @@ class Optimizer(Checkpointed):
             n_groups=1 + len(self._groups.rules),
         )
         return plan, parameters
-
-    def _set_scalars(self, plan: Plan, steps: int) -> dict[str, Any]:
-        """Enter the scalars of all groups, those of transforms too, and compute those that follow from sums.
-
-        Returns
-        -------
-        dict
-            The attributes to set once the step is done.
-        """
-        changes: dict[str, Any] = {}
-        if self.accumulate is not None:
-            # The next call runs another composition.
-            is_last = self.accumulated + 1 >= self.accumulate
-            changes.update(_plan=None, _composition=None, accumulated=0 if is_last else self.accumulated + 1)
-            if not is_last:
-                changes["iter"] = steps
-                plan.set_scalars(*[nan] * plan.composition.n_rule_scalars, *self._further_scalars(plan))
-                return changes
-        if self.ema is not None:
-            changes["averages"] = self.averages + 1
-        for name, schedule in self._schedules.items():
-            # A schedule that observes losses may have changed since the last step.
-            vars(self)[name] = _checked(self, name, schedule(steps))
-            changes[name] = _checked(self, name, schedule(steps + 1))
-        alone = not (self._groups.rules or self.running)
-        views = [self] if alone else [self._view(k, steps) for k in range(1 + len(self._groups.rules))]
-        for view, set_scalars in zip(views, plan.setters, strict=True):
-            values = view.scalars()
-            try:
-                if len(values) != plan.composition.n_rule_scalars:
-                    raise plan.error(values)
-                set_scalars(*values, *view._further_scalars(plan))
-            except (struct.error, TypeError):
-                raise plan.error(values) from None
-        if plan.composition.sums:
-            plan.measure(views[0])
-        for k, view in enumerate(views if self.running else []):
-            changes.update((_running(name, k), vars(view)[name]) for name in self.running)
-        return changes
-
-    def _further_scalars(self, plan: Plan) -> list[float]:
-        composition = plan.composition
-        return [nan] * composition.n_ratios + [value(self) for value in composition.scalars]
-
-    def _view(self, k: int, steps: int) -> Self:
-        """Return a copy of the optimizer that has the hyperparameters of a group, 0 for the parameters in none."""
-        view = object.__new__(type(self))
-        fields = vars(view)
-        fields.update(vars(self))
-        fields.update((name, vars(self).get(_running(name, k), value)) for name, value in self.running.items())
-        if k:
-            for name, value in self._groups.rules[k - 1][1].items():
-                fields[name] = _checked(self, name, value(steps)) if callable(value) else value
-        return view
-
-    def _checked_group(self, own: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the hyperparameters of a group as numbers and schedules, or raise an error for one that is none."""
-        if not isinstance(own, Mapping):
-            raise TypeError(f"a group is a dict of hyperparameters, such as {{'lr': 0.01}}, not {own!r}")
-        known = {name for cls in type(self).__mro__ for name, it in vars(cls).items() if isinstance(it, Hyperparameter)}
-        plain = {name for name, value in vars(self).items() if isinstance(value, float | int) and name[0] != "_"}
-        known |= (plain | GROUPED | {*inspect.signature(type(self)).parameters}) - {*_COMMON, *_OPTIONS - GROUPED}
-        for name in own:
-            if name not in known:
-                has = ", ".join(sorted(known))
-                raise ValueError(f"a group cannot have {name!r}{did_you_mean(name, known) or f'; it may have {has}'}")
-        return {
-            name: value if callable(value) and _checked(self, name, value(self.iter)) is not None
-            else _checked(self, name, value)
-            for name, value in own.items()
-        }  # fmt: skip
-
-    def _recompose(self) -> None:
-        """Make new plans: a transform was turned on or off, or groups changed."""
-        fields = vars(self)
-        on = [name for name in KEYWORDS if name in fields]
-        fields.update(_composition=None, _plan=None, _plans=[])
-        for name, counter in COUNTERS.items():
-            if name in on:
-                fields.setdefault(counter, 0)
-            else:
-                fields.pop(counter, None)
-        cls = type(self)
-        fields["_extended"] = bool(
-            on or self._groups or self._schedules or cls.before or cls.after or cls.measure or cls.running
-        )
-
-    if not TYPE_CHECKING:  # With `__setattr__`, type checkers would accept any attribute.
-
-        def __setattr__(self, name, value):
-            cls = type(self)
-            if name == "iter":
-                vars(self)["iter"] = value
-                for other, schedule in self._schedules.items():
-                    vars(self)[other] = _checked(self, other, schedule(value))
-            elif not hasattr(cls, name) and not name.startswith("_") and is_schedule(value):
-                number = value(self.iter)
-                vars(self).update({name: number, "_schedules": {**self._schedules, name: value}, "_extended": True})
-            else:
-                super().__setattr__(name, value)
-                if name in self._schedules and not hasattr(cls, name):
-                    vars(self)["_schedules"] = {key: own for key, own in self._schedules.items() if key != name}
 
     def _keep(self, state: State | None, plans: list[Plan]) -> None:
         """Keep a state, and the plans that were made for it, the last one first."""

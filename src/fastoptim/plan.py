@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.lib.array_utils import byte_bounds
 
+from fastoptim.composition import Composition
 from fastoptim.fallback import FallbackTask, Rule
 from fastoptim.kernels import table
 from fastoptim.kernels.fuse import n_scalars
@@ -21,7 +22,6 @@ from fastoptim.layout import is_aliased, merged, overlapping_groups, touches
 from fastoptim.numbers import Numbers
 from fastoptim.parameters import FlatDict
 from fastoptim.state import State, attach_state
-from fastoptim.transforms import Composition
 from fastoptim.validate import NonFiniteGradients, Parameter, items_getter
 
 __all__ = ["Plan"]

@@ -1,0 +1,239 @@
+"""The composition of an optimizer: its rule with the transforms that are on, as one function for the engine.
+
+Their order is fixed: scale (`maximize`, `grad_scale`), `accumulate`, `centralize`, `clip_value`, `clip_norm`,
+`clip_array_norm`, `l2`, the class's own `before`, `weight_decay`, the rule (`cautious`), the class's own `after`,
+`ema`, `lookahead`. A transform that is off is not in the kernel.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from math import inf, nan, sqrt
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastoptim.kernels import transforms as stages
+from fastoptim.kernels.compose import Stage, compose, function_of
+from fastoptim.kernels.fuse import n_scalars
+from fastoptim.transforms import EXTRA_SLOTS, KEYWORDS
+
+__all__ = ["Composition", "Sums", "compose_optimizer"]
+
+
+class Sums(NamedTuple):
+    """A pass over all arrays before the update, which sums what a function returns for their elements."""
+
+    function: Any
+    """The composition that computes what is summed."""
+    squares: tuple[bool, ...]
+    """Of each number, whether to sum its square."""
+    columns: slice
+    """The scalars that are computed from the sums."""
+    finish: Callable[[Any, NDArray[Any], NDArray[Any], NDArray[Any]], Any]
+    """Takes the optimizer, the sums of each array, its columns so far, and its size; returns the columns."""
+
+
+@dataclass(eq=False)
+class Composition:
+    """A rule with the transforms that are on: what an update runs."""
+
+    rule: Any
+    slots: tuple[str, ...]
+    scalars: list[Callable[[Any], float]] = field(default_factory=list)
+    """The scalars that follow those of the rule, as functions of the optimizer."""
+    sums: list[Sums] = field(default_factory=list)
+    n_rule_scalars: int = 0
+    """Number of scalars that `Optimizer.scalars` returns."""
+    n_ratios: int = 0
+    """Number of scalars of the rule that follow from sums."""
+
+
+def _decay_factor(optimizer: Any) -> float:
+    return 1.0 - float(optimizer.lr) * float(optimizer.weight_decay or 0.0)
+
+
+def _scale(optimizer: Any) -> float:
+    scale = optimizer.grad_scale
+    return (-1.0 if optimizer.maximize else 1.0) * (1.0 if scale is None else float(scale))
+
+
+def _limit(name: str, optimizer: Any) -> float:
+    value = getattr(optimizer, name)
+    return inf if value is None else float(value)
+
+
+def _share_of_call(optimizer: Any) -> float:
+    return 1.0 / float(optimizer.accumulated + 1)
+
+
+def _share_of_average(optimizer: Any) -> float:
+    return 1.0 - float(optimizer.ema) if optimizer.averages else 1.0
+
+
+def _lookahead_alpha(optimizer: Any) -> float:
+    k, alpha = optimizer.lookahead
+    return float(alpha) if optimizer.iter % k == 0 else 0.0
+
+
+def _clip_factors(limits: Any, norms: Any) -> Any:
+    # PyTorch's formula, which shrinks a little even where the norm is the limit.
+    with np.errstate(invalid="ignore"):
+        return np.where(np.isinf(limits), 1.0, np.minimum(1.0, limits / (norms + 1e-6)))
+
+
+def _clip_all(_optimizer: Any, sums: NDArray[Any], limits: NDArray[Any], _sizes: Any) -> Any:
+    return _clip_factors(limits, sqrt(sums.sum()) if np.isfinite(sums.sum()) else sums.sum())
+
+
+def _clip_each(_optimizer: Any, sums: NDArray[Any], limits: NDArray[Any], _sizes: Any) -> Any:
+    return _clip_factors(limits, np.sqrt(sums))
+
+
+def _cautious_factors(_optimizer: Any, sums: NDArray[Any], _before: Any, sizes: NDArray[Any]) -> Any:
+    # The sums count the elements that do not take part.
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return 1.0 / np.maximum(1.0 - sums / sizes[:, None], 1e-3)
+
+
+def structure(optimizer: Any) -> tuple[str, ...]:
+    """Return the names of the transforms that are on, in an optimizer or in any of its groups."""
+    names = set(vars(optimizer)) | {name for _, own in optimizer._groups.rules for name in own}
+    on = [name for name in KEYWORDS if name in names]
+    if "accumulate" in on:
+        is_last = optimizer.accumulated + 1 >= optimizer.accumulate
+        on.append("step" if is_last else "collect")
+    return tuple(on)
+
+
+def compose_optimizer(optimizer: Any) -> Composition:
+    """Return the composition of an optimizer's rule with the transforms that are on."""
+    cls = type(optimizer)
+    return _compose(
+        function_of(optimizer.rule),
+        tuple(cls.slots),
+        structure(optimizer),
+        tuple(map(function_of, cls.before)),
+        tuple(map(function_of, cls.after)),
+        cls.measure and function_of(cls.measure),
+        cls.n_ratios,
+        tuple(cls.squares),
+        cls.ratios,
+    )
+
+
+@lru_cache(maxsize=256)
+def _compose(
+    rule: Any,
+    slots: tuple[str, ...],
+    on: Sequence[str],
+    before: tuple[Any, ...],
+    after: tuple[Any, ...],
+    measure: Any,
+    n_ratios: int,
+    squares: tuple[bool, ...],
+    ratios: Any,
+) -> Composition:
+    own = [_names(function) for function in (*before, *after)]
+    further = tuple(slot for slot in slots if any(slot in names for names in own) and slot not in _names(rule))
+    rule_slots = tuple(slot for slot in slots if slot not in further)
+    count = n_scalars(rule, rule_slots)
+    result = Composition(rule, slots, n_rule_scalars=count - n_ratios, n_ratios=n_ratios)
+    if not (on or before or after or measure):
+        return result
+    result.slots = slots = (
+        *slots,
+        *(slot for name, slot in EXTRA_SLOTS.items() if name in on),
+    )
+    chain: list[Stage] = []
+    pending: list[tuple[Any, Any, Any, Any]] = []
+
+    def scalar(value: Callable[[Any], float]) -> tuple[int]:
+        result.scalars.append(value)
+        return (count + len(result.scalars) - 1,)
+
+    def add(function: Any, takes: str, gives: str, *scalars: Callable[[Any], float]) -> tuple[int, ...]:
+        positions = tuple(position for value in scalars for position in scalar(value))
+        chain.append(Stage(function, tuple(takes.split()), tuple(gives.split()), positions))
+        return positions
+
+    def sums(
+        what: list[Stage], values: tuple[str, ...], squared: tuple[bool, ...], columns: slice, finish: Any
+    ) -> None:
+        pending.append(((*chain, *what), values, squared, (columns, finish)))
+
+    def norm(finish: Any, name: str) -> None:
+        # The limit is the scalar until the norm is known, then the factor.
+        position = count + len(result.scalars)
+        sums([Stage(stages.gradient, ("g",), ("x",))], ("x",), (True,), slice(position, position + 1), finish)
+        add(stages.scaled, "g", "g", partial(_limit, name))
+
+    def custom(functions: tuple[Any, ...], changed: str) -> None:
+        for function in functions:
+            names = _names(function)
+            takes = [name for name in names if name in {"p", "g", *slots}]
+            gives = [changed, *(name for name in takes if name in slots)]
+            if names[: len(takes)] != takes or changed not in takes:
+                raise TypeError(
+                    f"{function.__qualname__} takes ({', '.join(names)}); a transform takes {changed!r}, then other "
+                    "values among p, g and slots, then hyperparameters, and returns the new values of "
+                    f"{changed!r} and the slots it takes"
+                )
+            rest = [partial(_attribute, name) for name in names[len(takes) :]]
+            add(function, " ".join(takes), " ".join(gives), *rest)
+
+    if "maximize" in on or "grad_scale" in on:
+        add(stages.scaled, "g", "g", _scale)
+    if "accumulate" in on:
+        add(stages.accumulated, "g gradient_mean", "g", _share_of_call)
+        add(stages.gradient, "g", "gradient_mean")
+    if "collect" not in on:
+        if "clip_value" in on:
+            add(stages.clipped, "g", "g", partial(_limit, "clip_value"))
+        if "clip_norm" in on:
+            norm(_clip_all, "clip_norm")
+        if "clip_array_norm" in on:
+            norm(_clip_each, "clip_array_norm")
+        if "l2" in on:
+            add(stages.l2, "p g", "g", lambda optimizer: float(optimizer.l2 or 0.0))
+        custom(before, "g")
+        if "weight_decay" in on:
+            add(stages.decayed, "p", "p", _decay_factor)
+        if "cautious" in on:
+            add(stages.copied, "p", "before")
+        known = tuple(range(count - n_ratios))
+        if measure:
+            values = tuple(f"measured {k}" for k in range(len(squares)))
+            stage = Stage(measure, ("p", "g", *rule_slots), values, known)
+            sums([stage], values, squares, slice(count - n_ratios, count), ratios)
+        chain.append(Stage(rule, ("p", "g", *rule_slots), ("p", *rule_slots), tuple(range(count))))
+        if "cautious" in on:
+            position = count + len(result.scalars)
+            stage = Stage(stages.disagrees, ("g", "p", "before"), ("x",))
+            sums([stage], ("x",), (False,), slice(position, position + 1), _cautious_factors)
+            add(stages.cautious, "g p before", "p", lambda _: nan)
+        custom(after, "p")
+        if "ema" in on:
+            add(stages.averaged, "p averaged", "averaged", _share_of_average)
+        if "lookahead" in on:
+            add(stages.lookahead, "p slow", "p slow", _lookahead_alpha)
+    total = count + len(result.scalars)
+    for functions, values, squared, (columns, finish) in pending:
+        function = compose(tuple(functions), slots, total, values)
+        function.__wrapped__ = rule
+        result.sums.append(Sums(function, squared, columns, finish))
+    result.rule = compose(tuple(chain), slots, total, ("p", *slots))
+    result.rule.__wrapped__ = rule
+    return result
+
+
+def _names(function: Any) -> list[str]:
+    return list(inspect.signature(function).parameters)
+
+
+def _attribute(name: str, optimizer: Any) -> float:
+    return float(getattr(optimizer, name))
