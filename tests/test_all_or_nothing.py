@@ -232,8 +232,8 @@ def test_interruption_after_a_step_whose_last_dtype_is_empty(monkeypatch):
     opt = fo.SGD(lr=1.0)
     run = plan.Plan.__init__
 
-    def interrupted_at_its_end(self, *args):
-        run(self, *args)
+    def interrupted_at_its_end(self, *args, **kwargs):
+        run(self, *args, **kwargs)
         tasks = self.run
 
         def run_and_interrupt():

@@ -404,7 +404,7 @@ def test_unwritable_cache(folder, serve, monkeypatch, error):
 def test_cache_folder_cannot_be_created(folder, cache, serve, monkeypatch):
     monkeypatch.setattr(mnist, "MIRRORS", (serve(folder),))
     cache.parent.touch()
-    with pytest.raises(MnistUnavailableError, match=r"(Not a directory|File exists).*: set FASTOPTIM_DATA"):
+    with pytest.raises(MnistUnavailableError, match=r"(Errno 20|Errno 17|File exists).*: set FASTOPTIM_DATA"):
         load_mnist()
 
 

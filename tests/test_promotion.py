@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 import fastoptim as fo
+from fastoptim.composition import compose_optimizer
 from fastoptim.fallback import RuleArray
 from fastoptim.family import FAMILY
 from fastoptim.parameters import FlatDict, Layout
@@ -315,10 +316,12 @@ def test_the_family_on_random_dtypes(name):
             state = [getattr(opt, slot)["w"] for slot in opt.slots]
             arrays = [array.copy() for array in (params["w"], g, *state)]
             opt.update(params, {"w": g})
-            expected = as_arrays(opt.rule, arrays, opt.scalars())
+            composition = compose_optimizer(opt)
+            scalars = [*opt.scalars(), *(value(opt) for value in composition.scalars)]
+            expected = as_arrays(composition.rule, arrays, scalars)
             if {p_kind, g_kind, kind} == {"f4"}:
                 # Scalars of a rule in pure float32 are rounded to it first.
-                expected = as_arrays(opt.rule, arrays, [np.float32(scalar) for scalar in opt.scalars()])
+                expected = as_arrays(composition.rule, arrays, [np.float32(scalar) for scalar in scalars])
             results = [params["w"], *(getattr(opt, slot)["w"] for slot in opt.slots)]
             for value, result in zip(expected, results, strict=True):
                 assert_same(value, result, f"{name} on {dtypes} in step {step}")
