@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 
 import naive
-from fastoptim.family import FAMILY
 
 from . import notes
+
+RULES = tuple(naive.RULES)
+"""The rules that are measured: those of which there is plain NumPy code."""
 
 __all__ = ["HUGE", "NOTES", "WIDTHS", "Irregular", "Net", "Turns", "Update", "irregular_updates", "networks", "updates"]
 
@@ -80,7 +82,7 @@ def _layouts(size: int) -> tuple[str, ...]:
 def updates(*, quick: bool = False, huge: bool = False) -> Iterator[Update]:
     """Yield the cases of the group *update*; with ``quick`` only those that the targets need."""
     sizes = (10, 1_000, 10_000, NOTES, 1_000_000, 10_000_000) + ((HUGE,) if huge else ())
-    for rule, dtype, threads, size in product(FAMILY, ("float32", "float64"), (None, 1), sizes):
+    for rule, dtype, threads, size in product(RULES, ("float32", "float64"), (None, 1), sizes):
         # The arithmetic per element of a rule is derived from ten and ten thousand elements.
         needed = rule == "Adam" or size >= 1_000_000 or size in (10, 10_000)
         essential = (dtype, threads) == ("float32", None) and needed

@@ -7,9 +7,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
-from fastoptim.family import FAMILY
-
-from .cases import updates
+from .cases import RULES, updates
 from .peers import CEILING, OURS
 from .results import Results, times_ours
 
@@ -91,7 +89,7 @@ def draw_update(results: Results) -> Figure | None:
 
 
 def draw_rules(results: Results) -> Figure | None:
-    curves = {rule: _curves(results, rule) for rule in FAMILY}
+    curves = {rule: _curves(results, rule) for rule in RULES}
     if not all(OURS in each for each in curves.values()):
         return None
     n_rows = -(-len(curves) // 3)

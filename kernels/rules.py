@@ -4,12 +4,15 @@ A rule is a pure function of one element: the parameter ``p``, its gradient ``g`
 scalars of the step. It returns the new parameter and the new state. The same text runs on Python floats, on NumPy
 arrays, where augmented assignments work in place, and, compiled by `fuse`, over whole buffers in one pass.
 
-Each rule keeps the notes' order of operations and rounds where they round, so it gives the same bits.
+The notes' rules keep their order of operations and round where they round, so they give the same bits.
 """
 
 import numpy as np
 
-__all__ = ["adagrad", "adam", "momentum", "nesterov", "rmsprop", "sgd"]
+__all__ = [
+    "adabelief", "adadelta", "adagrad", "adam", "adamax", "ademamix", "adopt", "amsgrad", "grams", "lamb", "lion",
+    "momentum", "nadam", "nesterov", "radam", "rmsprop", "sgd", "sign_sgd", "signum", "yogi",
+]  # fmt: skip
 
 
 def sgd(p, g, lr):
@@ -62,3 +65,123 @@ def adam(p, g, m, v, lr_t, one_minus_beta1, one_minus_beta2, eps):
     v += one_minus_beta2 * (g * g - v)
     p -= lr_t * m / (np.sqrt(v) + eps)
     return p, m, v
+
+
+def amsgrad(p, g, m, v, h, lr_t, one_minus_beta1, one_minus_beta2, scale, eps):
+    """Adam whose denominator never shrinks. Reddi, Kale and Kumar (2018), algorithm 2; ``scale`` corrects ``v``."""
+    m += one_minus_beta1 * (g - m)
+    v += one_minus_beta2 * (g * g - v)
+    h = np.maximum(h, scale * v)
+    p -= lr_t * m / (np.sqrt(h) + eps)
+    return p, m, v, h
+
+
+def adamax(p, g, m, u, lr_t, one_minus_beta1, beta2, inside, outside):
+    """Adam scaled by a decaying maximum. Kingma and Ba (2015), algorithm 2; epsilon inside or outside of it."""
+    m += one_minus_beta1 * (g - m)
+    u = np.maximum(beta2 * u, np.abs(g) + inside)
+    p -= lr_t * m / (u + outside)
+    return p, m, u
+
+
+def nadam(p, g, m, v, of_gradient, of_mean, one_minus_beta1, one_minus_beta2, eps):
+    """Adam with Nesterov's momentum. Dozat (2016): a step along a mean of the gradient and of ``m``."""
+    m += one_minus_beta1 * (g - m)
+    v += one_minus_beta2 * (g * g - v)
+    p -= (of_gradient * g + of_mean * m) / (np.sqrt(v) + eps)
+    return p, m, v
+
+
+def radam(p, g, m, v, lr_t, one_minus_beta1, one_minus_beta2, weight, eps):
+    """Rectified Adam. Liu et al. (2020), algorithm 2; a weight of 0 is the step that is not scaled yet."""
+    m += one_minus_beta1 * (g - m)
+    v += one_minus_beta2 * (g * g - v)
+    p -= lr_t * m / (weight * np.sqrt(v) + eps)
+    return p, m, v
+
+
+def adabelief(p, g, m, s, lr_t, one_minus_beta1, one_minus_beta2, stored_eps, eps):
+    """Adam scaled by how far gradients are from their mean. Zhuang et al. (2020), algorithm 2."""
+    m += one_minus_beta1 * (g - m)
+    s += one_minus_beta2 * ((g - m) * (g - m) - s)
+    s += stored_eps
+    p -= lr_t * m / (np.sqrt(s) + eps)
+    return p, m, s
+
+
+def yogi(p, g, m, v, lr_t, one_minus_beta1, one_minus_beta2, eps):
+    """Adam whose ``v`` moves by no more than the squared gradient. Zaheer et al. (2018), algorithm 2."""
+    m += one_minus_beta1 * (g - m)
+    v -= one_minus_beta2 * np.sign(v - g * g) * (g * g)
+    p -= lr_t * m / (np.sqrt(v) + eps)
+    return p, m, v
+
+
+def grams(p, g, m, v, lr_t, one_minus_beta1, one_minus_beta2, eps):
+    """Adam's step with the sign of the gradient. Cao et al. (2024)."""
+    m += one_minus_beta1 * (g - m)
+    v += one_minus_beta2 * (g * g - v)
+    p -= np.abs(lr_t * m / (np.sqrt(v) + eps)) * np.sign(g)
+    return p, m, v
+
+
+def adopt(p, g, m, v, lr, one_minus_beta1, one_minus_beta2, bound, eps):
+    """Momentum of gradients scaled by the ``v`` before them. Taniguchi et al. (2024), algorithm 2 with clipping."""
+    scaled = g / np.maximum(np.sqrt(v), eps)
+    m += one_minus_beta1 * (np.where(scaled > bound, bound, np.where(scaled < -bound, -bound, scaled)) - m)
+    p -= lr * m
+    v += one_minus_beta2 * (g * g - v)
+    return p, m, v
+
+
+def ademamix(p, g, m, n, v, lr_fast, lr_slow, one_minus_beta1, one_minus_beta2, one_minus_beta3, eps):
+    """Adam with a second, slow mean ``n``. Pagliardini, Ablin and Grangier (2024), algorithm 1."""
+    m += one_minus_beta1 * (g - m)
+    n += one_minus_beta3 * (g - n)
+    v += one_minus_beta2 * (g * g - v)
+    p -= (lr_fast * m + lr_slow * n) / (np.sqrt(v) + eps)
+    return p, m, n, v
+
+
+def adadelta(p, g, s, a, lr, one_minus_rho, eps):
+    """Steps in the unit of the parameters. Zeiler (2012), algorithm 1."""
+    s += one_minus_rho * (g * g - s)
+    step = np.sqrt(a + eps) / np.sqrt(s + eps) * g
+    a += one_minus_rho * (step * step - a)
+    p -= lr * step
+    return p, s, a
+
+
+def lamb(p, g, m, v, lr, one_minus_beta1, one_minus_beta2, m_scale, v_scale, eps, ratio):
+    """Adam with the step of each array scaled to the norm of its parameter. You et al. (2020), algorithm 2."""
+    m += one_minus_beta1 * (g - m)
+    v += one_minus_beta2 * (g * g - v)
+    p -= lr * ratio * (m_scale * m / (np.sqrt(v_scale * v) + eps))
+    return p, m, v
+
+
+def lamb_norms(p, g, m, v, _lr, one_minus_beta1, one_minus_beta2, m_scale, v_scale, eps):
+    """Return the parameter and the step of `lamb` without its ratio, whose norms make the ratio."""
+    m += one_minus_beta1 * (g - m)
+    v += one_minus_beta2 * (g * g - v)
+    return p, m_scale * m / (np.sqrt(v_scale * v) + eps)
+
+
+def sign_sgd(p, g, lr):
+    """Steps of one length, against the sign of the gradient. Bernstein et al. (2018), algorithm 1."""
+    p -= lr * np.sign(g)
+    return p
+
+
+def signum(p, g, m, lr, one_minus_beta):
+    """Steps of one length, against the sign of the mean gradient. Bernstein et al. (2018), algorithm 2."""
+    m += one_minus_beta * (g - m)
+    p -= lr * np.sign(m)
+    return p, m
+
+
+def lion(p, g, m, lr, beta1, one_minus_beta1, one_minus_beta2):
+    """Steps of one length, against the sign of an interpolated momentum. Chen et al. (2023), algorithm 2."""
+    p -= lr * np.sign(beta1 * m + one_minus_beta1 * g)
+    m += one_minus_beta2 * (g - m)
+    return p, m

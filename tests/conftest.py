@@ -8,11 +8,10 @@ from numba.core.dispatcher import Dispatcher
 import fastoptim as fo
 import naive
 from fastoptim import threads
-from fastoptim.family import FAMILY
 from fastoptim.kernels import table
 
 
-@pytest.fixture(params=FAMILY)
+@pytest.fixture(params=naive.RULES)
 def pair(request):
     """A function that makes the oracle's and the library's optimizer, for each line of the table."""
     return lambda **hyper: tuple(getattr(module, request.param)(**hyper) for module in (naive, fo))

@@ -14,6 +14,7 @@ from fastoptim.cli import main
 from fastoptim.family import FAMILY, NOTES_FIVE
 from fastoptim.kernels import rules
 from fastoptim.optimizers.base import BuiltIn
+from test_rules import CASES
 
 CHANGELOG = (Path(__file__).parent.parent / "CHANGELOG.md").read_text(encoding="utf-8")
 
@@ -31,7 +32,7 @@ def test_each_class_has_a_line_and_each_line_a_class():
 
 
 def test_each_class_has_an_oracle():
-    assert naive.RULES.keys() == FAMILY.keys()
+    assert FAMILY.keys() == naive.RULES.keys() | {cls.__name__ for cls, *_ in CASES}
 
 
 def test_each_rule_is_that_of_a_class():
@@ -46,7 +47,7 @@ def test_each_class_is_documented(name):
     assert all(f"\n{title}\n---" in text for title in ("Parameters", "References", "Examples"))
     assert ".. math::" in text
     described = {word for line in re.findall(r"^([\w, ]+) : ", text, re.MULTILINE) for word in line.split(", ")}
-    assert described == {*inspect.signature(cls).parameters, *cls.slots} - {"options"}
+    assert described == {*inspect.signature(cls).parameters, *cls.slots, *cls.running} - {"options"}
     assert "\n**options\n" in text
     assert f"`{name}`" in CHANGELOG
 

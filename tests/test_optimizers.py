@@ -9,7 +9,6 @@ import pytest
 
 import fastoptim as fo
 import naive
-from fastoptim.family import FAMILY
 from naive import assert_bits, assert_state, assert_step, assert_ulps, draw, keys
 
 SHAPES = [(), (0,), (3, 0, 2), (1,), (7,), (1, 1), (33, 5), (4, 3, 5), (2, 1, 3, 2), (257,)]
@@ -25,7 +24,7 @@ def arrays(rng, dtype=np.float64, shapes=SHAPES):
     return {f"p{i}": draw(rng, shape, dtype) for i, shape in enumerate(shapes)}
 
 
-@pytest.mark.parametrize("name", FAMILY)
+@pytest.mark.parametrize("name", naive.RULES)
 def test_signature_attributes_and_state_names(name):
     cls = getattr(fo, name)
     notes = [p for p in inspect.signature(cls).parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]

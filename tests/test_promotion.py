@@ -8,9 +8,9 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 import fastoptim as fo
+import naive
 from fastoptim.composition import compose_optimizer
 from fastoptim.fallback import RuleArray
-from fastoptim.family import FAMILY
 from fastoptim.parameters import FlatDict, Layout
 from naive import assert_bits
 
@@ -298,7 +298,7 @@ def test_a_branch_beside_assignments_that_round(kind):
         assert_same(expected[0], params["w"], kind)
 
 
-@pytest.mark.parametrize("name", FAMILY)
+@pytest.mark.parametrize("name", naive.RULES)
 def test_the_family_on_random_dtypes(name):
     optimizer = getattr(fo, name)
 

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastoptim as fo
+import naive
 import script
-from fastoptim.family import FAMILY
 from fastoptim.kernels import table as row
 from fastoptim.kernels.fuse import fuse
 from naive import assert_bits, draw
@@ -29,7 +29,7 @@ class Softsign(fo.Optimizer):
         return p - lr * m / (1 + np.abs(m)), m
 
 
-RULES = [*FAMILY, "Softsign"]
+RULES = [*naive.RULES, "Softsign"]
 
 
 def optimizer(name):
@@ -106,7 +106,7 @@ def test_any_process_gives_the_same_bits(tmp_path):
         import numpy as np
         from threadpoolctl import threadpool_limits
         import fastoptim as fo
-        from fastoptim.family import FAMILY
+        from fastoptim.family import NOTES_FIVE
 
         class Softsign(fo.Optimizer):
             slots = ("m",)
@@ -122,7 +122,7 @@ def test_any_process_gives_the_same_bits(tmp_path):
         digest = hashlib.sha256()
         numba.set_num_threads(int(sys.argv[1]))
         with fo.num_threads(int(sys.argv[2])) if len(sys.argv) > 2 else contextlib.nullcontext():
-            for cls in *(getattr(fo, name) for name in FAMILY), Softsign:
+            for cls in *(getattr(fo, name) for name in NOTES_FIVE), Softsign:
                 for dtype in np.float32, np.float64:
                     rng, opt = np.random.default_rng(0), cls()
                     params = {"w": rng.standard_normal(40_001).astype(dtype)}

@@ -22,6 +22,20 @@ FAMILY = {
     "RMSprop": Member("v", in_notes=True),
     "Nesterov": Member("^"),
     "AdamW": Member("d"),
+    "AMSGrad": Member("<"),
+    "AdaMax": Member(">"),
+    "NAdam": Member("p"),
+    "RAdam": Member("P"),
+    "AdaBelief": Member("*"),
+    "Yogi": Member("h"),
+    "Grams": Member("H"),
+    "ADOPT": Member("X"),
+    "AdEMAMix": Member("8"),
+    "AdaDelta": Member("1"),
+    "LAMB": Member("2"),
+    "SignSGD": Member("3"),
+    "Signum": Member("4"),
+    "Lion": Member("+"),
 }
 
 NOTES_FIVE = tuple(name for name, member in FAMILY.items() if member.in_notes)

@@ -186,6 +186,7 @@ class Optimizer(Composed):
             "on_nonfinite": "ignore",
             "iter": 0,
             "skipped": 0,
+            **cls.running,
         }
         return self
 

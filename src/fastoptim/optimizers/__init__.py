@@ -5,7 +5,11 @@ from typing import TYPE_CHECKING
 from fastoptim.family import FAMILY
 from fastoptim.optimizers.adam import *  # noqa: F403
 from fastoptim.optimizers.adaptive import *  # noqa: F403
+from fastoptim.optimizers.layerwise import *  # noqa: F403
+from fastoptim.optimizers.papers import *  # noqa: F403
+from fastoptim.optimizers.relatives import *  # noqa: F403
 from fastoptim.optimizers.sgd import *  # noqa: F403
+from fastoptim.optimizers.sign import *  # noqa: F403
 
 if not TYPE_CHECKING:
     # Type checkers read the `__all__` of each module; one that is computed would hide all names from them.

@@ -68,6 +68,8 @@ class BuiltIn(Optimizer):
         def __setattr__(self, name, value):
             cls = type(self)
             is_known = hasattr(cls, name) or name in vars(self) or name.startswith("_")
+            # Groups have running numbers of their own.
+            is_known |= name.rpartition("_")[0] in cls.running
             if not is_known and cls.__module__.startswith(f"{__package__}."):
                 own = [key for key in vars(self) if not key.startswith("_") and key not in ("iter", "skipped")]
                 hint = (

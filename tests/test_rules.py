@@ -1,0 +1,233 @@
+"""The rules beyond the notes, against their formulas in plain NumPy: one table."""
+
+import copy
+from math import sqrt
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+import fastoptim as fo
+from fastoptim.family import FAMILY
+from naive import assert_bits
+
+LR, B1, B2 = 0.01, 0.9, 0.999
+
+
+def ema(x, new, beta):
+    return beta * x + (1 - beta) * new
+
+
+# A step returns the new parameter; `s` is the state, a dict of zeros at first, and `t` counts from 1.
+
+
+def amsgrad(like):
+    def step(p, g, s, t):
+        c1, c2 = 1 - B1**t, 1 - B2**t
+        s["m"], s["v"] = ema(s["m"], g, B1), ema(s["v"], g * g, B2)
+        s["h"] = np.maximum(s["h"], s["v"] / c2 if like == "optax" else s["v"])
+        root = {"torch": np.sqrt(s["h"] / c2) + 1e-8, "optax": np.sqrt(s["h"]) + 1e-8}.get(like)
+        if like == "keras":
+            return p - LR * sqrt(c2) / c1 * s["m"] / (np.sqrt(s["h"]) + 1e-7)
+        return p - LR * s["m"] / c1 / root
+
+    return step
+
+
+def adamax(like):
+    def step(p, g, s, t):
+        s["m"] = ema(s["m"], g, B1)
+        s["u"] = np.maximum(B2 * s["u"], abs(g) + (0 if like == "keras" else 1e-8))
+        return p - LR / (1 - B1**t) * s["m"] / (s["u"] + (1e-7 if like == "keras" else 0))
+
+    return step
+
+
+def nadam(like):
+    psi, eps = {"torch": (4e-3, 1e-8), "keras": (1.0, 1e-7), "optax": (0, 1e-8)}[like]
+
+    def step(p, g, s, t):
+        mu, after = (B1 * (1 - 0.5 * 0.96 ** (psi * k)) for k in (t, t + 1))
+        s["product"] = s.get("product", 1) * mu
+        s["m"], s["v"] = ema(s["m"], g, B1), ema(s["v"], g * g, B2)
+        mean = after * s["m"] / (1 - s["product"] * after) + (1 - mu) * g / (1 - s["product"])
+        if like == "optax":
+            mean = B1 * s["m"] / (1 - B1 ** (t + 1)) + (1 - B1) * g / (1 - B1**t)
+        return p - LR * mean / (np.sqrt(s["v"] / (1 - B2**t)) + eps)
+
+    return step
+
+
+def radam(like):
+    def step(p, g, s, t):
+        s["m"], s["v"] = ema(s["m"], g, B1), ema(s["v"], g * g, B2)
+        m, limit = s["m"] / (1 - B1**t), 2 / (1 - B2) - 1
+        rho = limit - 2 * t * B2**t / (1 - B2**t)
+        if rho <= 5:
+            return p - LR * m
+        r = sqrt((rho - 4) * (rho - 2) * limit / ((limit - 4) * (limit - 2) * rho))
+        if like == "torch":
+            return p - LR * r * m * sqrt(1 - B2**t) / (np.sqrt(s["v"]) + 1e-8)
+        return p - LR * r * m / (np.sqrt(s["v"] / (1 - B2**t)) + 1e-8)
+
+    return step
+
+
+def corrected(p, m, v, t, eps):
+    return p - LR * (m / (1 - B1**t)) / (np.sqrt(v / (1 - B2**t)) + eps)
+
+
+def adam(eps, first):
+    def step(p, g, s, t):
+        s["m"], s["v"] = ema(s["m"], g, B1), ema(s["v"], g * g, B2)
+        if first:
+            return corrected(p, s["m"], s["v"], t, eps)
+        return p - LR * sqrt(1 - B2**t) / (1 - B1**t) * s["m"] / (np.sqrt(s["v"]) + eps)
+
+    return step
+
+
+def adabelief(p, g, s, t):
+    s["m"] = ema(s["m"], g, B1)
+    s["s"] = ema(s["s"], (g - s["m"]) ** 2, B2) + 1e-16
+    return corrected(p, s["m"], s["s"], t, 1e-16)
+
+
+def yogi(p, g, s, t):
+    if t == 1:
+        s["m"], s["v"] = 1e-6 + 0 * p, 1e-6 + 0 * p
+    s["m"] = ema(s["m"], g, B1)
+    s["v"] = s["v"] - (1 - B2) * np.sign(s["v"] - g * g) * g * g
+    return corrected(p, s["m"], s["v"], t, 1e-3)
+
+
+def grams(p, g, s, t):
+    s["m"], s["v"] = ema(s["m"], g, B1), ema(s["v"], g * g, B2)
+    return p - abs(corrected(0, s["m"], s["v"], t, 1e-8)) * np.sign(g)
+
+
+def adopt(p, g, s, t):
+    if t > 1:
+        bound = (t - 1) ** 0.25
+        s["m"] = ema(s["m"], np.clip(g / np.maximum(np.sqrt(s["v"]), 1e-6), -bound, bound), B1)
+        p = p - LR * s["m"]
+    s["v"] = ema(s["v"], g * g, 0.9999) if t > 1 else g * g
+    return p
+
+
+def ademamix(p, g, s, t):
+    s["m"], s["n"], s["v"] = ema(s["m"], g, B1), ema(s["n"], g, 0.9999), ema(s["v"], g * g, B2)
+    return p - LR * (s["m"] / (1 - B1**t) + 5 * s["n"]) / (np.sqrt(s["v"] / (1 - B2**t)) + 1e-8)
+
+
+def adadelta(p, g, s, _t):
+    s["s"] = ema(s["s"], g * g, 0.9)
+    step = np.sqrt(s["a"] + 1e-6) / np.sqrt(s["s"] + 1e-6) * g
+    s["a"] = ema(s["a"], step * step, 0.9)
+    return p - LR * step
+
+
+def lamb(p, g, s, t):
+    s["m"], s["v"] = ema(s["m"], g, B1), ema(s["v"], g * g, B2)
+    step = s["m"] / (1 - B1**t) / (np.sqrt(s["v"] / (1 - B2**t)) + 1e-6)
+    norms = np.linalg.norm(p), np.linalg.norm(step)
+    return p - LR * (norms[0] / norms[1] if all(norms) else 1) * step
+
+
+def sign_sgd(p, g, _s, _t):
+    return p - LR * np.sign(g)
+
+
+def signum(p, g, s, _t):
+    s["m"] = ema(s["m"], g, B1)
+    return p - LR * np.sign(s["m"])
+
+
+def lion(p, g, s, _t):
+    p = p - LR * np.sign(ema(s["m"], g, B1))
+    s["m"] = ema(s["m"], g, 0.99)
+    return p
+
+
+CASES = [
+    (fo.Adam, {"like": "torch"}, adam(1e-8, first=True)),
+    (fo.Adam, {"like": "keras"}, adam(1e-7, first=False)),
+    *((fo.AMSGrad, {"like": like}, amsgrad(like)) for like in ("torch", "optax", "keras")),
+    *((fo.AdaMax, {"like": like}, adamax(like)) for like in ("torch", "keras")),
+    *((fo.NAdam, {"like": like}, nadam(like)) for like in ("torch", "optax", "keras")),
+    *((fo.RAdam, {"like": like}, radam(like)) for like in ("torch", "optax")),
+    (fo.AdaBelief, {}, adabelief),
+    (fo.Yogi, {}, yogi),
+    (fo.Grams, {}, grams),
+    (fo.ADOPT, {}, adopt),
+    (fo.AdEMAMix, {}, ademamix),
+    (fo.AdaDelta, {}, adadelta),
+    (fo.LAMB, {}, lamb),
+    (fo.SignSGD, {}, sign_sgd),
+    (fo.Signum, {}, signum),
+    (fo.Lion, {}, lion),
+]
+SHAPES = {"W": (6, 5), "zero": (4,), "tiny": (7,)}
+
+
+def parameters():
+    rng = np.random.default_rng(0)
+    return {key: np.zeros(shape) if key == "zero" else rng.standard_normal(shape) for key, shape in SHAPES.items()}
+
+
+def gradients(t):
+    rng = np.random.default_rng([1, t])
+    grads = {key: rng.standard_normal(shape) for key, shape in SHAPES.items()}
+    grads["W"][rng.random((6, 5)) < 0.1] = 0
+    grads["tiny"] *= 1e-7
+    return grads
+
+
+@pytest.mark.parametrize(("cls", "keywords", "step"), CASES, ids=lambda each: getattr(each, "__name__", str(each)))
+def test_each_follows_its_formula(cls, keywords, step):
+    opt, params = cls(lr=LR, **keywords), parameters()
+    expected = parameters()
+    state = {key: dict.fromkeys("mvhusna", 0.0) for key in SHAPES}
+    for t in range(1, 61):
+        opt.update(params, gradients(t))
+        for key, g in gradients(t).items():
+            expected[key] = step(expected[key], g, state[key], t)
+    for key, p in params.items():
+        assert_allclose(p, expected[key], rtol=0, atol=1e-12 * abs(expected[key]).max(), err_msg=key)
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_a_run_that_is_resumed(name):
+    opt, params = getattr(fo, name)(), parameters()
+    for t in range(1, 4):
+        opt.update(params, gradients(t))
+    other, twin = type(opt)(), fo.flatten(params)
+    other.load_state_dict(copy.deepcopy(opt.state_dict()))
+    assert repr(other) == repr(opt)
+    for t in range(4, 8):
+        opt.update(params, gradients(t))
+        other.update(twin, fo.flatten(gradients(t)))
+    for key, p in params.items():
+        assert_bits(p, twin[key], key)
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_zero_gradients_and_descent(name):
+    opt, params = getattr(fo, name)(), {"w": np.array([1.0, -1.0, 0.5])}
+    for _ in range(3):
+        opt.update(params, {"w": np.zeros(3)})
+    assert np.isfinite(params["w"]).all()
+    opt, params = getattr(fo, name)(lr=0.05), {"w": np.array([1.0, -1.0, 0.5])}
+    for _ in range(20):
+        opt.update(params, {"w": params["w"].copy()})
+    assert (params["w"] ** 2).sum() < 2.25
+
+
+def test_a_failed_step_leaves_the_running_numbers():
+    opt, params = fo.NAdam(groups={"b": {"beta1": 0.5}}), {"a": np.ones(2), "b": np.ones(2)}
+    opt.update(params, {"a": np.ones(2), "b": np.ones(2)})
+    before = repr(opt)
+    assert opt.product != opt.product_1
+    with pytest.raises(ValueError, match="shape"):
+        opt.update(params, {"a": np.ones(2), "b": np.ones(3)})
+    assert repr(opt) == before
