@@ -546,8 +546,13 @@ def test_deleted_folder(tmp_path):
     code = "import os, sys, fastoptim.cli; os.rmdir(os.getcwd()); sys.exit(fastoptim.cli.main())"
     process = command(*small(str(tmp_path)), run=("-c", code), cwd=tmp_path / "gone")
     out, err = process.communicate(timeout=100)
-    assert (process.returncode, out) == (2, b"")
-    assert re.fullmatch(rb"fastoptim compare: .*No such file or directory.*\n", err)
+    # Whether anything asks for the folder depends on what else is installed: coverage's hook at the start does.
+    if process.returncode:
+        assert (process.returncode, out) == (2, b"")
+        assert re.fullmatch(rb"fastoptim compare: .*No such file or directory.*\n", err)
+    else:
+        assert err == b""
+        assert (tmp_path / "losses.png").exists()
 
 
 SEND_SIGNAL = """

@@ -50,7 +50,9 @@ def ensure_streams() -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             # Otherwise the next file to be opened would get the stream's number, and what is printed.
-            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8"))
+            # It stays open until the process ends: a warning that it was not closed would be all that is printed.
+            number = os.open(os.devnull, os.O_WRONLY)
+            setattr(sys, name, os.fdopen(number, "w", encoding="utf-8", closefd=False))
         if isinstance(stream := getattr(sys, name), io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
