@@ -4,10 +4,12 @@ from typing import TYPE_CHECKING
 
 from fastoptim.family import FAMILY
 from fastoptim.optimizers.adam import *  # noqa: F403
+from fastoptim.optimizers.adam_maxima import *  # noqa: F403
+from fastoptim.optimizers.adam_nesterov import *  # noqa: F403
+from fastoptim.optimizers.adam_numerators import *  # noqa: F403
+from fastoptim.optimizers.adam_variances import *  # noqa: F403
 from fastoptim.optimizers.adaptive import *  # noqa: F403
 from fastoptim.optimizers.layerwise import *  # noqa: F403
-from fastoptim.optimizers.papers import *  # noqa: F403
-from fastoptim.optimizers.relatives import *  # noqa: F403
 from fastoptim.optimizers.sgd import *  # noqa: F403
 from fastoptim.optimizers.sign import *  # noqa: F403
 

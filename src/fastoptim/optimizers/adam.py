@@ -1,4 +1,4 @@
-"""Adam and its relatives: momentum, scaled element by element by past squared gradients."""
+"""Adam, which scales momentum by past squared gradients, with decoupled decay, and rectified at its start."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fastoptim.kernels import rules
 from fastoptim.optimizers.base import NOTES_EPS, BuiltIn, Slot
 from fastoptim.transforms import Number, Options
 
-__all__ = ["Adam", "AdamW"]
+__all__ = ["Adam", "AdamW", "RAdam"]
 
 _CORRECTED_FIRST = {"torch", "optax"}
 """The libraries that add epsilon to the corrected root."""
@@ -161,3 +161,86 @@ class AdamW(Adam):
         super().__init__(lr, beta1, beta2, eps=eps, like=like, **options)
         if "weight_decay" not in options:
             self.weight_decay = self.defaults[like]["weight_decay"]
+
+
+class RAdam(BuiltIn):
+    r"""Adam whose first steps are not scaled, until its mean of squares has seen enough.
+
+    .. math::
+
+        m &\leftarrow m + (1 - \beta_1)(g - m) \\
+        v &\leftarrow v + (1 - \beta_2)(g^2 - v) \\
+        \rho &= \rho_\infty - \frac{2 t \beta_2^t}{1 - \beta_2^t}, \qquad \rho_\infty = \frac{2}{1 - \beta_2} - 1 \\
+        p &\leftarrow p - \eta R \frac{m / (1 - \beta_1^t)}{\sqrt{v / (1 - \beta_2^t)} + \epsilon}
+         \text{ where } \rho > 5, \quad p - \eta \frac{m}{1 - \beta_1^t} \text{ before} \\
+        R^2 &= \frac{(\rho - 4)(\rho - 2) \rho_\infty}{(\rho_\infty - 4)(\rho_\infty - 2) \rho}
+
+    Parameters
+    ----------
+    lr : float, optional
+        The learning rate :math:`\eta`, not negative; the default is that of the library.
+    beta1, beta2 : float
+        The fractions of the two means kept at each step, from 0 to less than 1.
+    eps : float, optional
+        :math:`\epsilon`, not negative; the default is that of the library.
+    like : {"torch", "optax"}
+        Whose rule and defaults: PyTorch adds epsilon before the correction.
+    **options
+        Transforms, groups and ``on_nonfinite``; see `Optimizer`.
+
+    Attributes
+    ----------
+    m, v : dict or None
+        The running means of the gradient and of its square, for each parameter.
+
+    References
+    ----------
+    L. Liu et al., "On the variance of the adaptive learning rate and beyond", ICLR 2020, algorithm 2.
+
+    Examples
+    --------
+    >>> params = {"x": 1.0}
+    >>> RAdam(lr=0.5).update(params, {"x": 4.0})
+    >>> round(params["x"], 6)
+    -1.0
+    """
+
+    slots = ("m", "v")
+    m: Slot
+    v: Slot
+    rule: ClassVar[Callable[..., Any]] = staticmethod(rules.radam)
+    defaults: ClassVar[dict[str, dict[str, float]]] = {
+        "torch": {"lr": 0.001, "eps": 1e-08},
+        "optax": {"lr": 0.001, "eps": 1e-08},
+    }
+    lr = Hyperparameter(0)
+    beta1 = Hyperparameter(0, 1, below=True)
+    beta2 = Hyperparameter(0, 1, below=True)
+    eps = Hyperparameter(0)
+
+    def __init__(
+        self,
+        lr: Number | None = None,
+        beta1: Number = 0.9,
+        beta2: Number = 0.999,
+        *,
+        eps: Number | None = None,
+        like: str = "torch",
+        **options: Unpack[Options],
+    ) -> None:
+        super().__init__(**options)
+        self.beta1 = beta1
+        self.beta2 = beta2
+        self._follow(like, lr=lr, eps=eps)
+
+    def scalars(self) -> tuple[float, ...]:
+        """Return the step size, ``1 - beta1``, ``1 - beta2``, the weight of the root, and epsilon."""
+        beta1, beta2, t = self.beta1, self.beta2, self.iter
+        c1, c2 = 1 - beta1**t, 1 - beta2**t
+        limit = 2 / (1 - beta2) - 1
+        rho = limit - 2 * t * beta2**t / c2
+        if rho < 5 or (rho == 5 and self.like == "torch"):
+            return self.lr / c1, 1 - beta1, 1 - beta2, 0.0, 1.0
+        rectification = sqrt((rho - 4) * (rho - 2) * limit / ((limit - 4) * (limit - 2) * rho))
+        eps = self.eps * (sqrt(c2) if self.like == "optax" else 1)
+        return self.lr * rectification * sqrt(c2) / c1, 1 - beta1, 1 - beta2, 1.0, eps

@@ -150,10 +150,7 @@ class AdaDelta(BuiltIn):
     0.683772
     """
 
-    slots = (
-        "s",
-        "a",
-    )
+    slots = ("s", "a")
     s: Slot
     a: Slot
     rule: ClassVar[Callable[..., Any]] = staticmethod(rules.adadelta)

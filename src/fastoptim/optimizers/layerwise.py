@@ -56,10 +56,7 @@ class LAMB(BuiltIn):
     0.75
     """
 
-    slots = (
-        "m",
-        "v",
-    )
+    slots = ("m", "v")
     m: Slot
     v: Slot
     rule: ClassVar[Callable[..., Any]] = staticmethod(rules.lamb)

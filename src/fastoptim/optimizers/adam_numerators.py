@@ -1,8 +1,8 @@
-"""Relatives of Adam from later papers."""
+"""Adam with another numerator: a bounded or mixed momentum, or only its magnitude."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from math import sqrt
 from typing import Any, ClassVar, Unpack
 
@@ -11,155 +11,7 @@ from fastoptim.kernels import rules
 from fastoptim.optimizers.base import BuiltIn, Slot
 from fastoptim.transforms import Number, Options
 
-__all__ = ["ADOPT", "AdEMAMix", "AdaBelief", "Grams", "Yogi"]
-
-
-class AdaBelief(BuiltIn):
-    r"""Adam scaled by how far gradients are from their mean: it strides where they agree.
-
-    .. math::
-
-        m &\leftarrow m + (1 - \beta_1)(g - m) \\
-        s &\leftarrow s + (1 - \beta_2)((g - m)^2 - s) + \epsilon \\
-        p &\leftarrow p - \eta \frac{m / (1 - \beta_1^t)}{\sqrt{s / (1 - \beta_2^t)} + \epsilon}
-
-    Parameters
-    ----------
-    lr : float
-        The learning rate :math:`\eta`, not negative.
-    beta1, beta2 : float
-        The fractions of the two means kept at each step, from 0 to less than 1.
-    eps : float
-        :math:`\epsilon`, not negative.
-    **options
-        Transforms, groups and ``on_nonfinite``; see `Optimizer`.
-
-    Attributes
-    ----------
-    m, s : dict or None
-        The running means of the gradient and of its squared distance from it, for each parameter.
-
-    References
-    ----------
-    J. Zhuang et al., "AdaBelief optimizer", NeurIPS 2020, algorithm 2, as in optax: not rectified.
-
-    Examples
-    --------
-    >>> params = {"x": 1.0}
-    >>> AdaBelief(lr=0.5).update(params, {"x": 4.0})
-    >>> round(params["x"], 6)
-    0.444444
-    """
-
-    slots = (
-        "m",
-        "s",
-    )
-    m: Slot
-    s: Slot
-    rule: ClassVar[Callable[..., Any]] = staticmethod(rules.adabelief)
-    lr = Hyperparameter(0)
-    beta1 = Hyperparameter(0, 1, below=True)
-    beta2 = Hyperparameter(0, 1, below=True)
-    eps = Hyperparameter(0)
-
-    def __init__(
-        self,
-        lr: Number = 0.001,
-        beta1: Number = 0.9,
-        beta2: Number = 0.999,
-        *,
-        eps: Number = 1e-16,
-        **options: Unpack[Options],
-    ) -> None:
-        super().__init__(**options)
-        self.lr = lr
-        self.beta1 = beta1
-        self.beta2 = beta2
-        self.eps = eps
-
-    def scalars(self) -> tuple[float, ...]:
-        """Return the step size, ``1 - beta1``, ``1 - beta2``, and both epsilons."""
-        beta1, beta2, t = self.beta1, self.beta2, self.iter
-        root = sqrt(1 - beta2**t)
-        lr_t = self.lr * root / (1 - beta1**t)
-        return lr_t, 1 - beta1, 1 - beta2, self.eps, self.eps * root
-
-
-class Yogi(BuiltIn):
-    r"""Adam whose mean of squares moves by no more than the squared gradient.
-
-    .. math::
-
-        m &\leftarrow m + (1 - \beta_1)(g - m) \\
-        v &\leftarrow v - (1 - \beta_2) \operatorname{sign}(v - g^2) g^2 \\
-        p &\leftarrow p - \eta \frac{m / (1 - \beta_1^t)}{\sqrt{v / (1 - \beta_2^t)} + \epsilon}
-
-    Parameters
-    ----------
-    lr : float
-        The learning rate :math:`\eta`, not negative.
-    beta1, beta2 : float
-        The fractions of the two means kept at each step, from 0 to less than 1.
-    eps : float
-        :math:`\epsilon`, not negative.
-    **options
-        Transforms, groups and ``on_nonfinite``; see `Optimizer`.
-
-    Attributes
-    ----------
-    m, v : dict or None
-        The running means of the gradient and of its square, which begin with 1e-6.
-
-    References
-    ----------
-    M. Zaheer et al., "Adaptive methods for nonconvex optimization", NeurIPS 2018, algorithm 2.
-
-    Examples
-    --------
-    >>> params = {"x": 1.0}
-    >>> Yogi(lr=0.5).update(params, {"x": 4.0})
-    >>> round(params["x"], 6)
-    0.500139
-    """
-
-    slots = (
-        "m",
-        "v",
-    )
-    m: Slot
-    v: Slot
-    rule: ClassVar[Callable[..., Any]] = staticmethod(rules.yogi)
-    lr = Hyperparameter(0)
-    beta1 = Hyperparameter(0, 1, below=True)
-    beta2 = Hyperparameter(0, 1, below=True)
-    eps = Hyperparameter(0)
-
-    def __init__(
-        self,
-        lr: Number = 0.01,
-        beta1: Number = 0.9,
-        beta2: Number = 0.999,
-        *,
-        eps: Number = 1e-3,
-        **options: Unpack[Options],
-    ) -> None:
-        super().__init__(**options)
-        self.lr = lr
-        self.beta1 = beta1
-        self.beta2 = beta2
-        self.eps = eps
-
-    def initial_state(self) -> Mapping[str, float | str]:
-        """Return 1e-6 for both means, as the paper's code."""
-        return {"m": 1e-6, "v": 1e-6}
-
-    def scalars(self) -> tuple[float, ...]:
-        """Return the step size, ``1 - beta1``, ``1 - beta2``, and epsilon."""
-        beta1, beta2, t = self.beta1, self.beta2, self.iter
-        root = sqrt(1 - beta2**t)
-        lr_t = self.lr * root / (1 - beta1**t)
-        return lr_t, 1 - beta1, 1 - beta2, self.eps * root
+__all__ = ["ADOPT", "AdEMAMix", "Grams"]
 
 
 class Grams(BuiltIn):
@@ -200,10 +52,7 @@ class Grams(BuiltIn):
     0.5
     """
 
-    slots = (
-        "m",
-        "v",
-    )
+    slots = ("m", "v")
     m: Slot
     v: Slot
     rule: ClassVar[Callable[..., Any]] = staticmethod(rules.grams)
@@ -272,10 +121,7 @@ class ADOPT(BuiltIn):
     1.0
     """
 
-    slots = (
-        "m",
-        "v",
-    )
+    slots = ("m", "v")
     m: Slot
     v: Slot
     rule: ClassVar[Callable[..., Any]] = staticmethod(rules.adopt)
@@ -344,11 +190,7 @@ class AdEMAMix(BuiltIn):
     0.49975
     """
 
-    slots = (
-        "m",
-        "n",
-        "v",
-    )
+    slots = ("m", "n", "v")
     m: Slot
     n: Slot
     v: Slot
