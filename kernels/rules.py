@@ -11,7 +11,7 @@ import numpy as np
 
 __all__ = [
     "adabelief", "adadelta", "adagrad", "adam", "adamax", "ademamix", "adopt", "amsgrad", "grams", "lamb", "lion",
-    "momentum", "nadam", "nesterov", "radam", "rmsprop", "sgd", "sign_sgd", "signum", "yogi",
+    "momentum", "nadam", "nesterov", "radam", "rmsprop", "rprop", "sgd", "sign_sgd", "signum", "yogi",
 ]  # fmt: skip
 
 
@@ -178,6 +178,16 @@ def signum(p, g, m, lr, one_minus_beta):
     m += one_minus_beta * (g - m)
     p -= lr * np.sign(m)
     return p, m
+
+
+def rprop(p, g, previous, step_size, lr, eta_minus, eta_plus, step_min, step_max):
+    """Steps that grow while the gradient keeps its sign. Igel and Hüsken (2000), iRprop-; a step size of 0 is new."""
+    agreement = np.sign(g) * np.sign(previous)
+    resized = np.where(agreement > 0, eta_plus * step_size, np.where(agreement < 0, eta_minus * step_size, step_size))
+    step_size = np.clip(np.where(step_size > 0, resized, lr), step_min, step_max)
+    previous = np.where(agreement < 0, 0, g)
+    p -= np.sign(previous) * step_size
+    return p, previous, step_size
 
 
 def lion(p, g, m, lr, beta1, one_minus_beta1, one_minus_beta2):

@@ -149,6 +149,13 @@ def lion(p, g, s, _t):
     return p
 
 
+def rprop(p, g, s, _t):
+    agreement = np.sign(g * s.get("previous", 0))
+    s["step"] = np.clip(s.get("step", LR) * np.choose(agreement.astype(int) + 1, [0.5, 1, 1.2]), 0.004, 0.02)
+    s["previous"] = g * (agreement >= 0)
+    return p - s["step"] * np.sign(s["previous"])
+
+
 CASES = [
     (fo.Adam, {"like": "torch"}, adam(1e-8, first=True)),
     (fo.Adam, {"like": "keras"}, adam(1e-7, first=False)),
@@ -166,6 +173,7 @@ CASES = [
     (fo.SignSGD, {}, sign_sgd),
     (fo.Signum, {}, signum),
     (fo.Lion, {}, lion),
+    (fo.Rprop, {"step_min": 0.004, "step_max": 0.02}, rprop),
 ]
 SHAPES = {"W": (6, 5), "zero": (4,), "tiny": (7,)}
 

@@ -36,6 +36,7 @@ FAMILY = {
     "SignSGD": Member("3"),
     "Signum": Member("4"),
     "Lion": Member("+"),
+    "Rprop": Member("|"),
 }
 
 NOTES_FIVE = tuple(name for name, member in FAMILY.items() if member.in_notes)

@@ -1,4 +1,4 @@
-"""Steps of one length for every element: only the sign of a gradient, or of a mean of gradients, counts."""
+"""Steps whose length does not depend on that of the gradient: only its sign, or that of a mean of gradients, counts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fastoptim.kernels import rules
 from fastoptim.optimizers.base import BuiltIn, Slot
 from fastoptim.transforms import Number, Options
 
-__all__ = ["Lion", "SignSGD", "Signum"]
+__all__ = ["Lion", "Rprop", "SignSGD", "Signum"]
 
 
 class SignSGD(BuiltIn):
@@ -99,6 +99,85 @@ class Signum(BuiltIn):
     def scalars(self) -> tuple[float, ...]:
         """Return the learning rate and ``1 - beta1``."""
         return self.lr, 1 - self.beta1
+
+
+class Rprop(BuiltIn):
+    r"""Steps that grow while the gradient of an element keeps its sign, and shrink when it changes.
+
+    .. math::
+
+        s &= \operatorname{sign} g \operatorname{sign} g_- \\
+        \Delta &\leftarrow \operatorname{clip}(\eta \Delta, \Delta_{\min}, \Delta_{\max}),
+         \qquad \eta = \eta_+ \text{ where } s > 0, \; \eta_- \text{ where } s < 0, \; 1 \text{ elsewhere} \\
+        g_- &\leftarrow 0 \text{ where } s < 0, \; g \text{ elsewhere} \\
+        p &\leftarrow p - \Delta \operatorname{sign} g_-
+
+    It is for gradients of all data: those of batches change their sign by chance.
+
+    Parameters
+    ----------
+    lr : float
+        The first step size, not negative. It has no effect later.
+    eta_minus, eta_plus : float
+        The factors of the step size where the sign has changed, from 0 to less than 1, and where it has not, at least
+        1.
+    step_min, step_max : float
+        The bounds of the step size, not negative.
+    **options
+        Transforms, groups and ``on_nonfinite``; see `Optimizer`.
+
+    Attributes
+    ----------
+    previous : dict or None
+        The gradient :math:`g_-` of the last step, 0 where its sign had changed.
+    step_size : dict or None
+        The step size :math:`\Delta` of each element.
+
+    References
+    ----------
+    M. Riedmiller and H. Braun, "A direct adaptive method for faster backpropagation learning: the RPROP algorithm",
+    ICNN 1993. C. Igel and M. Hüsken, "Improving the Rprop learning algorithm", NC 2000: iRprop-, as in PyTorch.
+
+    Examples
+    --------
+    >>> params = {"x": 1.0}
+    >>> opt = Rprop(lr=0.5)
+    >>> opt.update(params, {"x": 4.0})
+    >>> opt.update(params, {"x": 0.001})
+    >>> round(params["x"], 6)
+    -0.1
+    """
+
+    slots = ("previous", "step_size")
+    previous: Slot
+    step_size: Slot
+    rule: ClassVar[Callable[..., Any]] = staticmethod(rules.rprop)
+    lr = Hyperparameter(0)
+    eta_minus = Hyperparameter(0, 1, below=True)
+    eta_plus = Hyperparameter(1)
+    step_min = Hyperparameter(0)
+    step_max = Hyperparameter(0)
+
+    def __init__(
+        self,
+        lr: Number = 0.01,
+        eta_minus: Number = 0.5,
+        eta_plus: Number = 1.2,
+        *,
+        step_min: Number = 1e-6,
+        step_max: Number = 50.0,
+        **options: Unpack[Options],
+    ) -> None:
+        super().__init__(**options)
+        self.lr = lr
+        self.eta_minus = eta_minus
+        self.eta_plus = eta_plus
+        self.step_min = step_min
+        self.step_max = step_max
+
+    def scalars(self) -> tuple[float, ...]:
+        """Return the first step size, the two factors, and the two bounds."""
+        return self.lr, self.eta_minus, self.eta_plus, self.step_min, self.step_max
 
 
 class Lion(BuiltIn):
