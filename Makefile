@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python -m
 
-.PHONY: help compare test test-lowest fuzz red soak wheel bench bench-quick targets against bench-check bench-peers clean
+.PHONY: help compare test test-lowest fuzz red soak wheel bench bench-quick targets against bench-check bench-peers parity clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 13
@@ -17,6 +17,11 @@ test: $(VENV)/.test ## lint; run all tests on all cores, and those of the optimi
 	$(RUN) ruff format --check
 	$(RUN) pytest -n auto --dist worksteal $(ARGS)
 	NUMBA_DISABLE_JIT=1 $(RUN) pytest -n auto -q tests/test_optimizers.py tests/test_network.py
+
+parity: $(VENV)/.test ## install torch, optax, Keras, schedulefree and prodigyopt, and compare every rule with theirs
+	$(RUN) pip install --quiet torch==2.13.0
+	$(RUN) pip install --quiet --editable '.[test,parity]'
+	$(RUN) pytest tests/test_parity.py $(ARGS)
 
 test-lowest: ## run all tests with the lowest versions that pyproject.toml allows, in .venv-lowest; PYTHON=python3.11
 	$(MAKE) VENV=.venv-lowest PIP_CONSTRAINT=constraints.txt .venv-lowest/.test
