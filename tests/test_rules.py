@@ -1,6 +1,7 @@
 """The rules beyond the notes, against their formulas in plain NumPy: one table."""
 
 import copy
+import pickle
 from math import sqrt
 
 import numpy as np
@@ -229,6 +230,12 @@ def test_zero_gradients_and_descent(name):
     for _ in range(20):
         opt.update(params, {"w": params["w"].copy()})
     assert (params["w"] ** 2).sum() < 2.25
+
+
+def test_a_decay_that_is_off_stays_off_in_copies():
+    opt = fo.AdamW(weight_decay=None)
+    assert copy.copy(opt).weight_decay is None
+    assert repr(pickle.loads(pickle.dumps(opt))) == repr(opt)
 
 
 def test_a_failed_step_leaves_the_running_numbers():

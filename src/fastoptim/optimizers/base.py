@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from fastoptim._suggest import did_you_mean
 from fastoptim.optimizer import Optimizer
-from fastoptim.transforms import Number
+from fastoptim.transforms import KEYWORDS, Number
 
 __all__ = ["NOTES_EPS", "BuiltIn", "Slot"]
 
@@ -53,11 +53,12 @@ class BuiltIn(Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        # A pickle of the textbook's class, or of an older version, lacks hyperparameters that came later.
+        # A pickle of the textbook's class, or of an older version, lacks hyperparameters that came later. A transform
+        # that it lacks is off.
         later = {name: it.default for name, it in inspect.signature(type(self)).parameters.items()}
         library = str(vars(self).get("like", later.get("like")))
         for name, value in (later | self.defaults.get(library, {})).items():
-            if isinstance(value, int | float | str):
+            if isinstance(value, int | float | str) and name not in KEYWORDS:
                 vars(self).setdefault(name, value)
         self._recompose()
 
