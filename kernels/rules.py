@@ -152,19 +152,21 @@ def adadelta(p, g, s, a, lr, one_minus_rho, eps):
     return p, s, a
 
 
-def lamb(p, g, m, v, lr, one_minus_beta1, one_minus_beta2, m_scale, v_scale, eps, ratio):
+def lamb(p, g, m, v, lr, one_minus_beta1, one_minus_beta2, m_scale, v_scale, eps, kept, weight_decay, ratio):
     """Adam with the step of each array scaled to the norm of its parameter. You et al. (2020), algorithm 2."""
     m += one_minus_beta1 * (g - m)
     v += one_minus_beta2 * (g * g - v)
-    p -= lr * ratio * (m_scale * m / (np.sqrt(v_scale * v) + eps))
+    p *= kept
+    p -= lr * ratio * (m_scale * m / (np.sqrt(v_scale * v) + eps) + weight_decay * p)
     return p, m, v
 
 
-def lamb_norms(p, g, m, v, _lr, one_minus_beta1, one_minus_beta2, m_scale, v_scale, eps):
+def lamb_norms(p, g, m, v, _lr, one_minus_beta1, one_minus_beta2, m_scale, v_scale, eps, kept, weight_decay):
     """Return the parameter and the step of `lamb` without its ratio, whose norms make the ratio."""
     m += one_minus_beta1 * (g - m)
     v += one_minus_beta2 * (g * g - v)
-    return p, m_scale * m / (np.sqrt(v_scale * v) + eps)
+    p *= kept
+    return p, m_scale * m / (np.sqrt(v_scale * v) + eps) + weight_decay * p
 
 
 def sign_sgd(p, g, lr):

@@ -128,11 +128,17 @@ def adadelta(p, g, s, _t):
     return p - LR * step
 
 
-def lamb(p, g, s, t):
-    s["m"], s["v"] = ema(s["m"], g, B1), ema(s["v"], g * g, B2)
-    step = s["m"] / (1 - B1**t) / (np.sqrt(s["v"] / (1 - B2**t)) + 1e-6)
-    norms = np.linalg.norm(p), np.linalg.norm(step)
-    return p - LR * (norms[0] / norms[1] if all(norms) else 1) * step
+def lamb(like, decay):
+    def step(p, g, s, t):
+        s["m"], s["v"] = ema(s["m"], g, B1), ema(s["v"], g * g, B2)
+        if like == "keras":
+            p = p - LR * decay * p
+        step = s["m"] / (1 - B1**t) / (np.sqrt(s["v"] / (1 - B2**t)) + (1e-7 if like == "keras" else 1e-6))
+        step = step + (0 if like == "keras" else decay) * p
+        norms = np.linalg.norm(p), np.linalg.norm(step), decay or like != "timm"
+        return p - LR * (norms[0] / norms[1] if all(norms) else 1) * step
+
+    return step
 
 
 def sign_sgd(p, g, _s, _t):
@@ -170,7 +176,9 @@ CASES = [
     (fo.ADOPT, {}, adopt),
     (fo.AdEMAMix, {}, ademamix),
     (fo.AdaDelta, {}, adadelta),
-    (fo.LAMB, {}, lamb),
+    (fo.LAMB, {}, lamb("optax", 0)),
+    *((fo.LAMB, {"like": like, "weight_decay": 0.1}, lamb(like, 0.1)) for like in ("optax", "keras", "timm")),
+    (fo.LAMB, {"like": "timm", "weight_decay": None}, lamb("timm", 0)),
     (fo.SignSGD, {}, sign_sgd),
     (fo.Signum, {}, signum),
     (fo.Lion, {}, lion),

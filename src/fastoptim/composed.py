@@ -45,6 +45,7 @@ class Composed(Checkpointed):
     measure: ClassVar[Callable[..., Any] | None] = None
     squares: ClassVar[tuple[bool, ...]] = ()
     n_ratios: ClassVar[int] = 0
+    in_rule: ClassVar[tuple[str, ...]] = ()
     running: ClassVar[Mapping[str, float]] = {}
     accumulated: int
     averages: int
@@ -109,15 +110,15 @@ class Composed(Checkpointed):
         """Return the numbers that slots begin with, or ``"p"`` for a copy of the parameters; others begin with 0."""
         return {}
 
-    def ratios(self, sums: NDArray[Any], columns: NDArray[Any], sizes: NDArray[Any]) -> Any:
+    def ratios(self, sums: NDArray[Any], scalars: NDArray[Any], sizes: NDArray[Any]) -> Any:
         """Return the last scalars of `rule` for each array, from the sums of what `measure` returns.
 
         Parameters
         ----------
         sums : ndarray of shape (arrays, sums)
             For each array the sums over its elements.
-        columns : ndarray of shape (arrays, n_ratios)
-            NaN; its shape is that of the result.
+        scalars : ndarray of shape (arrays, scalars)
+            For each array the scalars of `rule`; the last ``n_ratios``, which are to be returned, are NaN.
         sizes : ndarray of shape (arrays,)
             Number of elements of each array.
         """

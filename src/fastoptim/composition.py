@@ -35,7 +35,8 @@ class Sums(NamedTuple):
     columns: slice
     """The scalars that are computed from the sums."""
     finish: Callable[[Any, NDArray[Any], NDArray[Any], NDArray[Any]], Any]
-    """Takes the optimizer, the sums of each array, its columns so far, and its size; returns the columns."""
+    """Takes the optimizer and, for each array, its sums, its scalars up to these columns, and its size; returns the
+    columns."""
 
 
 @dataclass(eq=False)
@@ -86,24 +87,24 @@ def _clip_factors(limits: Any, norms: Any) -> Any:
         return np.where(np.isinf(limits), 1.0, np.minimum(1.0, limits / (norms + 1e-6)))
 
 
-def _clip_all(_optimizer: Any, sums: NDArray[Any], limits: NDArray[Any], _sizes: Any) -> Any:
-    return _clip_factors(limits, sqrt(sums.sum()) if np.isfinite(sums.sum()) else sums.sum())
+def _clip_all(_optimizer: Any, sums: NDArray[Any], scalars: NDArray[Any], _sizes: Any) -> Any:
+    return _clip_factors(scalars[:, -1:], sqrt(sums.sum()) if np.isfinite(sums.sum()) else sums.sum())
 
 
-def _clip_each(_optimizer: Any, sums: NDArray[Any], limits: NDArray[Any], _sizes: Any) -> Any:
-    return _clip_factors(limits, np.sqrt(sums))
+def _clip_each(_optimizer: Any, sums: NDArray[Any], scalars: NDArray[Any], _sizes: Any) -> Any:
+    return _clip_factors(scalars[:, -1:], np.sqrt(sums))
 
 
-def _cautious_factors(_optimizer: Any, sums: NDArray[Any], _before: Any, sizes: NDArray[Any]) -> Any:
+def _cautious_factors(_optimizer: Any, sums: NDArray[Any], _scalars: Any, sizes: NDArray[Any]) -> Any:
     # The sums count the elements that do not take part.
     with np.errstate(invalid="ignore", divide="ignore"):
         return 1.0 / np.maximum(1.0 - sums / sizes[:, None], 1e-3)
 
 
 def structure(optimizer: Any) -> tuple[str, ...]:
-    """Return the names of the transforms that are on, in an optimizer or in any of its groups."""
+    """Return the names of the transforms that are on, in an optimizer or in any of its groups, outside of its rule."""
     names = set(vars(optimizer)) | {name for _, own in optimizer._groups.rules for name in own}
-    on = [name for name in KEYWORDS if name in names]
+    on = [name for name in KEYWORDS if name in names and name not in type(optimizer).in_rule]
     if "accumulate" in on:
         is_last = optimizer.accumulated + 1 >= optimizer.accumulate
         on.append("step" if is_last else "collect")

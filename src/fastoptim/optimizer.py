@@ -115,6 +115,8 @@ class Optimizer(Composed):
     measure : function
         ``measure(p, g, *slots, *scalars)`` returns numbers to be summed over each array, or whose ``squares`` are to
         be; `ratios` computes the last ``n_ratios`` scalars of the rule from them.
+    in_rule : tuple of str
+        Transforms that the rule applies itself, so that none is composed with it: `scalars` reads their attributes.
     running : dict
         Attributes that `scalars` changes at each step, with what they begin with; a step that fails leaves them.
     averaged : dict or None

@@ -271,7 +271,8 @@ class Plan:
             sums = self._kernels.measure(k, len(each.squares))
             for task in self._fallbacks:
                 sums[task.rows] = task.measure(each.function, each.squares, self._lines(task.rows))
-            self._scalars[:, each.columns] = each.finish(optimizer, sums, self._scalars[:, each.columns], self._sizes)
+            known = self._scalars[:, : each.columns.stop]
+            self._scalars[:, each.columns] = each.finish(optimizer, sums, known, self._sizes)
 
     def _lines(self, rows: slice) -> list[tuple[float, ...]]:
         """Return the scalars of some rows."""

@@ -23,7 +23,7 @@ class LAMB(BuiltIn):
 
         m &\leftarrow m + (1 - \beta_1)(g - m) \\
         v &\leftarrow v + (1 - \beta_2)(g^2 - v) \\
-        u &= \frac{m / (1 - \beta_1^t)}{\sqrt{v / (1 - \beta_2^t)} + \epsilon},
+        u &= \frac{m / (1 - \beta_1^t)}{\sqrt{v / (1 - \beta_2^t)} + \epsilon} + \lambda p,
          \qquad p \leftarrow p - \eta \frac{\lVert p \rVert}{\lVert u \rVert} u
 
     Parameters
@@ -32,10 +32,15 @@ class LAMB(BuiltIn):
         The learning rate :math:`\eta`, not negative.
     beta1, beta2 : float
         The fractions of the two means kept at each step, from 0 to less than 1.
-    eps : float
-        :math:`\epsilon`, not negative.
+    eps : float, optional
+        :math:`\epsilon`, not negative; the default is that of the library.
+    like : {"optax", "keras", "timm"}
+        Whose rule and defaults. optax has the paper's. Keras decays parameters by ``1 - lr * weight_decay`` before,
+        with no decay in the step. timm takes a ratio of 1 where there is no weight decay, and has 0.01; it also clips
+        the norm of all gradients, which is ``clip_norm=1.0`` here.
     **options
-        Transforms, groups and ``on_nonfinite``; see `Optimizer`.
+        Transforms, groups and ``on_nonfinite``; see `Optimizer`. Here ``weight_decay`` is :math:`\lambda`, a part of
+        the step whose norm is taken.
 
     Attributes
     ----------
@@ -44,9 +49,11 @@ class LAMB(BuiltIn):
 
     References
     ----------
-    Y. You et al., "Large batch optimization for deep learning", ICLR 2020, algorithm 2. The ratio is 1 where a norm
-    is 0.
-    Weight decay, if any, is outside of the norm, as in Keras.
+    Y. You et al., "Large batch optimization for deep learning", ICLR 2020, algorithm 2.
+
+    Notes
+    -----
+    Where either norm is 0, the ratio is 1. The norms are those of each array.
 
     Examples
     --------
@@ -60,6 +67,12 @@ class LAMB(BuiltIn):
     m: Slot
     v: Slot
     rule: ClassVar[Callable[..., Any]] = staticmethod(rules.lamb)
+    in_rule = ("weight_decay",)
+    defaults: ClassVar[dict[str, dict[str, float]]] = {
+        "optax": {"eps": 1e-6},
+        "keras": {"eps": 1e-7},
+        "timm": {"eps": 1e-6, "weight_decay": 0.01},
+    }
     lr = Hyperparameter(0)
     beta1 = Hyperparameter(0, 1, below=True)
     beta2 = Hyperparameter(0, 1, below=True)
@@ -74,22 +87,29 @@ class LAMB(BuiltIn):
         beta1: Number = 0.9,
         beta2: Number = 0.999,
         *,
-        eps: Number = 1e-6,
+        eps: Number | None = None,
+        like: str = "optax",
         **options: Unpack[Options],
     ) -> None:
         super().__init__(**options)
         self.lr = lr
         self.beta1 = beta1
         self.beta2 = beta2
-        self.eps = eps
+        self._follow(like, eps=eps)
+        if "weight_decay" not in options:
+            self.weight_decay = self.defaults[like].get("weight_decay")
 
     def scalars(self) -> tuple[float, ...]:
-        """Return the learning rate, ``1 - beta1``, ``1 - beta2``, both corrections, and epsilon."""
+        """Return the learning rate, ``1 - beta1``, ``1 - beta2``, both corrections, epsilon, and the two decays."""
         beta1, beta2, t = self.beta1, self.beta2, self.iter
-        return self.lr, 1 - beta1, 1 - beta2, 1 / (1 - beta1**t), 1 / (1 - beta2**t), self.eps
+        decay = self.weight_decay or 0.0
+        kept, decay = (1 - self.lr * decay, 0.0) if self.like == "keras" else (1.0, decay)
+        return self.lr, 1 - beta1, 1 - beta2, 1 / (1 - beta1**t), 1 / (1 - beta2**t), self.eps, kept, decay
 
-    def ratios(self, sums: NDArray[Any], columns: NDArray[Any], sizes: NDArray[Any]) -> Any:  # noqa: ARG002
+    def ratios(self, sums: NDArray[Any], scalars: NDArray[Any], sizes: NDArray[Any]) -> Any:  # noqa: ARG002
         """Return the norm of each parameter over that of its step, 1 where either is 0."""
         p, step = np.sqrt(sums).T
         usual = (p > 0) & (step > 0)
+        if self.like == "timm":
+            usual &= scalars[:, -2] > 0
         return np.where(usual, p / np.where(usual, step, 1.0), 1.0)[:, None]
