@@ -150,10 +150,13 @@ def signum(p, g, s, _t):
     return p - LR * np.sign(s["m"])
 
 
-def lion(p, g, s, _t):
-    p = p - LR * np.sign(ema(s["m"], g, B1))
-    s["m"] = ema(s["m"], g, 0.99)
-    return p
+def lion(decay):
+    def step(p, g, s, _t):
+        p = p - LR * (np.sign(ema(s["m"], g, B1)) + decay * p)
+        s["m"] = ema(s["m"], g, 0.99)
+        return p
+
+    return step
 
 
 def rprop(p, g, s, _t):
@@ -181,7 +184,7 @@ CASES = [
     (fo.LAMB, {"like": "timm", "weight_decay": None}, lamb("timm", 0)),
     (fo.SignSGD, {}, sign_sgd),
     (fo.Signum, {}, signum),
-    (fo.Lion, {}, lion),
+    *((fo.Lion, {"like": like}, lion(decay)) for like, decay in {"paper": 0, "optax": 1e-3, "keras": 0}.items()),
     (fo.Rprop, {"step_min": 0.004, "step_max": 0.02}, rprop),
 ]
 SHAPES = {"W": (6, 5), "zero": (4,), "tiny": (7,)}

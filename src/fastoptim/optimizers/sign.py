@@ -190,10 +190,12 @@ class Lion(BuiltIn):
 
     Parameters
     ----------
-    lr : float
-        The learning rate :math:`\eta`, not negative.
+    lr : float, optional
+        The learning rate :math:`\eta`, not negative; the default is that of the library.
     beta1, beta2 : float
         The weight of the momentum in the step, and the fraction of it kept, from 0 to less than 1.
+    like : {"paper", "optax", "keras"}
+        Whose defaults: ``lr`` is 1e-4, 0.001 in Keras; ``weight_decay`` is off, 0.001 in optax.
     **options
         Transforms, groups and ``on_nonfinite``; see `Optimizer`.
 
@@ -217,17 +219,30 @@ class Lion(BuiltIn):
     slots = ("m",)
     m: Slot
     rule: ClassVar[Callable[..., Any]] = staticmethod(rules.lion)
+    defaults: ClassVar[dict[str, dict[str, float]]] = {
+        "paper": {"lr": 1e-4},
+        "optax": {"lr": 1e-4, "weight_decay": 1e-3},
+        "keras": {"lr": 1e-3},
+    }
     lr = Hyperparameter(0)
     beta1 = Hyperparameter(0, 1, below=True)
     beta2 = Hyperparameter(0, 1, below=True)
 
     def __init__(
-        self, lr: Number = 1e-4, beta1: Number = 0.9, beta2: Number = 0.99, **options: Unpack[Options]
+        self,
+        lr: Number | None = None,
+        beta1: Number = 0.9,
+        beta2: Number = 0.99,
+        *,
+        like: str = "paper",
+        **options: Unpack[Options],
     ) -> None:
         super().__init__(**options)
-        self.lr = lr
+        self._follow(like, lr=lr)
         self.beta1 = beta1
         self.beta2 = beta2
+        if "weight_decay" not in options:
+            self.weight_decay = self.defaults[like].get("weight_decay")
 
     def scalars(self) -> tuple[float, ...]:
         """Return the learning rate, ``beta1``, ``1 - beta1`` and ``1 - beta2``."""
