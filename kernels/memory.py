@@ -113,7 +113,8 @@ def store(_typing: Any, kinds: Any, addresses: Any, index: Any, values: Any) -> 
     dtypes = _dtypes(kinds)
     given = tuple(values) if isinstance(values, types.BaseTuple) else (values,)
     if len(given) != len(dtypes):
-        raise TypingError(f"it returns {len(given)} values, expected {len(dtypes)}: the parameter and its state")
+        count = f"{len(given)} value{'s' * (len(given) > 1)}"
+        raise TypingError(f"it returns {count}, expected {len(dtypes)}: the parameter and its state")
     if not all(isinstance(kind, types.Number | types.Boolean | Weak) for kind in given):
         raise TypingError(f"it returns {', '.join(map(str, given))}, expected numbers; is a return missing?")
 

@@ -6,6 +6,8 @@ numbers is tens of times slower. Processors flush them to zero at no cost if a f
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from llvmlite import ir
@@ -14,7 +16,9 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-__all__ = ["flush_subnormals", "restore_subnormals"]
+from fastoptim.kernels.jit import jit
+
+__all__ = ["flush_subnormals", "flushed", "restore_subnormals"]
 
 # Python may name another processor than LLVM compiles for: under `setarch i686`, and for x86 programs on ARM.
 _X86 = get_process_triple().startswith("x86_64")
@@ -69,3 +73,23 @@ def restore_subnormals(_typing: Any, _flags: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(types.int64), codegen
+
+
+@jit
+def _flush():
+    return flush_subnormals()
+
+
+@jit
+def _restore(flags):
+    restore_subnormals(flags)
+
+
+@contextmanager
+def flushed() -> Iterator[None]:
+    """Flush subnormal numbers in this thread, so that NumPy computes as kernels do."""
+    before = _flush()
+    try:
+        yield
+    finally:
+        _restore(before)

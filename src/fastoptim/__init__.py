@@ -16,6 +16,7 @@ if sys.maxsize < 2**32:
 _MODULES = dict.fromkeys(FAMILY, "optimizers") | {
     "MultiLayerNet": "network",
     "Optimizer": "optimizer",
+    "check_rule": "checking",
     "flatten": "parameters",
     "load": "checkpoint",
     "load_mnist": "mnist",
@@ -27,6 +28,7 @@ _MODULES = dict.fromkeys(FAMILY, "optimizers") | {
 if TYPE_CHECKING:
     # Type checkers cannot read names from the table, and with `__getattr__` they would accept any name.
     from fastoptim import schedules as schedules
+    from fastoptim.checking import check_rule as check_rule
     from fastoptim.checkpoint import load as load
     from fastoptim.curves import smooth_curve as smooth_curve
     from fastoptim.mnist import load_mnist as load_mnist
