@@ -10,8 +10,8 @@ The notes' rules keep their order of operations and round where they round, so t
 import numpy as np
 
 __all__ = [
-    "adabelief", "adadelta", "adagrad", "adam", "adamax", "ademamix", "adopt", "amsgrad", "grams", "lamb", "lion",
-    "momentum", "nadam", "nesterov", "radam", "rmsprop", "rprop", "sgd", "sign_sgd", "signum", "yogi",
+    "adabelief", "adadelta", "adagrad", "adam", "adamax", "adan", "ademamix", "adopt", "amsgrad", "grams", "lamb",
+    "lion", "momentum", "nadam", "nesterov", "radam", "rmsprop", "rprop", "sgd", "sign_sgd", "signum", "yogi",
 ]  # fmt: skip
 
 
@@ -141,6 +141,18 @@ def ademamix(p, g, m, n, v, lr_fast, lr_slow, one_minus_beta1, one_minus_beta2, 
     v += one_minus_beta2 * (g * g - v)
     p -= (lr_fast * m + lr_slow * n) / (np.sqrt(v) + eps)
     return p, m, n, v
+
+
+def adan(p, g, m, v, n, previous, lr_m, lr_v, one_minus_beta1, one_minus_beta2, one_minus_beta3, beta2, eps, shrink):
+    """Adam with Nesterov's momentum, from differences of gradients. Xie et al. (2022), algorithm 1."""
+    difference = g - previous
+    ahead = g + beta2 * difference
+    m += one_minus_beta1 * (g - m)
+    v += one_minus_beta2 * (difference - v)
+    n += one_minus_beta3 * (ahead * ahead - n)
+    p -= (lr_m * m + lr_v * v) / (np.sqrt(n) + eps)
+    p *= shrink
+    return p, m, v, n, g
 
 
 def adadelta(p, g, s, a, lr, one_minus_rho, eps):

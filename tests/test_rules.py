@@ -121,6 +121,17 @@ def ademamix(p, g, s, t):
     return p - LR * (s["m"] / (1 - B1**t) + 5 * s["n"]) / (np.sqrt(s["v"] / (1 - B2**t)) + 1e-8)
 
 
+def adan(decay):
+    def step(p, g, s, t):
+        d = g - s.get("previous", g)
+        s["m"], s["v"], s["n"] = ema(s["m"], g, 0.98), ema(s["v"], d, 0.92), ema(s["n"], (g + 0.92 * d) ** 2, 0.99)
+        s["previous"] = g
+        mean = s["m"] / (1 - 0.98**t) + 0.92 * s["v"] / (1 - 0.92**t)
+        return (p - LR * mean / (np.sqrt(s["n"] / (1 - 0.99**t)) + 1e-8)) / (1 + LR * decay)
+
+    return step
+
+
 def adadelta(p, g, s, _t):
     s["s"] = ema(s["s"], g * g, 0.9)
     step = np.sqrt(s["a"] + 1e-6) / np.sqrt(s["s"] + 1e-6) * g
@@ -178,6 +189,7 @@ CASES = [
     (fo.Grams, {}, grams),
     (fo.ADOPT, {}, adopt),
     (fo.AdEMAMix, {}, ademamix),
+    *((fo.Adan, {"weight_decay": decay}, adan(decay or 0)) for decay in (None, 0.1)),
     (fo.AdaDelta, {}, adadelta),
     (fo.LAMB, {}, lamb("optax", 0)),
     *((fo.LAMB, {"like": like, "weight_decay": 0.1}, lamb(like, 0.1)) for like in ("optax", "keras", "timm")),

@@ -31,6 +31,7 @@ FAMILY = {
     "Grams": Member("H"),
     "ADOPT": Member("X"),
     "AdEMAMix": Member("8"),
+    "Adan": Member("_"),
     "AdaDelta": Member("1"),
     "LAMB": Member("2"),
     "SignSGD": Member("3"),

@@ -11,7 +11,7 @@ from fastoptim.kernels import rules
 from fastoptim.optimizers.base import BuiltIn, Slot
 from fastoptim.transforms import Number, Options
 
-__all__ = ["NAdam"]
+__all__ = ["Adan", "NAdam"]
 
 
 class NAdam(BuiltIn):
@@ -103,3 +103,91 @@ class NAdam(BuiltIn):
             self.product *= now
             weights = (1 - now) / (1 - self.product), then / (1 - self.product * then)
         return self.lr * root * weights[0], self.lr * root * weights[1], 1 - beta1, 1 - beta2, self.eps * root
+
+
+class Adan(BuiltIn):
+    r"""Adam with Nesterov's momentum in terms of the gradient, from its differences between steps.
+
+    .. math::
+
+        m &\leftarrow m + (1 - \beta_1)(g - m), \qquad d = g - g_- \\
+        v &\leftarrow v + (1 - \beta_2)(d - v) \\
+        n &\leftarrow n + (1 - \beta_3)((g + \beta_2 d)^2 - n), \qquad g_- \leftarrow g \\
+        p &\leftarrow \frac{1}{1 + \eta \lambda} \left(p - \eta \frac{m / (1 - \beta_1^t)
+         + \beta_2 v / (1 - \beta_2^t)}{\sqrt{n / (1 - \beta_3^t)} + \epsilon}\right)
+
+    Parameters
+    ----------
+    lr : float
+        The learning rate :math:`\eta`, not negative.
+    beta1, beta2, beta3 : float
+        The fractions of the three means kept at each step, from 0 to less than 1; the paper writes one minus each.
+    eps : float
+        :math:`\epsilon`, not negative.
+    **options
+        Transforms, groups and ``on_nonfinite``; see `Optimizer`. Here ``weight_decay``, :math:`\lambda`, divides
+        parameters after the step, as in the paper.
+
+    Attributes
+    ----------
+    m, v, n : dict or None
+        The running means of the gradient, of its differences, and of squares, for each parameter.
+    previous : dict or None
+        The gradient :math:`g_-` of the last step; in the first one :math:`d` is 0.
+
+    References
+    ----------
+    X. Xie et al., "Adan: adaptive Nesterov momentum algorithm for faster optimizing deep models", 2022, algorithm 1.
+
+    Notes
+    -----
+    optax 0.2.8 takes :math:`1 - \beta_2` for :math:`\beta_2` in the step and in :math:`n`, which is another rule.
+
+    Examples
+    --------
+    >>> params = {"x": 1.0}
+    >>> Adan(lr=0.5).update(params, {"x": 4.0})
+    >>> round(params["x"], 6)
+    0.5
+    """
+
+    slots = ("m", "v", "n", "previous")
+    m: Slot
+    v: Slot
+    n: Slot
+    previous: Slot
+    rule: ClassVar[Callable[..., Any]] = staticmethod(rules.adan)
+    in_rule = ("weight_decay",)
+    lr = Hyperparameter(0)
+    beta1 = Hyperparameter(0, 1, below=True)
+    beta2 = Hyperparameter(0, 1, below=True)
+    beta3 = Hyperparameter(0, 1, below=True)
+    eps = Hyperparameter(0)
+
+    def __init__(
+        self,
+        lr: Number = 0.001,
+        beta1: Number = 0.98,
+        beta2: Number = 0.92,
+        beta3: Number = 0.99,
+        *,
+        eps: Number = 1e-8,
+        **options: Unpack[Options],
+    ) -> None:
+        super().__init__(**options)
+        self.lr = lr
+        self.beta1 = beta1
+        self.beta2 = beta2
+        self.beta3 = beta3
+        self.eps = eps
+
+    def scalars(self) -> tuple[float, ...]:
+        """Return the step sizes of both means, one minus each beta, ``beta2``, epsilon, and the factor of the decay."""
+        beta1, beta2, beta3, t = self.beta1, self.beta2, self.beta3, self.iter
+        root = sqrt(1 - beta3**t)
+        lr_m, lr_v = self.lr * root / (1 - beta1**t), self.lr * beta2 * root / (1 - beta2**t)
+        shrink = 1 / (1 + self.lr * (self.weight_decay or 0.0))
+        if t == 1:
+            # There is no difference yet.
+            return lr_m, 0.0, 1 - beta1, 0.0, 1 - beta3, 0.0, self.eps * root, shrink
+        return lr_m, lr_v, 1 - beta1, 1 - beta2, 1 - beta3, beta2, self.eps * root, shrink
