@@ -32,6 +32,10 @@ class Case(NamedTuple):
     bound: float = BOUND
     """The largest difference that is allowed, relative to the largest value that an element has had."""
 
+    @property
+    def calls(self):
+        return [text for text in (self.before, self.theirs, self.average) if text]
+
 
 class Schedule(NamedTuple):
     """Two schedules that begin with 1, as text, and the number of steps for which they agree."""
@@ -40,6 +44,10 @@ class Schedule(NamedTuple):
     theirs: str
     steps: int = 25
     bound: float = BOUND
+
+    @property
+    def calls(self):
+        return [self.theirs]
 
 
 # In these, `params` are the tensors, `lr` is a schedule of optax that begins with our learning rate.

@@ -12,11 +12,11 @@ import fastoptim as fo
 ROOT = Path(__file__).parent.parent
 
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = "".join((ROOT / page).read_text(encoding="utf-8") for page in ("README.md", "docs/libraries.md"))
 
 
-@pytest.mark.parametrize("block", re.findall(r"```python\n(.*?)```", README, re.DOTALL))
-def test_the_readme_runs_as_it_is_written(block, tmp_path, monkeypatch):
+@pytest.mark.parametrize("block", re.findall(r"```python\n(.*?)```", PAGES, re.DOTALL))
+def test_the_pages_run_as_they_are_written(block, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     images = rng.random((500, 784), np.float32), rng.integers(0, 10, 500)

@@ -4,10 +4,13 @@ import json
 import subprocess
 import sys
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 
 import libraries
+
+PAGE = Path(__file__).parent.parent / "docs" / "libraries.md"
 
 
 @pytest.mark.parametrize("library", libraries.LIBRARIES)
@@ -22,3 +25,12 @@ def test_every_case(library):
     # The negation fails for NaN too.
     far = [f"{ours} and {theirs}: {worst:.1e}" for ours, theirs, worst, bound in lines if not worst <= bound]
     assert not far, "\n".join([f"{library} {version(library)}", *far])
+
+
+@pytest.mark.parametrize("library", libraries.LIBRARIES)
+def test_the_page_has_every_case_in_its_order(library):
+    begin, end = f"<!-- {library} -->\n", f"<!-- end of {library} -->"
+    listed = PAGE.read_text(encoding="utf-8").split(begin)[1].split(end)[0].strip().splitlines()[2:]
+    cases = [*libraries.CASES[library], *libraries.SCHEDULES.get(library, [])]
+    expected = [f"| `{case.ours}` | {', '.join(f'`{call}`' for call in case.calls)} |" for case in cases]
+    assert [line.rpartition("|")[0].rpartition("|")[0] + "|" for line in listed] == expected
