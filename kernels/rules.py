@@ -11,7 +11,7 @@ import numpy as np
 
 __all__ = [
     "adabelief", "adadelta", "adagrad", "adam", "adamax", "adan", "ademamix", "adopt", "amsgrad", "grams", "lamb",
-    "lion", "momentum", "nadam", "nesterov", "radam", "rmsprop", "rprop", "sgd", "sign_sgd", "signum", "yogi",
+    "lars", "lion", "momentum", "nadam", "nesterov", "radam", "rmsprop", "rprop", "sgd", "sign_sgd", "signum", "yogi",
 ]  # fmt: skip
 
 
@@ -179,6 +179,19 @@ def lamb_norms(p, g, m, v, _lr, one_minus_beta1, one_minus_beta2, m_scale, v_sca
     v += one_minus_beta2 * (g * g - v)
     p *= kept
     return p, m_scale * m / (np.sqrt(v_scale * v) + eps) + weight_decay * p
+
+
+def lars(p, g, v, lr_in, lr_out, momentum, weight_decay, _within, _coefficient, _eps, ratio):
+    """Momentum whose step is scaled to the norm of each array's parameter. You et al. (2017), algorithm 1."""
+    v *= momentum
+    v += lr_in * ratio * (g + weight_decay * p)
+    p -= lr_out * v
+    return p, v
+
+
+def lars_norms(p, g, _v, _lr_in, _lr_out, _momentum, _weight_decay, within, _coefficient, _eps):
+    """Return the parameter, and the gradient with the decay within its norm: their norms make the ratio of `lars`."""
+    return p, g + within * p
 
 
 def sign_sgd(p, g, lr):

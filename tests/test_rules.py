@@ -152,6 +152,17 @@ def lamb(like, decay):
     return step
 
 
+def lars(like, decay):
+    def step(p, g, s, _t):
+        r = np.linalg.norm
+        u, norm = g + decay * p, r(g + decay * p) if like == "optax" else r(g) + decay * r(p) + 1e-8 * (like == "timm")
+        ratio = 0.1 * r(p) / norm if r(p) and r(g) and (decay or like != "timm") else 1
+        s["v"] = 0.8 * s["v"] + (ratio * u if like == "timm" else LR * ratio * u)
+        return p - s["v"] * (LR if like == "timm" else 1)
+
+    return step
+
+
 def sign_sgd(p, g, _s, _t):
     return p - LR * np.sign(g)
 
@@ -194,6 +205,10 @@ CASES = [
     (fo.LAMB, {}, lamb("optax", 0)),
     *((fo.LAMB, {"like": like, "weight_decay": 0.1}, lamb(like, 0.1)) for like in ("optax", "keras", "timm")),
     (fo.LAMB, {"like": "timm", "weight_decay": None}, lamb("timm", 0)),
+    *(
+        (fo.LARS, {"momentum": 0.8, "trust_coefficient": 0.1, "like": like, "weight_decay": decay}, lars(like, decay))
+        for like, decay in [("paper", 0.1), ("optax", 0.1), ("timm", 0.1), ("timm", 0)]
+    ),
     (fo.SignSGD, {}, sign_sgd),
     (fo.Signum, {}, signum),
     *((fo.Lion, {"like": like}, lion(decay)) for like, decay in {"paper": 0, "optax": 1e-3, "keras": 0}.items()),
@@ -253,6 +268,21 @@ def test_zero_gradients_and_descent(name):
     for _ in range(20):
         opt.update(params, {"w": params["w"].copy()})
     assert (params["w"] ** 2).sum() < 2.25
+
+
+@pytest.mark.parametrize("like", ["paper", "timm"])
+def test_ratios_of_groups(like):
+    """Each array's ratio follows from the hyperparameters of its group."""
+    own = {"weight_decay": None, "trust_coefficient": 0.5, "eps": 0.1}
+    opt, params = fo.LARS(like=like, weight_decay=0.1, groups={"W": own | {"weight_decay": 0.0}}), parameters()
+    alone = {"W": fo.LARS(like=like, **own), "tiny": fo.LARS(like=like, weight_decay=0.1)}
+    for t in range(1, 4):
+        opt.update(params, gradients(t))
+    for key, other in alone.items():
+        p = {key: parameters()[key]}
+        for t in range(1, 4):
+            other.update(p, {key: gradients(t)[key]})
+        assert_bits(params[key], p[key], key)
 
 
 def test_a_decay_that_is_off_stays_off_in_copies():

@@ -34,6 +34,7 @@ FAMILY = {
     "Adan": Member("_"),
     "AdaDelta": Member("1"),
     "LAMB": Member("2"),
+    "LARS": Member("$L$"),
     "SignSGD": Member("3"),
     "Signum": Member("4"),
     "Lion": Member("+"),

@@ -13,7 +13,7 @@ from fastoptim.kernels import rules
 from fastoptim.optimizers.base import BuiltIn, Slot
 from fastoptim.transforms import Number, Options
 
-__all__ = ["LAMB"]
+__all__ = ["LAMB", "LARS"]
 
 
 class LAMB(BuiltIn):
@@ -113,3 +113,99 @@ class LAMB(BuiltIn):
         if self.like == "timm":
             usual &= scalars[:, -2] > 0
         return np.where(usual, p / np.where(usual, step, 1.0), 1.0)[:, None]
+
+
+class LARS(BuiltIn):
+    r"""Momentum with the step of each array as long as its parameter, times a coefficient and the learning rate.
+
+    .. math::
+
+        r &= \frac{\eta_0 \lVert p \rVert}{\lVert g \rVert + \lambda \lVert p \rVert + \epsilon} \\
+        v &\leftarrow \mu v + \eta r (g + \lambda p), \qquad p \leftarrow p - v
+
+    Parameters
+    ----------
+    lr : float
+        The learning rate :math:`\eta`, not negative.
+    momentum : float, optional
+        The fraction :math:`\mu` of the velocity kept at each step, from 0 to 1; 0.9, or 0 as in timm.
+    trust_coefficient : float
+        :math:`\eta_0`, not negative.
+    eps : float, optional
+        :math:`\epsilon`, not negative; 0, or 1e-8 as in timm.
+    like : {"paper", "optax", "timm"}
+        Whose rule and defaults. optax divides by the norm of :math:`g + \lambda p`. timm multiplies by the learning
+        rate after the momentum, and takes a ratio of 1 where there is no weight decay.
+    **options
+        Transforms, groups and ``on_nonfinite``; see `Optimizer`. Here ``weight_decay`` is :math:`\lambda`, a part of
+        the step.
+
+    Attributes
+    ----------
+    v : dict or None
+        The velocity of each parameter.
+
+    References
+    ----------
+    Y. You, I. Gitman and B. Ginsburg, "Large batch training of convolutional networks", 2017, eq. 6 and algorithm 1.
+
+    Notes
+    -----
+    Where either norm is 0, the ratio :math:`r` is 1, so a bias that starts at zero takes a first step a thousand times
+    as long as others; give biases a group with a lower ``lr``. The norms are those of each array.
+
+    Examples
+    --------
+    >>> params = {"x": 1.0}
+    >>> LARS(lr=0.25, trust_coefficient=1.0).update(params, {"x": 4.0})
+    >>> round(params["x"], 6)
+    0.75
+    """
+
+    slots = ("v",)
+    v: Slot
+    rule: ClassVar[Callable[..., Any]] = staticmethod(rules.lars)
+    in_rule = ("weight_decay",)
+    defaults: ClassVar[dict[str, dict[str, float]]] = {
+        "paper": {"momentum": 0.9, "eps": 0.0},
+        "optax": {"momentum": 0.9, "eps": 0.0},
+        "timm": {"momentum": 0.0, "eps": 1e-8},
+    }
+    lr = Hyperparameter(0)
+    momentum = Hyperparameter(0, 1)
+    trust_coefficient = Hyperparameter(0)
+    eps = Hyperparameter(0)
+    measure: ClassVar[Callable[..., Any] | None] = staticmethod(rules.lars_norms)
+    squares = (True, True)
+    n_ratios = 1
+
+    def __init__(
+        self,
+        lr: Number = 1.0,
+        momentum: Number | None = None,
+        trust_coefficient: Number = 0.001,
+        *,
+        eps: Number | None = None,
+        like: str = "paper",
+        **options: Unpack[Options],
+    ) -> None:
+        super().__init__(**options)
+        self.lr = lr
+        self.trust_coefficient = trust_coefficient
+        self._follow(like, momentum=momentum, eps=eps)
+
+    def scalars(self) -> tuple[float, ...]:
+        """Return the learning rate inside and outside of the momentum, the momentum, and what the ratio depends on."""
+        decay = self.weight_decay or 0.0
+        lr_in, lr_out = (1.0, self.lr) if self.like == "timm" else (self.lr, 1.0)
+        within = decay if self.like == "optax" else 0.0
+        return lr_in, lr_out, self.momentum, decay, within, self.trust_coefficient, self.eps
+
+    def ratios(self, sums: NDArray[Any], scalars: NDArray[Any], sizes: NDArray[Any]) -> Any:  # noqa: ARG002
+        """Return the norm of each parameter, times the coefficient, over that of its gradient; 1 where either is 0."""
+        p, g = np.sqrt(sums).T
+        decay, within, coefficient, eps = scalars[:, 3:7].T
+        usual = (p > 0) & (g > 0)
+        if self.like == "timm":
+            usual &= decay > 0
+        return np.where(usual, coefficient * p / np.where(usual, g + (decay - within) * p + eps, 1.0), 1.0)[:, None]
