@@ -11,7 +11,8 @@ import numpy as np
 
 __all__ = [
     "adabelief", "adadelta", "adagrad", "adam", "adamax", "adan", "ademamix", "adopt", "amsgrad", "grams", "lamb",
-    "lars", "lion", "momentum", "nadam", "nesterov", "radam", "rmsprop", "rprop", "sgd", "sign_sgd", "signum", "yogi",
+    "lars", "lion", "momentum", "nadam", "nesterov", "radam", "rmsprop", "rprop", "scaled_momentum", "sgd",
+    "sign_sgd", "signum", "yogi",
 ]  # fmt: skip
 
 
@@ -25,6 +26,13 @@ def momentum(p, g, v, lr, momentum):
     """Momentum, or the heavy ball. Polyak (1964), eq. 9; in this form Sutskever et al. (2013), eqs. 1-2."""
     v = momentum * v - lr * g
     p += v
+    return p, v
+
+
+def scaled_momentum(p, g, v, share, momentum, scale):
+    """Momentum of shares of gradients, scaled in the step, as in PyTorch. Sutskever et al. (2013), eqs. 1-2."""
+    v = momentum * v - share * g
+    p += scale * v
     return p, v
 
 

@@ -17,13 +17,17 @@ import naive
 INTERVALS = {
     "lr": "not negative",
     "momentum": "up to 1",
+    "dampening": "up to 1",
     "decay_rate": "below 1",
     "beta1": "below 1",
     "beta2": "below 1",
     "eps": "not negative",
     "weight_decay": "not negative",
 }
-HYPERPARAMETERS = [(cls, name) for cls in naive.RULES for name in inspect.signature(naive.RULES[cls]).parameters]
+HYPERPARAMETERS = [
+    *((cls, name) for cls in naive.RULES for name in inspect.signature(naive.RULES[cls]).parameters),
+    ("Momentum", "dampening"),
+]
 GOOD = {
     "not negative": [0, 0.0, 1, 300, np.float32(0.1), np.int8(3), np.array(0.25), Fraction(1, 3), sys.float_info.max],
     "up to 1": [0, 1, 1.0, np.float64(0.5), np.array(0.25)],
@@ -51,13 +55,14 @@ def test_they_are_checked_when_they_are_set(cls, name):
             assert repr(twin) == repr(opt)
     opt = make()
     before = getattr(opt, name)
-    # None stands for a default that depends on `like`, or for a transform that is off.
-    not_real = [value for value in NOT_REAL if value is not None or name not in {"eps", "weight_decay"}]
+    # To a constructor, None stands for a default that depends on `like`; a transform that is None is off.
+    is_optional = getattr(inspect.signature(make).parameters.get(name), "default", None) is None
     for error, wrong in (
         *((ValueError, value) for value in BAD_NUMBERS[interval] + NEVER),
-        *((TypeError, value) for value in not_real),
+        *((TypeError, value) for value in NOT_REAL if value is not None or name != "weight_decay"),
     ):
-        for action in (lambda value=wrong: make(**{name: value}), lambda value=wrong: setattr(opt, name, value)):
+        actions = [lambda value=wrong: make(**{name: value}), lambda value=wrong: setattr(opt, name, value)]
+        for action in actions[wrong is None and is_optional :]:
             with pytest.raises(error, match=f"^{name} must be a finite number {re.escape(EXPECTED[interval])}, not "):
                 action()
         assert getattr(opt, name) is before
@@ -102,7 +107,7 @@ def test_numbers_of_any_type_act_as_python_floats(pair, number, dtype):
         (fo.Momentum, "momentun", "; did you mean 'momentum'?"),
         (fo.RMSprop, "decay", "; did you mean 'decay_rate'?"),
         (fo.RMSprop, "on_nonfinte", "; did you mean 'on_nonfinite'?"),
-        (fo.Nesterov, "zebra", "; it has on_nonfinite, lr, momentum, and a subclass may have more"),
+        (fo.Nesterov, "zebra", "; it has on_nonfinite, like, lr, momentum, and a subclass may have more"),
     ],
 )
 def test_an_attribute_that_a_class_does_not_have(cls, wrong, hint):

@@ -19,7 +19,40 @@ def ema(x, new, beta):
     return beta * x + (1 - beta) * new
 
 
+def halved(k):
+    """A learning rate that drops, by which velocities with and without it can be told apart."""
+    return LR if k < 30 else LR / 2
+
+
 # A step returns the new parameter; `s` is the state, a dict of zeros at first, and `t` counts from 1.
+
+
+def sgd(p, g, _s, _t):
+    return p - LR * g
+
+
+def momentum(like, dampening=0.0):
+    def step(p, g, s, t):
+        lr, share = halved(t - 1), 1 - dampening if t > 1 else 1.0
+        if like in {"torch", "optax"}:
+            s["b"] = 0.9 * s["b"] + share * g
+            return p - lr * s["b"]
+        s["b"] = 0.9 * s["b"] + lr * share * g
+        return p - s["b"]
+
+    return step
+
+
+def nesterov(like):
+    def step(p, g, s, t):
+        lr = halved(t - 1)
+        if like in {"torch", "optax"}:
+            s["b"] = 0.9 * s["b"] + g
+            return p - lr * (g + 0.9 * s["b"])
+        s["b"] = 0.9 * s["b"] + lr * g
+        return p - (lr * g + 0.9 * s["b"])
+
+    return step
 
 
 def amsgrad(like):
@@ -188,11 +221,17 @@ def rprop(p, g, s, _t):
     return p - s["step"] * np.sign(s["previous"])
 
 
+LIBRARIES = "notes", "torch", "optax", "keras"
 CASES = [
+    *((fo.SGD, {"like": like}, sgd) for like in LIBRARIES),
+    *((fo.Momentum, {"like": like, "lr": halved}, momentum(like)) for like in LIBRARIES),
+    *((fo.Momentum, {"like": x, "lr": halved, "dampening": 0.5}, momentum(x, 0.5)) for x in ("notes", "torch")),
+    *((fo.Nesterov, {"like": like, "lr": halved}, nesterov(like)) for like in LIBRARIES),
     (fo.Adam, {"like": "torch"}, adam(1e-8, first=True)),
+    (fo.Adam, {"like": "optax"}, adam(1e-8, first=True)),
     (fo.Adam, {"like": "keras"}, adam(1e-7, first=False)),
     *((fo.AMSGrad, {"like": like}, amsgrad(like)) for like in ("torch", "optax", "keras")),
-    *((fo.AdaMax, {"like": like}, adamax(like)) for like in ("torch", "keras")),
+    *((fo.AdaMax, {"like": like}, adamax(like)) for like in ("torch", "optax", "keras")),
     *((fo.NAdam, {"like": like}, nadam(like)) for like in ("torch", "optax", "keras")),
     *((fo.RAdam, {"like": like}, radam(like)) for like in ("torch", "optax")),
     (fo.AdaBelief, {}, adabelief),
@@ -214,27 +253,29 @@ CASES = [
     *((fo.Lion, {"like": like}, lion(decay)) for like, decay in {"paper": 0, "optax": 1e-3, "keras": 0}.items()),
     (fo.Rprop, {"step_min": 0.004, "step_max": 0.02}, rprop),
 ]
-SHAPES = {"W": (6, 5), "zero": (4,), "tiny": (7,)}
+SHAPES = {"W": (6, 5), "zero": (4,), "tiny": (7,), "tiny from zero": (5,)}
+"""Where gradients are near epsilon, and a parameter is the sum of its steps, the rules of libraries differ most."""
 
 
 def parameters():
     rng = np.random.default_rng(0)
-    return {key: np.zeros(shape) if key == "zero" else rng.standard_normal(shape) for key, shape in SHAPES.items()}
+    return {key: rng.standard_normal(shape) * ("zero" not in key) for key, shape in SHAPES.items()}
 
 
 def gradients(t):
     rng = np.random.default_rng([1, t])
     grads = {key: rng.standard_normal(shape) for key, shape in SHAPES.items()}
     grads["W"][rng.random((6, 5)) < 0.1] = 0
-    grads["tiny"] *= 1e-7
+    for key in grads:
+        grads[key] *= 1e-7 if "tiny" in key else 1
     return grads
 
 
 @pytest.mark.parametrize(("cls", "keywords", "step"), CASES, ids=lambda each: getattr(each, "__name__", str(each)))
 def test_each_follows_its_formula(cls, keywords, step):
-    opt, params = cls(lr=LR, **keywords), parameters()
+    opt, params = cls(**{"lr": LR, **keywords}), parameters()
     expected = parameters()
-    state = {key: dict.fromkeys("mvhusna", 0.0) for key in SHAPES}
+    state = {key: dict.fromkeys("abhmnsuv", 0.0) for key in SHAPES}
     for t in range(1, 61):
         opt.update(params, gradients(t))
         for key, g in gradients(t).items():

@@ -187,8 +187,10 @@ class Composed(Checkpointed):
         known |= (plain | GROUPED | {*inspect.signature(type(self)).parameters}) - {
             "iter",
             "skipped",
+            "options",
             *OPTIONS - GROUPED,
         }
+        known = {name for name in known if not getattr(getattr(type(self), name, None), "is_fixed", False)}
         for name in own:
             if name not in known:
                 has = ", ".join(sorted(known))
@@ -198,6 +200,11 @@ class Composed(Checkpointed):
             else _checked(self, name, value)
             for name, value in own.items()
         }  # fmt: skip
+
+    def _is_on(self, name: str) -> bool:
+        """Tell whether a hyperparameter is not 0, here or in a group, or may become so."""
+        in_groups = any(name in own for _, own in self._groups.rules)
+        return bool(vars(self).get(name)) or name in self._schedules or in_groups
 
     def _recompose(self) -> None:
         """Make new plans: a transform was turned on or off, or groups changed."""

@@ -114,9 +114,10 @@ def structure(optimizer: Any) -> tuple[str, ...]:
 def compose_optimizer(optimizer: Any) -> Composition:
     """Return the composition of an optimizer's rule with the transforms that are on."""
     cls = type(optimizer)
+    rule, slots = optimizer._choose()
     return _compose(
-        function_of(optimizer.rule),
-        tuple(cls.slots),
+        function_of(rule),
+        tuple(slots),
         structure(optimizer),
         tuple(map(function_of, cls.before)),
         tuple(map(function_of, cls.after)),

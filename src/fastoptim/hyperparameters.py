@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-__all__ = ["Hyperparameter", "Schedule", "is_schedule"]
+__all__ = ["Choice", "Hyperparameter", "Schedule", "Switch", "is_schedule"]
 
 Schedule = Callable[[int], float]
 """A hyperparameter as a function of the number of updates done: 0 in the first step."""
@@ -29,6 +29,8 @@ class Hyperparameter:
     ----------
     low, high : float
         The ends of the interval. ``high`` is included unless ``below`` is true.
+    is_fixed : bool
+        Whether it is one number for all steps and all parameters: neither a schedule, nor a group's.
 
     Raises
     ------
@@ -38,8 +40,8 @@ class Hyperparameter:
         If the number is not finite or not in the interval.
     """
 
-    def __init__(self, low: float, high: float = _LARGEST, *, below: bool = False) -> None:
-        self.low, self.high, self.below = low, high, below
+    def __init__(self, low: float, high: float = _LARGEST, *, below: bool = False, is_fixed: bool = False) -> None:
+        self.low, self.high, self.below, self.is_fixed = low, high, below, is_fixed
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
@@ -52,7 +54,7 @@ class Hyperparameter:
         schedules = vars(owner).get("_schedules")
         if schedules is None:
             vars(owner)[self.name] = self.checked(value)
-        elif callable(value) and not isinstance(value, type):
+        elif callable(value) and not isinstance(value, type) and not self.is_fixed:
             number = self.checked(value(owner.iter))
             vars(owner).update({self.name: number, "_schedules": {**schedules, self.name: value}, "_extended": True})
         else:
@@ -82,6 +84,42 @@ class Hyperparameter:
             f">= {self.low}" if self.high == _LARGEST else f"in [{self.low}, {self.high}{')' if self.below else ']'}"
         )
         return f"{self.name} must be a finite number {interval}"
+
+
+class Switch(Hyperparameter):
+    """A hyperparameter that chooses another rule where it is not 0, so that it costs nothing where it is 0."""
+
+    def __set__(self, owner: Any, value: float | Schedule) -> None:
+        was_on = owner._is_on(self.name)
+        super().__set__(owner, value)
+        if owner._is_on(self.name) != was_on:
+            owner._recompose()
+
+
+class Choice:
+    """An attribute that chooses the rule of a whole optimizer, not of a group. Like a hyperparameter it has no getter.
+
+    Parameters
+    ----------
+    check : function
+        ``check(owner, name, value)`` returns the value to keep, or raises an error.
+    """
+
+    is_fixed = True
+
+    def __init__(self, check: Callable[[Any, str, Any], Any]) -> None:
+        self.check = check
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    if TYPE_CHECKING:
+
+        def __get__(self, owner: Any, cls: type) -> Any: ...
+
+    def __set__(self, owner: Any, value: Any) -> None:
+        vars(owner)[self.name] = self.check(owner, self.name, value)
+        owner._recompose()
 
 
 def is_schedule(value: Any) -> bool:

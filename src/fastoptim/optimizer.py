@@ -14,6 +14,7 @@ from fastoptim.composed import OPTIONS, Composed
 from fastoptim.composition import compose_optimizer
 from fastoptim.concurrency import Guard, acquire, exclusive, guarded
 from fastoptim.groups import Groups, Pattern
+from fastoptim.hyperparameters import Choice, Switch
 from fastoptim.parameters import FlatDict, Layout
 from fastoptim.plan import Plan
 from fastoptim.state import State
@@ -184,6 +185,7 @@ class Optimizer(Composed):
             "_groups": Groups(),
             "_schedules": {},
             "_composition": None,
+            "_variant": None,
             "_extended": bool(cls.before or cls.after or cls.measure or cls.running),
             "on_nonfinite": "ignore",
             "iter": 0,
@@ -222,7 +224,7 @@ class Optimizer(Composed):
             raise TypeError(
                 f"{cls.__name__} cannot have on_nonfinite as an attribute of the class: pass it to __init__"
             )
-        for name in cls.slots:
+        for name in (*cls.slots, *cls.optional_slots):
             setattr(cls, name, _Slot(name))
 
     @property
@@ -336,6 +338,10 @@ class Optimizer(Composed):
         finally:
             guard.append(None)
 
+    def _choose(self) -> tuple[Callable[..., Any], tuple[str, ...]]:
+        """Return the rule to run, and its slots."""
+        return self.rule, self.slots
+
     def _find_plan(self, params: Any, grads: Any) -> tuple[Plan, Any]:
         """Return a plan that is bound to these arrays, a kept one if any fits, and the arrays to keep alive."""
         composition = self._composition
@@ -384,7 +390,9 @@ class Optimizer(Composed):
                 if array.dtype.kind != "f":
                     raise TypeError(f"state {name!r} {key!r} is of dtype {array.dtype}, expected a floating one")
             layout = Layout.of(value.items())
-            state = {slot: FlatDict.zeros(layout) for slot in self.slots}
+            state = {slot: FlatDict.zeros(layout) for slot in (*self.slots, name)}
+        if name not in state:
+            state = {**state, name: FlatDict.zeros(state[self.slots[0]].layout)}
         if value.keys() != state[name].keys():
             known = list(state[name])
             raise KeyError(f"state {name!r} has the keys {known}, not {list(value)}; set it to None first")
@@ -409,6 +417,8 @@ class Optimizer(Composed):
         public = {name: value for name, value in vars(self).items() if not name.startswith("_")}
         shown = {name: value for name, value in public.items() if name not in (*_COMMON, *KEYWORDS, *counted)}
         shown |= {name: public[name] for name in KEYWORDS if name in public}
+        chosen = {name for name in shown if isinstance(getattr(type(self), name, None), Choice | Switch)}
+        shown = {name: value for name, value in shown.items() if value or name not in chosen}
         if public.get("like") == next(iter(getattr(type(self), "defaults", ())), None):
             shown.pop("like", None)
         groups = {"groups": self.groups, "frozen": self.frozen}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Mapping
 from numbers import Number
 from typing import Any, ClassVar
@@ -30,6 +31,7 @@ class Checkpointed:
     """Base class of `Optimizer`: the methods that save and restore one."""
 
     slots: ClassVar[tuple[str, ...]]
+    optional_slots: ClassVar[tuple[str, ...]] = ()
     iter: int
     _state: State | None
     _schedules: dict[str, Any]
@@ -151,7 +153,7 @@ def _restore(optimizer: Checkpointed, state_dict: StateDict, params: Any) -> Non
     if type(steps) is not int or steps < 0:
         raise ValueError(f"`iter` of a checkpoint must be the number of updates, not {steps!r}")
     hyperparameters = _checked_hyperparameters(state_dict["hyperparameters"], optimizer)
-    state = _checked_state(state_dict["state"], optimizer.slots, optimizer._state)
+    state = _checked_state(state_dict["state"], optimizer)
     if saved is None and params is not None:
         raise ValueError("the checkpoint was saved without parameters: load it without params")
     if saved is not None and params is None:
@@ -233,8 +235,9 @@ def _checked_hyperparameters(saved: Any, optimizer: Checkpointed) -> dict[str, A
     # A class may define hyperparameters that an object does not have. Only `rule` is not one where it is None.
     names = [name for name in saved.keys() | own.keys() if not name.startswith("_") and name != "rule"]
     defaults = {name: getattr(cls, name) for name in names if isinstance(getattr(cls, name, cls), _PLAIN)}
-    # Older files lack the choice of a library and the hyperparameters that it decides.
-    later = {"like", *(name for given in getattr(cls, "defaults", {}).values() for name in given)}
+    # Older files lack the choice of a library, and what came with it: the keyword-only hyperparameters.
+    arguments = inspect.signature(cls).parameters.values() if hasattr(cls, "defaults") else ()
+    later = {"like", *(it.name for it in arguments if it.kind is it.KEYWORD_ONLY)}
     if not own.keys() <= saved.keys() | defaults.keys() | KEYWORDS.keys() | set(COUNTERS.values()) | later:
         raise ValueError(f"the checkpoint has the hyperparameters {saved}, expected {', '.join(own) or 'none'}")
     # A transform that is not in the checkpoint is off there.
@@ -255,11 +258,13 @@ def _checked_hyperparameters(saved: Any, optimizer: Checkpointed) -> dict[str, A
     return {**keywords, **restored, **schedules}
 
 
-def _checked_state(saved: Any, slots: tuple[str, ...], own: State | None) -> State | None:
+def _checked_state(saved: Any, optimizer: Checkpointed) -> State | None:
     """Return a copy of saved state, or raise `ValueError` if it does not fit."""
     if saved is None:
         return None
-    further = [slot for slot in EXTRA_SLOTS.values() if isinstance(saved, Mapping) and slot in saved]
+    slots, own = optimizer.slots, optimizer._state
+    optional = (*optimizer.optional_slots, *EXTRA_SLOTS.values())
+    further = [slot for slot in optional if isinstance(saved, Mapping) and slot in saved]
     if not isinstance(saved, Mapping) or saved.keys() != {*slots, *further}:
         found = ", ".join(map(str, saved)) if isinstance(saved, Mapping) else repr(saved)
         raise ValueError(f"the checkpoint has the state {found}, expected {', '.join(slots) or 'none'}")

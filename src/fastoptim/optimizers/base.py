@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from numpy.typing import NDArray
 
 from fastoptim._suggest import did_you_mean
+from fastoptim.hyperparameters import Choice, Hyperparameter
 from fastoptim.optimizer import Optimizer
-from fastoptim.transforms import KEYWORDS, Number
+from fastoptim.transforms import Number
 
-__all__ = ["NOTES_EPS", "BuiltIn", "Slot"]
+__all__ = ["NOTES_EPS", "BuiltIn", "Slot", "Variants"]
 
 NOTES_EPS = 1e-7
 """Added to a root before dividing by it; the notes give it this value."""
@@ -19,19 +21,15 @@ NOTES_EPS = 1e-7
 Slot = dict[Any, NDArray[Any]] | None
 """The state of one name: None before the first update, then an array for each parameter."""
 
+Variants = Mapping[tuple[str, ...], Callable[..., Any]]
+"""Rules by the names of their slots."""
 
-class _Library:
-    """The attribute ``like``, checked when it is set; as there is no ``__get__``, Python reads it directly."""
 
-    if TYPE_CHECKING:
-
-        def __get__(self, owner: Any, cls: type) -> str: ...
-
-    def __set__(self, owner: BuiltIn, library: str) -> None:
-        if library not in owner.defaults:
-            names = ", ".join(map(repr, owner.defaults))
-            raise ValueError(f"like must be one of {names}, not {library!r}")
-        vars(owner)["like"] = library
+def _known_library(owner: BuiltIn, name: str, library: str) -> str:
+    if library not in owner.defaults:
+        names = ", ".join(map(repr, owner.defaults))
+        raise ValueError(f"{name} must be one of {names}, not {library!r}")
+    return library
 
 
 class BuiltIn(Optimizer):
@@ -41,9 +39,25 @@ class BuiltIn(Optimizer):
     ----------
     defaults : dict
         For each library whose rule it can follow, the hyperparameters that this library gives a default of its own.
+    variants : dict
+        The rules that options choose in place of ``rule``, by their slots, of which ``optional_slots`` are those that
+        ``rule`` does not have.
     """
 
     defaults: ClassVar[dict[str, dict[str, float]]] = {}
+    variants: ClassVar[Variants] = {}
+    _variant: tuple[str, ...] | None
+    like = Choice(_known_library)
+
+    def variant(self) -> tuple[str, ...] | None:
+        """Return the slots of the rule in `variants` that options choose, or None where ``rule`` is meant."""
+        return None
+
+    def _choose(self) -> tuple[Callable[..., Any], tuple[str, ...]]:
+        # A subclass that has a rule of its own has no variants. Groups must agree, so `scalars` asks for this choice.
+        owner: Any = next(cls for cls in type(self).__mro__ if "variants" in vars(cls))
+        variant = vars(self)["_variant"] = self.variant() if self.rule is owner.rule else None
+        return super()._choose() if variant is None else (self.variants[variant], variant)
 
     def _follow(self, like: str, **given: Number | None) -> None:
         """Follow a library: hyperparameters that are None get its defaults."""
@@ -54,15 +68,14 @@ class BuiltIn(Optimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         # A pickle of the textbook's class, or of an older version, lacks hyperparameters that came later. A transform
-        # that it lacks is off.
+        # that it lacks is off, and a subclass may give a number to all of its objects.
         later = {name: it.default for name, it in inspect.signature(type(self)).parameters.items()}
         library = str(vars(self).get("like", later.get("like")))
         for name, value in (later | self.defaults.get(library, {})).items():
-            if isinstance(value, int | float | str) and name not in KEYWORDS:
+            is_own = isinstance(getattr(type(self), name, None), Hyperparameter | Choice)
+            if is_own and isinstance(value, int | float | str):
                 vars(self).setdefault(name, value)
         self._recompose()
-
-    like = _Library()
 
     if not TYPE_CHECKING:  # With `__setattr__`, type checkers would accept any attribute.
 
@@ -73,8 +86,7 @@ class BuiltIn(Optimizer):
             is_known |= name.rpartition("_")[0] in cls.running
             if not is_known and cls.__module__.startswith(f"{__package__}."):
                 own = [key for key in vars(self) if not key.startswith("_") and key not in ("iter", "skipped")]
-                hint = (
-                    did_you_mean(name, [*own, *cls.slots]) or f"; it has {', '.join(own)}, and a subclass may have more"
-                )
+                near = did_you_mean(name, [*own, *cls.slots, *cls.optional_slots])
+                hint = near or f"; it has {', '.join(own)}, and a subclass may have more"
                 raise AttributeError(f"{cls.__name__} has no attribute {name!r}{hint}")
             super().__setattr__(name, value)

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Unpack
+from collections.abc import Callable
+from typing import Any, ClassVar, Unpack
 
-from fastoptim.hyperparameters import Hyperparameter
+from fastoptim.hyperparameters import Hyperparameter, Switch
 from fastoptim.kernels import rules
-from fastoptim.optimizers.base import BuiltIn, Slot
+from fastoptim.optimizers.base import BuiltIn, Slot, Variants
 from fastoptim.transforms import Number, Options
 
 __all__ = ["SGD", "Momentum", "Nesterov"]
+
+_LR_LAST = {"torch", "optax"}
+"""The libraries whose velocity is a sum of gradients, and which multiply it by the learning rate in the step."""
+
+_RATES: dict[str, dict[str, float]] = {
+    "notes": {"lr": 0.01},
+    "torch": {"lr": 0.001},
+    "optax": {"lr": 0.01},
+    "keras": {"lr": 0.01},
+}
 
 
 class SGD(BuiltIn):
@@ -19,8 +30,10 @@ class SGD(BuiltIn):
 
     Parameters
     ----------
-    lr : float
-        The learning rate :math:`\eta`, not negative.
+    lr : float, optional
+        The learning rate :math:`\eta`, not negative; 0.01, and 0.001 as in PyTorch. optax has no default.
+    like : {"notes", "torch", "optax", "keras"}
+        Whose learning rate.
     **options
         Transforms, groups and ``on_nonfinite``; see `Optimizer`.
 
@@ -38,11 +51,12 @@ class SGD(BuiltIn):
     """
 
     rule = staticmethod(rules.sgd)
+    defaults: ClassVar[dict[str, dict[str, float]]] = _RATES
     lr = Hyperparameter(0)
 
-    def __init__(self, lr: Number = 0.01, **options: Unpack[Options]) -> None:
+    def __init__(self, lr: Number | None = None, *, like: str = "notes", **options: Unpack[Options]) -> None:
         super().__init__(**options)
-        self.lr = lr
+        self._follow(like, lr=lr)
 
     def scalars(self) -> tuple[float, ...]:
         """Return the learning rate."""
@@ -54,15 +68,26 @@ class Momentum(BuiltIn):
 
     .. math::
 
-        v &\leftarrow \mu v - \eta g \\
+        v &\leftarrow \mu v - \eta (1 - \tau) g \\
         p &\leftarrow p + v
+
+    As PyTorch and optax write it, where a change of the learning rate reaches older gradients too,
+
+    .. math::
+
+        v &\leftarrow \mu v - (1 - \tau) g \\
+        p &\leftarrow p + \eta v
 
     Parameters
     ----------
-    lr : float
-        The learning rate :math:`\eta`, not negative.
+    lr : float, optional
+        The learning rate :math:`\eta`, not negative; 0.01, and 0.001 as in PyTorch. optax has no default.
     momentum : float
         The fraction :math:`\mu` of the velocity kept at each step, from 0 to 1.
+    dampening : float
+        The fraction :math:`\tau` of gradients left out, from 0 to 1; not in the first step, as in PyTorch.
+    like : {"notes", "torch", "optax", "keras"}
+        Whose velocity: Keras has that of the notes. It is not converted if this is changed between updates.
     **options
         Transforms, groups and ``on_nonfinite``; see `Optimizer`.
 
@@ -89,18 +114,37 @@ class Momentum(BuiltIn):
 
     slots = ("v",)
     v: Slot
-    rule = staticmethod(rules.momentum)
+    rule: ClassVar[Callable[..., Any]] = staticmethod(rules.momentum)
+    variants: ClassVar[Variants] = {("v",): rules.scaled_momentum}
+    defaults: ClassVar[dict[str, dict[str, float]]] = _RATES
     lr = Hyperparameter(0)
     momentum = Hyperparameter(0, 1)
+    dampening = Switch(0, 1)
 
-    def __init__(self, lr: Number = 0.01, momentum: Number = 0.9, **options: Unpack[Options]) -> None:
+    def __init__(
+        self,
+        lr: Number | None = None,
+        momentum: Number = 0.9,
+        *,
+        dampening: Number = 0.0,
+        like: str = "notes",
+        **options: Unpack[Options],
+    ) -> None:
         super().__init__(**options)
-        self.lr = lr
+        self._follow(like, lr=lr)
         self.momentum = momentum
+        self.dampening = dampening
+
+    def variant(self) -> tuple[str, ...] | None:
+        """Return the slot where the notes' rule does not do: with the velocity of PyTorch, or dampening."""
+        return ("v",) if self.like in _LR_LAST or self._is_on("dampening") else None
 
     def scalars(self) -> tuple[float, ...]:
-        """Return the learning rate and the momentum."""
-        return self.lr, self.momentum
+        """Return the learning rate and the momentum; or the share of the gradient, the momentum, and the scale."""
+        if self._variant is None:
+            return self.lr, self.momentum
+        share = 1.0 if self.iter == 1 else 1.0 - self.dampening
+        return (share, self.momentum, self.lr) if self.like in _LR_LAST else (share * self.lr, self.momentum, 1.0)
 
 
 class Nesterov(BuiltIn):
@@ -113,10 +157,14 @@ class Nesterov(BuiltIn):
 
     Parameters
     ----------
-    lr : float
-        The learning rate :math:`\eta`, not negative.
+    lr : float, optional
+        The learning rate :math:`\eta`, not negative; 0.01, and 0.001 as in PyTorch. optax has no default.
     momentum : float
         The fraction :math:`\mu` of the velocity kept at each step, from 0 to 1.
+    like : {"notes", "torch", "optax", "keras"}
+        Whose velocity: in PyTorch and optax it is without :math:`\eta`, which multiplies the whole step instead, so
+        that a change of the learning rate reaches older gradients too. It is not converted if this is changed between
+        updates.
     **options
         Transforms, groups and ``on_nonfinite``; see `Optimizer`.
 
@@ -141,14 +189,20 @@ class Nesterov(BuiltIn):
     slots = ("v",)
     v: Slot
     rule = staticmethod(rules.nesterov)
+    defaults: ClassVar[dict[str, dict[str, float]]] = _RATES
     lr = Hyperparameter(0)
     momentum = Hyperparameter(0, 1)
 
-    def __init__(self, lr: Number = 0.01, momentum: Number = 0.9, **options: Unpack[Options]) -> None:
+    def __init__(
+        self, lr: Number | None = None, momentum: Number = 0.9, *, like: str = "notes", **options: Unpack[Options]
+    ) -> None:
         super().__init__(**options)
-        self.lr = lr
+        self._follow(like, lr=lr)
         self.momentum = momentum
 
     def scalars(self) -> tuple[float, ...]:
-        """Return ``lr, momentum, momentum**2`` and ``(1 + momentum) * lr``."""
-        return self.lr, self.momentum, self.momentum * self.momentum, (1 + self.momentum) * self.lr
+        """Return what the gradient is multiplied by in the velocity, ``momentum``, and what both are by in the step."""
+        lr, momentum = self.lr, self.momentum
+        if self.like in _LR_LAST:
+            return 1.0, momentum, lr * momentum * momentum, (1 + momentum) * lr
+        return lr, momentum, momentum * momentum, (1 + momentum) * lr
