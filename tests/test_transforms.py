@@ -100,8 +100,9 @@ def test_alone_and_in_pairs(on):
             assert_allclose(opt.averaged[key], averages[key], rtol=1e-12, atol=1e-13)
 
 
-@pytest.mark.parametrize("on", [{"clip_norm": 1.0}, TRANSFORMS], ids=["norm", "all"])
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    ("on", "dtype"), [({"clip_norm": 1.0}, np.float32), (TRANSFORMS, np.float64)], ids=["norm", "all"]
+)
 def test_bits_do_not_depend_on_threads_and_layout(on, dtype, monkeypatch):
     monkeypatch.setattr(fo.threads, "_PARALLEL_FROM", 64)
     expected = run(fo.Adam(LR, **on), dtype=dtype)
@@ -165,6 +166,13 @@ def test_they_are_switched_on_and_off_between_steps(compiled):
 def test_wrong_values(keyword, value, error, match):
     with pytest.raises(error, match=match):
         fo.Adam(**{keyword: value})
+
+
+def test_a_false_of_numpy_turns_a_switch_off():
+    opt = fo.Adam(maximize=np.True_)
+    assert opt.maximize is True
+    opt.maximize = np.False_
+    assert opt.maximize is False
 
 
 def test_an_error_leaves_everything_as_it_was():

@@ -6,22 +6,24 @@ import inspect
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from math import nan
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, Unpack
 
 from numpy.typing import NDArray
 
 from fastoptim._suggest import did_you_mean
 from fastoptim.composition import Composition
-from fastoptim.concurrency import exclusive
+from fastoptim.concurrency import Guard, exclusive
 from fastoptim.groups import Groups, Pattern
-from fastoptim.hyperparameters import Hyperparameter, is_schedule
+from fastoptim.hyperparameters import Choice, Hyperparameter, Switch, is_schedule
 from fastoptim.plan import Plan
 from fastoptim.state_dicts import Checkpointed
-from fastoptim.transforms import COUNTERS, GROUPED, KEYWORDS, Keyword
+from fastoptim.transforms import COUNTERS, GROUPED, KEYWORDS, Keyword, Transforms
 
-__all__ = ["OPTIONS", "Composed"]
+__all__ = ["Composed"]
 
-OPTIONS = {*KEYWORDS, "groups", "frozen", "on_nonfinite"}
+_ON_NONFINITE = "ignore", "raise", "skip"
+
+_OPTIONS = {*KEYWORDS, "groups", "frozen", "on_nonfinite"}
 """The keywords of every optimizer."""
 
 
@@ -49,6 +51,7 @@ class Composed(Checkpointed):
     running: ClassVar[Mapping[str, float]] = {}
     accumulated: int
     averages: int
+    skipped: int
 
     maximize = KEYWORDS["maximize"]
     grad_scale = KEYWORDS["grad_scale"]
@@ -68,6 +71,45 @@ class Composed(Checkpointed):
     _composition: Composition | None
     _extended: bool
 
+    def __new__(cls, *_args: Any, **_kwargs: Any) -> Self:  # noqa: D102
+        # Subclasses may forget to call __init__, and copies are made without it. Assigning a new dict keeps attribute
+        # access fast after a hyperparameter has been written into it.
+        self = super().__new__(cls)
+        self.__dict__ = {
+            "_guard": Guard(self),
+            "_plan": None,
+            "_plans": [],
+            "_state": None,
+            "_groups": Groups(),
+            "_schedules": {},
+            "_composition": None,
+            "_variant": None,
+            "_extended": bool(cls.before or cls.after or cls.measure or cls.running),
+            "on_nonfinite": "ignore",
+            "iter": 0,
+            "skipped": 0,
+            **cls.running,
+        }
+        return self
+
+    def __init__(
+        self,
+        *,
+        on_nonfinite: str = "ignore",
+        groups: Mapping[Pattern, Mapping[str, Any]] | None = None,
+        frozen: Sequence[Pattern] = (),
+        **transforms: Unpack[Transforms],
+    ) -> None:
+        self.on_nonfinite = on_nonfinite
+        for name, value in transforms.items():
+            if name not in KEYWORDS:
+                raise TypeError(f"{type(self).__name__} takes no argument {name!r}{did_you_mean(name, _OPTIONS)}")
+            setattr(self, name, value)
+        if groups:
+            self.groups = groups
+        if frozen:
+            self.frozen = frozen
+
     def scalars(self) -> tuple[float, ...]:
         """Return the numbers that `rule` takes after the state in this step.
 
@@ -75,6 +117,20 @@ class Composed(Checkpointed):
         counts this step: it is 1 in the first one.
         """
         raise NotImplementedError(f"{type(self).__name__} must define scalars(), the numbers that its rule takes")
+
+    @property
+    def on_nonfinite(self) -> str:
+        """What to do about gradients that are NaN or infinite: ``"ignore"``, ``"raise"`` or ``"skip"``."""
+        return str(vars(self)["on_nonfinite"])
+
+    @on_nonfinite.setter
+    @exclusive
+    def on_nonfinite(self, choice: str) -> None:
+        if not isinstance(choice, str) or choice not in _ON_NONFINITE:
+            raise ValueError(f"on_nonfinite must be one of {', '.join(map(repr, _ON_NONFINITE))}, not {choice!r}")
+        vars(self)["on_nonfinite"] = choice
+        # A plan is made either with or without the check of gradients.
+        self._recompose()
 
     @property
     def groups(self) -> dict[Pattern, dict[str, Any]]:
@@ -188,7 +244,7 @@ class Composed(Checkpointed):
             "iter",
             "skipped",
             "options",
-            *OPTIONS - GROUPED,
+            *_OPTIONS - GROUPED,
         }
         known = {name for name in known if not getattr(getattr(type(self), name, None), "is_fixed", False)}
         for name in own:
@@ -220,6 +276,23 @@ class Composed(Checkpointed):
         fields["_extended"] = bool(
             on or self._groups or self._schedules or cls.before or cls.after or cls.measure or cls.running
         )
+
+    def __repr__(self) -> str:
+        counted: dict[str, Any] = {"iter": self.iter}
+        counted |= {name: vars(self)[name] for name in COUNTERS.values() if name in vars(self)}
+        if self.on_nonfinite != "ignore":
+            counted = {"on_nonfinite": self.on_nonfinite, **counted, "skipped": self.skipped}
+        public = {name: value for name, value in vars(self).items() if not name.startswith("_")}
+        own = public.keys() - {"on_nonfinite", "iter", "skipped", *KEYWORDS, *counted}
+        shown = {name: value for name, value in public.items() if name in own}
+        shown |= {name: public[name] for name in KEYWORDS if name in public}
+        chosen = {name for name in shown if isinstance(getattr(type(self), name, None), Choice | Switch)}
+        shown = {name: value for name, value in shown.items() if value or name not in chosen}
+        if public.get("like") == next(iter(getattr(type(self), "defaults", ())), None):
+            shown.pop("like", None)
+        groups = {"groups": self.groups, "frozen": self.frozen}
+        shown |= {name: value for name, value in groups.items() if value} | counted
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
     if not TYPE_CHECKING:  # With `__setattr__`, type checkers would accept any attribute.
 

@@ -3,55 +3,24 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Self, Unpack, cast, overload
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, cast
 
-import numpy as np
 from numpy.typing import NDArray
 
-from fastoptim._suggest import did_you_mean
-from fastoptim.composed import OPTIONS, Composed
+from fastoptim.composed import Composed
 from fastoptim.composition import compose_optimizer
 from fastoptim.concurrency import Guard, acquire, exclusive, guarded
-from fastoptim.groups import Groups, Pattern
-from fastoptim.hyperparameters import Choice, Switch
-from fastoptim.parameters import FlatDict, Layout
 from fastoptim.plan import Plan
-from fastoptim.state import State
-from fastoptim.transforms import COUNTERS, KEYWORDS, Transforms, centralized
+from fastoptim.state import Slot, State, with_slot
+from fastoptim.transforms import COUNTERS, centralized
 from fastoptim.validate import NonFiniteGradients, Parameters, validate
 
 __all__ = ["Optimizer"]
 
 
-_ON_NONFINITE = "ignore", "raise", "skip"
-_COMMON = "on_nonfinite", "iter", "skipped"
 _MAX_PLANS = 4
 """Number of plans kept, for several dicts updated in turn; each takes a few kilobytes and keeps no arrays alive."""
-
-
-class _Slot:
-    """A descriptor: the attribute ``opt.m`` of a slot ``"m"``."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.__doc__ = f"State {name!r}: None before the first update, then ``{{key: array}}`` like the parameters."
-
-    @overload
-    def __get__(self, optimizer: None, owner: type) -> _Slot: ...
-    @overload
-    def __get__(self, optimizer: Optimizer, owner: type) -> dict[Any, NDArray[Any]] | None: ...
-    def __get__(self, optimizer: Optimizer | None, owner: type) -> Any:
-        if optimizer is None:
-            return self
-        if optimizer._state is None:
-            return None
-        if self.name not in optimizer._state:
-            raise AttributeError(f"{type(optimizer).__name__} has no state {self.name!r}")
-        return optimizer._state[self.name]
-
-    def __set__(self, optimizer: Optimizer, value: Mapping[Any, NDArray[Any]] | None) -> None:
-        optimizer._set_state(self.name, value)
 
 
 class Optimizer(Composed):
@@ -166,51 +135,11 @@ class Optimizer(Composed):
 
     slots: ClassVar[tuple[str, ...]] = ()
     rule: ClassVar[Callable[..., Any]] = cast(Callable[..., Any], None)
-    skipped: int
 
     _state: State | None = None
     _plan: Plan | None = None
     _plans: list[Plan]
     _guard: Guard
-
-    def __new__(cls, *_args: Any, **_kwargs: Any) -> Self:  # noqa: D102
-        # Subclasses may forget to call __init__, and copies are made without it. Assigning a new dict keeps attribute
-        # access fast after a hyperparameter has been written into it.
-        self = super().__new__(cls)
-        self.__dict__ = {
-            "_guard": Guard(self),
-            "_plan": None,
-            "_plans": [],
-            "_state": None,
-            "_groups": Groups(),
-            "_schedules": {},
-            "_composition": None,
-            "_variant": None,
-            "_extended": bool(cls.before or cls.after or cls.measure or cls.running),
-            "on_nonfinite": "ignore",
-            "iter": 0,
-            "skipped": 0,
-            **cls.running,
-        }
-        return self
-
-    def __init__(
-        self,
-        *,
-        on_nonfinite: str = "ignore",
-        groups: Mapping[Pattern, Mapping[str, Any]] | None = None,
-        frozen: Sequence[Pattern] = (),
-        **transforms: Unpack[Transforms],
-    ) -> None:
-        self.on_nonfinite = on_nonfinite
-        for name, value in transforms.items():
-            if name not in KEYWORDS:
-                raise TypeError(f"{type(self).__name__} takes no argument {name!r}{did_you_mean(name, OPTIONS)}")
-            setattr(self, name, value)
-        if groups:
-            self.groups = groups
-        if frozen:
-            self.frozen = frozen
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -225,21 +154,7 @@ class Optimizer(Composed):
                 f"{cls.__name__} cannot have on_nonfinite as an attribute of the class: pass it to __init__"
             )
         for name in (*cls.slots, *cls.optional_slots):
-            setattr(cls, name, _Slot(name))
-
-    @property
-    def on_nonfinite(self) -> str:
-        """What to do about gradients that are NaN or infinite: ``"ignore"``, ``"raise"`` or ``"skip"``."""
-        return str(vars(self)["on_nonfinite"])
-
-    @on_nonfinite.setter
-    @exclusive
-    def on_nonfinite(self, choice: str) -> None:
-        if not isinstance(choice, str) or choice not in _ON_NONFINITE:
-            raise ValueError(f"on_nonfinite must be one of {', '.join(map(repr, _ON_NONFINITE))}, not {choice!r}")
-        vars(self)["on_nonfinite"] = choice
-        # A plan is made either with or without the check of gradients.
-        self._keep(self._state, [])
+            setattr(cls, name, Slot(name))
 
     @guarded
     def update(self, params: Parameters, grads: Parameters) -> None:
@@ -381,22 +296,7 @@ class Optimizer(Composed):
             self._keep(None, [])
             vars(self).update((counter, 0) for counter in COUNTERS.values() if counter in vars(self))
             return
-        if not isinstance(value, Mapping):
-            raise TypeError(f"state {name!r} is None or a dict of arrays, not {type(value).__name__}")
-        value = {key: np.asarray(array) for key, array in value.items()}
-        state = self._state
-        if state is None:
-            for key, array in value.items():
-                if array.dtype.kind != "f":
-                    raise TypeError(f"state {name!r} {key!r} is of dtype {array.dtype}, expected a floating one")
-            layout = Layout.of(value.items())
-            state = {slot: FlatDict.zeros(layout) for slot in (*self.slots, name)}
-        if name not in state:
-            state = {**state, name: FlatDict.zeros(state[self.slots[0]].layout)}
-        if value.keys() != state[name].keys():
-            known = list(state[name])
-            raise KeyError(f"state {name!r} has the keys {known}, not {list(value)}; set it to None first")
-        state[name].update(value)
+        state = with_slot(self._state, self.slots, name, value)
         if state is not self._state:
             self._keep(state, [])
 
@@ -408,19 +308,3 @@ class Optimizer(Composed):
             if name in state:
                 self._set_state(name, state[name])
         self._recompose()
-
-    def __repr__(self) -> str:
-        counted: dict[str, Any] = {"iter": self.iter}
-        counted |= {name: vars(self)[name] for name in COUNTERS.values() if name in vars(self)}
-        if self.on_nonfinite != "ignore":
-            counted = {"on_nonfinite": self.on_nonfinite, **counted, "skipped": self.skipped}
-        public = {name: value for name, value in vars(self).items() if not name.startswith("_")}
-        shown = {name: value for name, value in public.items() if name not in (*_COMMON, *KEYWORDS, *counted)}
-        shown |= {name: public[name] for name in KEYWORDS if name in public}
-        chosen = {name for name in shown if isinstance(getattr(type(self), name, None), Choice | Switch)}
-        shown = {name: value for name, value in shown.items() if value or name not in chosen}
-        if public.get("like") == next(iter(getattr(type(self), "defaults", ())), None):
-            shown.pop("like", None)
-        groups = {"groups": self.groups, "frozen": self.frozen}
-        shown |= {name: value for name, value in groups.items() if value} | counted
-        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in shown.items())})"

@@ -4,18 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fastoptim.fallback import RuleArray
 from fastoptim.parameters import FlatDict, Layout
 from fastoptim.validate import Array, Parameter
 
-__all__ = ["State", "attach_state"]
+__all__ = ["Slot", "State", "attach_state", "with_slot"]
 
 State = dict[str, FlatDict]
 """An array for each parameter, by slot and key."""
+
+
+class Slot:
+    """A descriptor: the attribute ``opt.m`` of a slot ``"m"``."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.__doc__ = f"State {name!r}: None before the first update, then ``{{key: array}}`` like the parameters."
+
+    @overload
+    def __get__(self, optimizer: None, owner: type) -> Slot: ...
+    @overload
+    def __get__(self, optimizer: object, owner: type) -> dict[Any, NDArray[Any]] | None: ...
+    def __get__(self, optimizer: Any, owner: type) -> Any:
+        if optimizer is None:
+            return self
+        if optimizer._state is None:
+            return None
+        if self.name not in optimizer._state:
+            raise AttributeError(f"{type(optimizer).__name__} has no state {self.name!r}")
+        return optimizer._state[self.name]
+
+    def __set__(self, optimizer: Any, value: Mapping[Any, NDArray[Any]] | None) -> None:
+        optimizer._set_state(self.name, value)
 
 
 def attach_state(
@@ -87,6 +112,34 @@ def attach_state(
             if any(parameter.key in keys for keys in changes.values()):
                 parameter.before = parameter.slots
             parameter.slots = [arrays[parameter.key] for arrays in state.values()]
+    return state
+
+
+def with_slot(state: State | None, names: tuple[str, ...], name: str, arrays: Mapping[Hashable, Any]) -> State:
+    """Assign arrays to a slot, and return the state; it is new, with zeros in the other slots, if there was none.
+
+    Raises
+    ------
+    TypeError
+        If ``arrays`` is not a dict, or one of its arrays is not of a floating dtype.
+    KeyError
+        If its keys are not those of the state.
+    """
+    if not isinstance(arrays, Mapping):
+        raise TypeError(f"state {name!r} is None or a dict of arrays, not {type(arrays).__name__}")
+    arrays = {key: np.asarray(array) for key, array in arrays.items()}
+    if state is None:
+        for key, array in arrays.items():
+            if array.dtype.kind != "f":
+                raise TypeError(f"state {name!r} {key!r} is of dtype {array.dtype}, expected a floating one")
+        layout = Layout.of(arrays.items())
+        state = {slot: FlatDict.zeros(layout) for slot in (*names, name)}
+    if name not in state:
+        state = {**state, name: FlatDict.zeros(state[names[0]].layout)}
+    if arrays.keys() != state[name].keys():
+        known = list(state[name])
+        raise KeyError(f"state {name!r} has the keys {known}, not {list(arrays)}; set it to None first")
+    state[name].update(arrays)
     return state
 
 

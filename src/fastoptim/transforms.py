@@ -72,6 +72,8 @@ class Keyword:
 
     def __set__(self, optimizer: Any, value: Any) -> None:
         was_on = self.name in vars(optimizer)
+        if isinstance(value, np.bool_):
+            value = bool(value)
         if value is None or value is self.off:
             vars(optimizer).pop(self.name, None)
             schedules = vars(optimizer)["_schedules"]
@@ -89,7 +91,7 @@ def _number(low: float = 0) -> Hyperparameter:
 
 
 def _true(name: str, value: Any) -> bool:
-    if not isinstance(value, bool | np.bool_):
+    if not isinstance(value, bool):
         raise TypeError(f"{name} must be True or False, not {value!r}")
     return True
 
