@@ -189,7 +189,7 @@ def check(text, p_kind, g_kind, slot_kinds, seed, layout=np.array, limits=False)
 def test_random_rules_and_dtypes(branches):
     seen = []
 
-    @settings(PROFILE, max_examples=6)
+    @settings(PROFILE, max_examples=4)
     @given(rules(True, branches), kinds, st.integers(0, 999), st.sampled_from([np.array, strided]), st.booleans())
     def run(text, dtypes, seed, layout, limits):
         p, g, slots = dtypes
@@ -204,7 +204,7 @@ def test_random_rules_and_dtypes(branches):
 
 @pytest.mark.parametrize("kind", ["f4", "f8", "f2"])
 def test_random_rules_of_one_dtype(kind):
-    @settings(PROFILE, max_examples=4)
+    @settings(PROFILE, max_examples=3)
     @given(rules(kind != "f4", True), st.integers(0, 999), st.sampled_from([np.array, strided]))
     def run(text, seed, layout):
         # A slot of another dtype comes from arithmetic with scalars of NumPy, as np.sqrt(lr) is.

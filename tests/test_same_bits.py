@@ -70,9 +70,10 @@ def test_any_chunks_give_the_same_bits(name, dtype):
 
 
 @pytest.mark.parametrize("name", RULES)
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_any_layout_gives_the_same_bits(name, dtype):
+def test_any_layout_gives_the_same_bits(name):
     """All pairs of C order, Fortran order, strided, reversed and flat arrays as parameters and gradients."""
+    # In float64, test_values.py compares all layouts with NumPy.
+    dtype = np.float32
     layouts = [
         np.ascontiguousarray,
         np.asfortranarray,
