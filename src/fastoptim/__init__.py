@@ -23,6 +23,7 @@ _MODULES = dict.fromkeys(FAMILY, "optimizers") | {
     "num_threads": "threads",
     "schedules": "schedules",
     "smooth_curve": "curves",
+    "sweep": "sweeping",
 }
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from fastoptim.optimizer import Optimizer as Optimizer
     from fastoptim.optimizers import *  # noqa: F403
     from fastoptim.parameters import flatten as flatten
+    from fastoptim.sweeping import sweep as sweep
     from fastoptim.threads import num_threads as num_threads
 else:
     # A star import must not replace these three, which the textbook's scripts import from elsewhere.

@@ -117,7 +117,7 @@ def _problems_of(optimizer: Optimizer, ulps: float) -> Iterator[str]:
     except (TypeError, ValueError):
         line = ()
     if len(line) != expected:
-        yield f"scalars() must return the {expected} numbers that the rule takes after its state, not {values!r}"
+        yield str(composition.error(values))
     yield from _problems(composition.rule, composition.slots, [line[:expected]], ulps)
 
 

@@ -195,7 +195,7 @@ class Composed(Checkpointed):
             changes.update(_plan=None, _composition=None, accumulated=0 if is_last else self.accumulated + 1)
             if not is_last:
                 changes["iter"] = steps
-                plan.set_scalars(*[nan] * plan.composition.n_rule_scalars, *self._further_scalars(plan))
+                plan.set_scalars(*[nan] * plan.composition.n_rule_scalars, *self._further_scalars(plan.composition))
                 return changes
         if self.ema is not None:
             changes["averages"] = self.averages + 1
@@ -209,18 +209,17 @@ class Composed(Checkpointed):
             values = view.scalars()
             try:
                 if len(values) != plan.composition.n_rule_scalars:
-                    raise plan.error(values)
-                set_scalars(*values, *view._further_scalars(plan))
+                    raise plan.composition.error(values)
+                set_scalars(*values, *view._further_scalars(plan.composition))
             except (struct.error, TypeError):
-                raise plan.error(values) from None
+                raise plan.composition.error(values) from None
         if plan.composition.sums:
             plan.measure(views[0])
         for k, view in enumerate(views if self.running else []):
             changes.update((_running(name, k), vars(view)[name]) for name in self.running)
         return changes
 
-    def _further_scalars(self, plan: Plan) -> list[float]:
-        composition = plan.composition
+    def _further_scalars(self, composition: Composition) -> list[float]:
         return [nan] * composition.n_ratios + [value(self) for value in composition.scalars]
 
     def _view(self, k: int, steps: int) -> Self:

@@ -53,9 +53,22 @@ class Composition:
     n_ratios: int = 0
     """Number of scalars of the rule that follow from sums."""
 
+    def error(self, values: Any) -> TypeError:
+        """Return the error to raise if `Optimizer.scalars` returned something else than its numbers."""
+        return TypeError(
+            f"hyperparameters must be numbers: scalars() must return a tuple of the {self.n_rule_scalars} numbers that "
+            f"the rule takes after its state, but it returned {values!r}"
+        )
 
-def _decay_factor(optimizer: Any) -> float:
-    return 1.0 - float(optimizer.lr) * float(optimizer.weight_decay or 0.0)
+
+def _number(value: Any) -> Any:
+    # A sweep computes with arrays, which have a number for each of its copies.
+    return value if isinstance(value, np.ndarray) else float(value)
+
+
+def _decay_factor(optimizer: Any) -> Any:
+    decay = optimizer.weight_decay
+    return 1.0 if decay is None else 1.0 - _number(optimizer.lr) * _number(decay)
 
 
 def _scale(optimizer: Any) -> float:

@@ -232,7 +232,7 @@ class Optimizer(Composed):
                     try:
                         plan.set_scalars(*values)
                     except (struct.error, TypeError):
-                        raise plan.error(values) from None
+                        raise plan.composition.error(values) from None
                 plan.run()
                 if plan is not self._plan:
                     others = [other for other in self._plans if other is not plan and other.state is plan.state]

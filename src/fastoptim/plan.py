@@ -131,14 +131,6 @@ class Plan:
             # Last: what does not fit is an error, also where such gradients are only skipped.
             self._check_finite(arrays, grads)
 
-    def error(self, values: Any) -> TypeError:
-        """Return the error to raise where `set_scalars` failed."""
-        return TypeError(
-            f"hyperparameters must be numbers: scalars() must return a tuple of the "
-            f"{self.composition.n_rule_scalars} numbers "
-            f"that the rule takes after its state, but it returned {values!r}"
-        )
-
     def _as_one(self, params: Any, grads: Any) -> Parameter | None:
         """Return the buffers of flat dicts as one parameter, if all are packed alike and do not overlap."""
         dicts = (params, grads, *self.state.values())

@@ -1,0 +1,302 @@
+"""Sweeps: copies of a small problem with other hyperparameters each, side by side in one kernel call a step."""
+
+from __future__ import annotations
+
+import copy
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from fastoptim.composition import Composition, compose_optimizer, structure
+from fastoptim.kernels import table
+from fastoptim.kernels.fuse import fuse, n_scalars
+from fastoptim.kernels.jit import DISABLED
+from fastoptim.layout import address
+from fastoptim.optimizer import Optimizer
+from fastoptim.threads import Autotuner
+from fastoptim.validate import Array, Parameters, validate
+
+__all__ = ["Sweep", "sweep"]
+
+_DTYPES = {np.dtype(np.float32), np.dtype(np.float64)}
+_ELEMENTWISE = {"maximize", "grad_scale", "clip_value", "l2", "weight_decay", "lookahead"}
+"""Transforms that need nothing but the elements and numbers that follow from hyperparameters and `iter`."""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What `sweep` returns."""
+
+    values: dict[str, list[Any]]
+    """The hyperparameters of the K copies."""
+    losses: Array | None
+    """The losses of each copy before the first step and after each, of shape (K, steps + 1); None without ``loss``."""
+    params: Any
+    """The parameters after the last step: arrays with a leading axis of length K, in a dict or list as was given."""
+
+
+def sweep(
+    optimizer: Callable[..., Optimizer],
+    params: Parameters,
+    values: Mapping[str, Sequence[Any]],
+    gradient: Callable[[Any], Any],
+    steps: int,
+    *,
+    loss: Callable[[Any], Any] | None = None,
+    vectorized: bool = False,
+) -> Sweep:
+    """Run an optimizer with each of K hyperparameters on copies of one problem, all of them at once.
+
+    The results have the bits of K runs of their own. One kernel call updates all copies if all parameters and gradients
+    have one dtype, and the optimizer's rule needs no more than its elements, its hyperparameters and the step number:
+    no norms, products, running numbers, schedules, averages or groups. Otherwise each copy is updated by itself.
+
+    Parameters
+    ----------
+    optimizer : Optimizer class, or function
+        What makes an optimizer of the hyperparameters, such as ``functools.partial(fo.Adam, beta1=0.5)``.
+    params : dict or list
+        Where each copy begins: arrays or floats, which stay as they are.
+    values : dict
+        For each hyperparameter to change a sequence of K values. Copy number k gets number k of each: for all pairs of
+        two hyperparameters, pass the raveled arrays of `numpy.meshgrid`.
+    gradient : function
+        Takes parameters as arrays, and returns their gradients, in a dict or list like ``params``.
+    steps : int
+        Number of updates.
+    loss : function, optional
+        Takes parameters as ``gradient`` does, and returns the loss.
+    vectorized : bool
+        Whether ``gradient`` and ``loss`` take arrays with a leading axis of length K, and return them so. This is much
+        faster. If it is false, they are called once for each copy.
+
+    Returns
+    -------
+    Sweep
+        With ``values``, ``losses`` and ``params``.
+
+    Raises
+    ------
+    KeyError, TypeError, ValueError
+        If parameters or hyperparameters are not what the optimizer takes, or if gradients or losses have other keys or
+        shapes. Warnings of NumPy about overflow, which large steps lead to, are off.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastoptim as fo
+    >>> result = sweep(
+    ...     fo.Momentum,
+    ...     {"x": -7.0, "y": 2.0},
+    ...     {"lr": [0.001, 0.1, 10.0]},
+    ...     lambda p: {"x": p["x"] / 10, "y": 2 * p["y"]},
+    ...     steps=30,
+    ...     loss=lambda p: p["x"] ** 2 / 20 + p["y"] ** 2,
+    ...     vectorized=True,
+    ... )
+    >>> result.losses.shape
+    (3, 31)
+    >>> result.values["lr"][np.argmin(result.losses[:, -1])]
+    0.1
+    """
+    options = {name: each.tolist() if isinstance(each, np.ndarray) else list(each) for name, each in values.items()}
+    lengths = {name: len(each) for name, each in options.items()}
+    if len({*lengths.values()}) != 1 or 0 in lengths.values():
+        raise ValueError(f"values must be a dict of sequences of one length, but their lengths are {lengths}")
+    copies = [optimizer(**dict(zip(options, each, strict=True))) for each in zip(*options.values(), strict=True)]
+    problem = _Problem(params, len(copies), vectorized)
+    losses = None if loss is None else np.empty((len(copies), steps + 1))
+    update: Callable[[list[Array]], None] | None = None
+    with np.errstate(all="ignore"):
+        for t in range(steps + 1):
+            if loss is not None and losses is not None:
+                losses[:, t] = problem.losses(loss)
+            if t < steps:
+                grads = problem.gradients(gradient)
+                if update is None:
+                    fits = _fits_one_kernel(copies, problem, grads)
+                    update = _Together(copies, problem) if fits else partial(_update_each, copies, problem)
+                update(grads)
+    return Sweep(options, losses, problem.params)
+
+
+class _Problem:
+    """The parameters of K copies of a problem, and the functions of them."""
+
+    def __init__(self, params: Any, count: int, vectorized: bool) -> None:
+        parameters = validate(params, params)
+        self.keys = [each.key for each in parameters]
+        self.shapes = [(count, *each.p.shape) for each in parameters]
+        self._count, self._vectorized, self._is_dict = count, vectorized, isinstance(params, Mapping)
+        dtypes = {each.p.dtype for each in parameters}
+        self.block: Array | None = None
+        if len(dtypes) == 1:
+            # All elements of a copy are one row, which is also one row of the kernel's table.
+            self.block = np.empty((count, sum(each.p.size for each in parameters)), dtypes.pop())
+            arrays = self.parts(self.block)
+        else:
+            arrays = [np.empty(shape, each.p.dtype) for shape, each in zip(self.shapes, parameters, strict=True)]
+        for array, each in zip(arrays, parameters, strict=True):
+            array[...] = each.p
+        self.params = self.container(arrays)
+        self.views = [self.container([array[k, ...] for array in arrays]) for k in range(count)]
+
+    def parts(self, block: Array) -> list[Array]:
+        """Return the arrays of all parameters, which lie side by side in each row of a block."""
+        stops = np.cumsum([int(np.prod(shape[1:])) for shape in self.shapes])[:-1]
+        return [part.reshape(shape) for part, shape in zip(np.split(block, stops, axis=1), self.shapes, strict=True)]
+
+    def container(self, arrays: list[Array]) -> Any:
+        """Return arrays in a dict or list, as the parameters were given."""
+        return dict(zip(self.keys, arrays, strict=True)) if self._is_dict else arrays
+
+    def losses(self, loss: Callable[[Any], Any]) -> Array:
+        """Return the losses of all copies."""
+        losses = np.asarray(loss(self.params) if self._vectorized else [loss(view) for view in self.views])
+        self._check("the loss", losses, (self._count,))
+        return losses
+
+    def gradients(self, gradient: Callable[[Any], Any]) -> list[Array]:
+        """Return the gradients of each parameter for all copies."""
+        given = gradient(self.params) if self._vectorized else [gradient(view) for view in self.views]
+        grads = []
+        for key, shape in zip(self.keys, self.shapes, strict=True):
+            g = np.asarray(given[key] if self._vectorized else [each[key] for each in given])
+            if g.shape != shape:
+                self._check(f"the gradient of {key!r}", g, shape)
+            grads.append(g)
+        return grads
+
+    def _check(self, what: str, array: Array, shape: tuple[int, ...]) -> None:
+        if array.shape == shape:
+            return
+        if self._vectorized:
+            hint = f"expected {shape}: with vectorized=True, a function takes and returns all {self._count} copies"
+            raise ValueError(f"{what} has shape {array.shape}, {hint}")
+        raise ValueError(f"{what} has shape {array.shape[1:]}, expected {shape[1:]}")
+
+
+def _update_each(copies: list[Optimizer], problem: _Problem, grads: list[Array]) -> None:
+    for k, (each, view) in enumerate(zip(copies, problem.views, strict=True)):
+        each.update(view, problem.container([g[k, ...] for g in grads]))
+
+
+def _fits_one_kernel(copies: list[Optimizer], problem: _Problem, grads: list[Array]) -> bool:
+    """Tell whether a step needs no more than one composition and scalars that do not depend on earlier steps."""
+    first, composition = copies[0], compose_optimizer(copies[0])
+    dtypes = {each.dtype for each in (problem.block, *grads) if each is not None}
+    return (
+        not (DISABLED or problem.block is None or composition.sums)
+        and len(dtypes) == 1
+        and dtypes <= _DTYPES
+        and type(first).update is Optimizer.update
+        and not first.running
+        and {*structure(first)} <= _ELEMENTWISE
+        and all(
+            type(each) is type(first)
+            and compose_optimizer(each) is composition
+            and each.on_nonfinite == "ignore"
+            and not (vars(each)["_groups"] or vars(each)["_schedules"])
+            for each in copies
+        )
+    )
+
+
+class _Together:
+    """Updates all copies by one call of one kernel, whose table has a row for each."""
+
+    def __init__(self, copies: list[Optimizer], problem: _Problem) -> None:
+        p, composition = problem.block, compose_optimizer(copies[0])
+        assert p is not None
+        g, state = np.empty_like(p), {slot: np.zeros_like(p) for slot in composition.slots}
+        for k, each in enumerate(copies):
+            for slot, value in {**each.initial_state(), "slow": "p"}.items():
+                if slot in state:
+                    state[slot][k] = p[k] if value == "p" else value
+        values = np.zeros((len(copies), n_scalars(composition.rule, composition.slots)))
+        rows = np.zeros((len(copies), table.SLOTS + len(state)), np.intp)
+        numbers = np.arange(len(copies))
+        rows[:, table.START], rows[:, table.STOP] = numbers * p.shape[1], (numbers + 1) * p.shape[1]
+        rows[:, table.NEXT] = address(rows) + (numbers + 1) * rows.strides[0]
+        for column, array in {table.VALUE: values, **dict(enumerate((p, g, *state.values()), table.P))}.items():
+            rows[:, column] = address(array) + numbers * array.strides[0]
+        kernel = fuse(composition.rule, (p.dtype.type,) * (2 + len(state)))
+        self._run = Autotuner([(kernel.address, address(rows), p.size)]).run
+        # The kernel only has the addresses of its arrays.
+        self._kept = rows, state, kernel
+        self._keys, self._grads = problem.keys, problem.parts(g)
+        self._set_scalars = _ScalarTable(copies, composition, values)
+
+    def __call__(self, grads: list[Array]) -> None:
+        for key, target, g in zip(self._keys, self._grads, grads, strict=True):
+            if g.dtype != target.dtype:
+                raise TypeError(f"the gradient of {key!r} is of dtype {g.dtype}, and was of {target.dtype} before")
+            target[...] = g
+        self._set_scalars()
+        self._run()
+
+
+class _Lanes(np.ndarray[Any, Any]):
+    """A number of each copy. Functions and conditions that take a single number raise `TypeError` or `ValueError`.
+
+    Arithmetic has the bits of that of Python's floats. Powers need not, so Python computes them.
+    """
+
+    def __pow__(self, exponent: Any) -> Any:
+        return (np.array(self, object) ** exponent).astype(float).view(_Lanes)
+
+    def __rpow__(self, base: Any) -> Any:
+        return (base ** np.array(self, object)).astype(float).view(_Lanes)
+
+
+def _lanes(copies: list[Optimizer]) -> Optimizer | None:
+    """Return an optimizer whose hyperparameters are those of all copies, or None if they are not all numbers."""
+    lanes = copy.copy(copies[0])
+    for name in vars(lanes).keys() - vars(Optimizer()).keys():
+        column = [vars(each).get(name) for each in copies]
+        if all(type(value) is float for value in column) and len({*column}) > 1:
+            vars(lanes)[name] = np.array(column).view(_Lanes)
+        elif any(value is not column[0] and type(value) is not float for value in column):
+            return None
+    return lanes
+
+
+class _ScalarTable:
+    """Enters the scalars of each step, which are computed once for all copies if `scalars` is arithmetic."""
+
+    def __init__(self, copies: list[Optimizer], composition: Composition, values: Array) -> None:
+        self._copies, self._composition, self._values = copies, composition, values
+        self._lanes = _lanes(copies) if len(copies) > 1 else None
+        self._last: list[Any] = [None] * values.shape[1]
+        self._pack = struct.Struct(f"{values.shape[1]}d").pack_into
+        self._steps = 0
+
+    def __call__(self) -> None:
+        self._steps += 1
+        if self._lanes is not None:
+            try:
+                columns = self._scalars(self._lanes)
+            except (TypeError, ValueError):
+                self._lanes = None
+            else:
+                for k, (column, last) in enumerate(zip(columns, self._last, strict=True)):
+                    if column is not last and not (isinstance(column, float) and column == last):
+                        self._values[:, k] = self._last[k] = column
+                return
+        for row, each in zip(self._values, self._copies, strict=True):
+            values = self._scalars(each)
+            try:
+                self._pack(row.data, 0, *values)
+            except struct.error:
+                raise self._composition.error(values) from None
+
+    def _scalars(self, optimizer: Optimizer) -> tuple[Any, ...]:
+        vars(optimizer)["iter"] = self._steps
+        values = optimizer.scalars()
+        if len(values) != self._composition.n_rule_scalars:
+            raise self._composition.error(values)
+        return (*values, *optimizer._further_scalars(self._composition))
