@@ -11,7 +11,7 @@ import numpy as np
 
 __all__ = [
     "adabelief", "adadelta", "adagrad", "adam", "adamax", "adan", "ademamix", "adopt", "amsgrad", "grams", "lamb",
-    "lars", "lion", "momentum", "nadam", "nesterov", "radam", "rmsprop", "rprop", "scaled_momentum", "sgd",
+    "lars", "lion", "momentum", "nadam", "nesterov", "prodigy", "radam", "rmsprop", "rprop", "scaled_momentum", "sgd",
     "sign_sgd", "signum", "yogi",
 ]  # fmt: skip
 
@@ -230,3 +230,26 @@ def lion(p, g, m, lr, beta1, one_minus_beta1, one_minus_beta2):
     p -= lr * np.sign(beta1 * m + one_minus_beta1 * g)
     m += one_minus_beta2 * (g - m)
     return p, m
+
+
+def prodigy(p, g, p0, m, v, s, lr_t, beta1, beta2, beta3, of_m, of_v, of_s, _of_sum, decay, eps, d):
+    """Adam whose step is an estimate ``d`` of the distance to the solution. Mishchenko and Defazio (2024).
+
+    The means are those of ``d * g``; ``d`` is already that of the next step.
+    """
+    m *= beta1
+    m += of_m * g
+    v *= beta2
+    v += of_v * (g * g)
+    s *= beta3
+    s += of_s * g
+    p -= decay * p
+    p -= lr_t * m / (np.sqrt(v) + d * eps)
+    return p, p0, m, v, s
+
+
+def prodigy_sums(p, g, p0, _m, _v, s, _lr_t, _beta1, _beta2, beta3, _of_m, _of_v, of_s, of_sum, _decay, _eps):
+    """Return what is summed over all arrays for the numerator and the denominator of the estimate of `prodigy`."""
+    s *= beta3
+    s += of_s * g
+    return of_sum * (g * (p0 - p)), np.abs(s)

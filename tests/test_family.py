@@ -50,7 +50,7 @@ def test_each_class_is_documented(name):
     assert ".. math::" in text
     described = {word for line in re.findall(r"^([\w, ]+) : ", text, re.MULTILINE) for word in line.split(", ")}
     slots = *cls.slots, *cls.optional_slots
-    assert described == {*inspect.signature(cls).parameters, *slots, *cls.running} - {"options"}
+    assert described == {*inspect.signature(cls).parameters, *slots, *cls.running, *cls.shared} - {"options"}
     assert "\n**options\n" in text
     assert f"`{name}`" in CHANGELOG
 

@@ -221,6 +221,20 @@ def rprop(p, g, s, _t):
     return p - s["step"] * np.sign(s["previous"])
 
 
+def prodigy(d_coef, corrected=False, safeguard=False):
+    def step(p, g, s, t):
+        d, p0, beta3 = s.setdefault("d", 1e-6), s.setdefault("p0", p), sqrt(B2)
+        delta = d * LR * (sqrt(1 - B2**t) / (1 - B1**t) if corrected else 1)
+        s["A"] = ema(s.get("A", 0), 0, beta3) + d / 1e-6 * delta * (g * (p0 - p)).sum()
+        s["m"], s["v"] = ema(s["m"], d * g, B1), ema(s["v"], (d * g) ** 2, B2)
+        s["s"] = beta3 * s["s"] + d / 1e-6 * (d if safeguard else delta) * g
+        s["d"] = max(d, d_coef * s["A"] / abs(s["s"]).sum())
+        # `p0 - p` cancels at first, so `p` must round alike.
+        return p - delta * 0.1 * p - delta * s["m"] / (np.sqrt(s["v"]) + s["d"] * 1e-8)
+
+    return step
+
+
 LIBRARIES = "notes", "torch", "optax", "keras"
 CASES = [
     *((fo.SGD, {"like": like}, sgd) for like in LIBRARIES),
@@ -252,6 +266,8 @@ CASES = [
     (fo.Signum, {}, signum),
     *((fo.Lion, {"like": like}, lion(decay)) for like, decay in {"paper": 0, "optax": 1e-3, "keras": 0}.items()),
     (fo.Rprop, {"step_min": 0.004, "step_max": 0.02}, rprop),
+    (fo.Prodigy, {"d_coef": 2000, "weight_decay": 0.1, "safeguard_warmup": True}, prodigy(2000, safeguard=True)),
+    (fo.Prodigy, {"d_coef": 20, "weight_decay": 0.1, "bias_correction": True}, prodigy(20, corrected=True)),
 ]
 SHAPES = {"W": (6, 5), "zero": (4,), "tiny": (7,), "tiny from zero": (5,)}
 """Where gradients are near epsilon, and a parameter is the sum of its steps, the rules of libraries differ most."""
@@ -271,15 +287,25 @@ def gradients(t):
     return grads
 
 
+def joined(arrays):
+    return {"all": np.concatenate([array.ravel() for array in arrays.values()])}
+
+
 @pytest.mark.parametrize(("cls", "keywords", "step"), CASES, ids=lambda each: getattr(each, "__name__", str(each)))
 def test_each_follows_its_formula(cls, keywords, step):
     opt, params = cls(**{"lr": LR, **keywords}), parameters()
-    expected = parameters()
-    state = {key: dict.fromkeys("abhmnsuv", 0.0) for key in SHAPES}
+    # What sums over all arrays takes them as one.
+    taken = joined if cls.shared else dict
+    expected = taken(parameters())
+    state = {key: dict.fromkeys("abhmnsuv", 0.0) for key in expected}
     for t in range(1, 61):
-        opt.update(params, gradients(t))
-        for key, g in gradients(t).items():
+        # Prodigy's estimate grows where gradients agree.
+        grads = gradients(1 if cls.shared and t < 30 else t)
+        opt.update(params, grads)
+        for key, g in taken(grads).items():
             expected[key] = step(expected[key], g, state[key], t)
+    params = taken(params)
+    assert all(vars(opt)[name] != first for name, first in cls.shared.items())
     for key, p in params.items():
         assert_allclose(p, expected[key], rtol=0, atol=1e-12 * abs(expected[key]).max(), err_msg=key)
 
@@ -340,3 +366,25 @@ def test_a_failed_step_leaves_the_running_numbers():
     with pytest.raises(ValueError, match="shape"):
         opt.update(params, {"a": np.ones(2), "b": np.ones(3)})
     assert repr(opt) == before
+
+
+def test_groups_share_the_estimate_and_a_failed_step_leaves_it():
+    class Failing(fo.Prodigy):
+        def ratios(self, *args):
+            return super().ratios(*args) if self.iter < 5 else int("x")
+
+    opt, params = Failing(groups={"zero": {"lr": 0.5}}), parameters()
+    other, twin = fo.Prodigy(groups={"zero": {"lr": 0.5}}), fo.flatten(parameters())
+    for _ in range(1, 5):
+        opt.update(params, gradients(1))
+        other.update(twin, fo.flatten(gradients(1)))
+    for key, p in params.items():
+        assert_bits(p, twin[key], key)
+    before = opt.d, opt.numerator
+    assert before == (other.d, other.numerator)
+    assert opt.d > opt.d0
+    with pytest.raises(ValueError, match="invalid literal"):
+        opt.update(params, gradients(5))
+    assert (opt.d, opt.numerator, opt.iter) == (*before, 4)
+    with pytest.raises(ValueError, match="a group cannot have 'd'"):
+        opt.groups = {"W": {"d": 1.0}}

@@ -49,6 +49,7 @@ class Composed(Checkpointed):
     n_ratios: ClassVar[int] = 0
     in_rule: ClassVar[tuple[str, ...]] = ()
     running: ClassVar[Mapping[str, float]] = {}
+    shared: ClassVar[Mapping[str, float]] = {}
     accumulated: int
     averages: int
     skipped: int
@@ -89,6 +90,7 @@ class Composed(Checkpointed):
             "iter": 0,
             "skipped": 0,
             **cls.running,
+            **cls.shared,
         }
         return self
 
@@ -169,6 +171,8 @@ class Composed(Checkpointed):
     def ratios(self, sums: NDArray[Any], scalars: NDArray[Any], sizes: NDArray[Any]) -> Any:
         """Return the last scalars of `rule` for each array, from the sums of what `measure` returns.
 
+        It is called once a step, after `scalars`, and may change the numbers in `shared`.
+
         Parameters
         ----------
         sums : ndarray of shape (arrays, sums)
@@ -203,7 +207,7 @@ class Composed(Checkpointed):
             # A schedule that observes losses may have changed since the last step.
             vars(self)[name] = _checked(self, name, schedule(steps))
             changes[name] = _checked(self, name, schedule(steps + 1))
-        alone = not (self._groups.rules or self.running)
+        alone = not (self._groups.rules or self.running or self.shared)
         views = [self] if alone else [self._view(k, steps) for k in range(1 + len(self._groups.rules))]
         for view, set_scalars in zip(views, plan.setters, strict=True):
             values = view.scalars()
@@ -217,6 +221,7 @@ class Composed(Checkpointed):
             plan.measure(views[0])
         for k, view in enumerate(views if self.running else []):
             changes.update((_running(name, k), vars(view)[name]) for name in self.running)
+        changes.update((name, vars(views[0])[name]) for name in self.shared)
         return changes
 
     def _further_scalars(self, composition: Composition) -> list[float]:
@@ -243,6 +248,7 @@ class Composed(Checkpointed):
             "iter",
             "skipped",
             "options",
+            *self.shared,
             *_OPTIONS - GROUPED,
         }
         known = {name for name in known if not getattr(getattr(type(self), name, None), "is_fixed", False)}

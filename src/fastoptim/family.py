@@ -39,6 +39,7 @@ FAMILY = {
     "Signum": Member("4"),
     "Lion": Member("+"),
     "Rprop": Member("|"),
+    "Prodigy": Member("$\\pi$"),
 }
 
 NOTES_FIVE = tuple(name for name, member in FAMILY.items() if member.in_notes)

@@ -88,7 +88,10 @@ class Optimizer(Composed):
     in_rule : tuple of str
         Transforms that the rule applies itself, so that none is composed with it: `scalars` reads their attributes.
     running : dict
-        Attributes that `scalars` changes at each step, with what they begin with; a step that fails leaves them.
+        Attributes that `scalars` changes at each step, with what they begin with; a step that fails leaves them. Each
+        group has its own.
+    shared : dict
+        The same for attributes that `ratios` changes: numbers that belong to all arrays together.
     averaged : dict or None
         The averages of ``ema``.
     accumulated, averages : int
