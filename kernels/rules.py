@@ -10,9 +10,10 @@ The notes' rules keep their order of operations and round where they round, so t
 import numpy as np
 
 __all__ = [
-    "adabelief", "adadelta", "adagrad", "adam", "adamax", "adan", "ademamix", "adopt", "amsgrad", "grams", "lamb",
-    "lars", "lion", "momentum", "nadam", "nesterov", "prodigy", "radam", "rmsprop", "rprop", "scaled_momentum", "sgd",
-    "sign_sgd", "signum", "yogi",
+    "adabelief", "adadelta", "adagrad", "adagrad_inside", "adam", "adamax", "adan", "ademamix", "adopt", "amsgrad",
+    "grams", "lamb", "lars", "lion", "momentum", "nadam", "nesterov", "prodigy", "radam", "rmsprop",
+    "rmsprop_centered", "rmsprop_centered_momentum", "rmsprop_inside", "rmsprop_momentum", "rprop",
+    "scaled_momentum", "sgd", "sign_sgd", "signum", "yogi",
 ]  # fmt: skip
 
 
@@ -55,12 +56,64 @@ def adagrad(p, g, h, lr, eps):
     return p, h
 
 
+def adagrad_inside(p, g, h, lr, eps):
+    """AdaGrad with epsilon inside the root, as in optax and Keras. Duchi, Hazan and Singer (2011), fig. 1, diagonal."""
+    h += g * g
+    p -= lr * g / np.sqrt(h + eps)
+    return p, h
+
+
 def rmsprop(p, g, h, lr, decay_rate, one_minus_decay_rate, eps):
     """Steps scaled by the running mean of squared gradients. Tieleman and Hinton (2012), lecture 6.5, slide 29."""
     h *= decay_rate
     h += one_minus_decay_rate * g * g
     p -= lr * g / (np.sqrt(h) + eps)
     return p, h
+
+
+def rmsprop_inside(p, g, h, lr, decay_rate, one_minus_decay_rate, eps):
+    """RMSprop with epsilon inside the root, as in optax and Keras. Tieleman and Hinton (2012), slide 29."""
+    h *= decay_rate
+    h += one_minus_decay_rate * g * g
+    p -= lr * g / np.sqrt(h + eps)
+    return p, h
+
+
+def rmsprop_centered(p, g, h, a, lr, decay_rate, one_minus_decay_rate, inside, outside):
+    """RMSprop scaled by the running variance. Graves (2013), eqs. 38-41; epsilon inside or outside of the root."""
+    h *= decay_rate
+    h += one_minus_decay_rate * g * g
+    a *= decay_rate
+    a += one_minus_decay_rate * g
+    p -= lr * g / (np.sqrt(variance(h, a) + inside) + outside)
+    return p, h, a
+
+
+def rmsprop_momentum(p, g, h, b, lr, decay_rate, one_minus_decay_rate, inside, outside, momentum, share):
+    """RMSprop with momentum ``b`` of scaled gradients. Graves (2013), eqs. 38-41, without the mean."""
+    h *= decay_rate
+    h += one_minus_decay_rate * g * g
+    b *= momentum
+    b += share * g / (np.sqrt(h + inside) + outside)
+    p -= lr * b
+    return p, h, b
+
+
+def rmsprop_centered_momentum(p, g, h, a, b, lr, decay_rate, one_minus_decay_rate, inside, outside, momentum, share):
+    """RMSprop scaled by the running variance, with momentum ``b`` of scaled gradients. Graves (2013), eqs. 38-41."""
+    h *= decay_rate
+    h += one_minus_decay_rate * g * g
+    a *= decay_rate
+    a += one_minus_decay_rate * g
+    b *= momentum
+    b += share * g / (np.sqrt(variance(h, a) + inside) + outside)
+    p -= lr * b
+    return p, h, a, b
+
+
+def variance(h, a):
+    """Return a variance, from the means of squares and of numbers; rounding could make one near 0 negative."""
+    return np.where(h < a * a, 0.0, h - a * a)
 
 
 def adam(p, g, m, v, lr_t, one_minus_beta1, one_minus_beta2, eps):

@@ -18,6 +18,8 @@ INTERVALS = {
     "lr": "not negative",
     "momentum": "up to 1",
     "dampening": "up to 1",
+    "lr_decay": "not negative",
+    "initial_accumulator": "not negative",
     "decay_rate": "below 1",
     "beta1": "below 1",
     "beta2": "below 1",
@@ -27,6 +29,10 @@ INTERVALS = {
 HYPERPARAMETERS = [
     *((cls, name) for cls in naive.RULES for name in inspect.signature(naive.RULES[cls]).parameters),
     ("Momentum", "dampening"),
+    ("AdaGrad", "lr_decay"),
+    ("AdaGrad", "initial_accumulator"),
+    ("AdaGrad", "eps"),
+    ("RMSprop", "momentum"),
 ]
 GOOD = {
     "not negative": [0, 0.0, 1, 300, np.float32(0.1), np.int8(3), np.array(0.25), Fraction(1, 3), sys.float_info.max],
@@ -79,9 +85,13 @@ def test_the_document_names_the_interval_of_each():
 
 def test_the_representation_has_the_order_of_the_constructor():
     assert repr(fo.Adam()) == "Adam(lr=0.001, beta1=0.9, beta2=0.999, eps=1e-07, iter=0)"
+    assert repr(fo.RMSprop(centered=True, like="keras", l2=0.5, groups={"b": {"lr": 0.5}})) == (
+        "RMSprop(lr=0.001, decay_rate=0.9, centered=True, eps=1e-07, like='keras', l2=0.5, "
+        "groups={'b': {'lr': 0.5}}, iter=0)"
+    )
     opt = fo.RMSprop(0.5, on_nonfinite="skip")
     opt.update({"x": 1.0}, {"x": np.nan})
-    assert repr(opt) == "RMSprop(lr=0.5, decay_rate=0.99, on_nonfinite='skip', iter=0, skipped=1)"
+    assert repr(opt) == "RMSprop(lr=0.5, decay_rate=0.99, eps=1e-07, on_nonfinite='skip', iter=0, skipped=1)"
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -55,6 +55,35 @@ def nesterov(like):
     return step
 
 
+def adagrad(like, lr_decay=0.0):
+    start, eps = {"notes": (0, 1e-7), "torch": (0, 1e-10)}.get(like, (0.1, 1e-7))
+
+    def step(p, g, s, t):
+        s["h"] = (s["h"] if t > 1 else start) + g * g
+        root = np.sqrt(s["h"] + eps) if like in {"optax", "keras"} else np.sqrt(s["h"]) + eps
+        return p - halved(t - 1) / (1 + (t - 1) * lr_decay) * g / root
+
+    return step
+
+
+def rmsprop(like, centered, momentum):
+    rho, eps = {"notes": (0.99, 1e-7), "torch": (0.99, 1e-8), "optax": (0.9, 1e-8), "keras": (0.9, 1e-7)}[like]
+
+    def step(p, g, s, t):
+        lr = halved(t - 1)
+        s["h"], s["a"] = ema(s["h"], g * g, rho), ema(s["a"], g, rho)
+        variance = s["h"] - s["a"] ** 2 if centered else s["h"]
+        is_inside = like in {"optax", "keras"}
+        scaled = g / (np.sqrt(variance + eps) if is_inside else np.sqrt(np.maximum(variance, 0)) + eps)
+        if is_inside:
+            s["b"] = momentum * s["b"] + lr * scaled
+            return p - s["b"]
+        s["b"] = momentum * s["b"] + scaled
+        return p - lr * s["b"]
+
+    return step
+
+
 def amsgrad(like):
     def step(p, g, s, t):
         c1, c2 = 1 - B1**t, 1 - B2**t
@@ -165,11 +194,16 @@ def adan(decay):
     return step
 
 
-def adadelta(p, g, s, _t):
-    s["s"] = ema(s["s"], g * g, 0.9)
-    step = np.sqrt(s["a"] + 1e-6) / np.sqrt(s["s"] + 1e-6) * g
-    s["a"] = ema(s["a"], step * step, 0.9)
-    return p - LR * step
+def adadelta(like):
+    rho, eps = {"keras": (0.95, 1e-7)}.get(like, (0.9, 1e-6))
+
+    def step(p, g, s, _t):
+        s["s"] = ema(s["s"], g * g, rho)
+        step = np.sqrt(s["a"] + eps) / np.sqrt(s["s"] + eps) * g
+        s["a"] = ema(s["a"], step * step, rho)
+        return p - LR * step
+
+    return step
 
 
 def lamb(like, decay):
@@ -241,6 +275,14 @@ CASES = [
     *((fo.Momentum, {"like": like, "lr": halved}, momentum(like)) for like in LIBRARIES),
     *((fo.Momentum, {"like": x, "lr": halved, "dampening": 0.5}, momentum(x, 0.5)) for x in ("notes", "torch")),
     *((fo.Nesterov, {"like": like, "lr": halved}, nesterov(like)) for like in LIBRARIES),
+    *((fo.AdaGrad, {"like": like, "lr": halved}, adagrad(like)) for like in LIBRARIES),
+    (fo.AdaGrad, {"lr": halved, "lr_decay": 0.1}, adagrad("notes", 0.1)),
+    *(
+        (fo.RMSprop, {"like": like, "lr": halved, "centered": centered, "momentum": mu}, rmsprop(like, centered, mu))
+        for like in LIBRARIES
+        for centered in (False, True)
+        for mu in (0.0, 0.9)
+    ),
     (fo.Adam, {"like": "torch"}, adam(1e-8, first=True)),
     (fo.Adam, {"like": "optax"}, adam(1e-8, first=True)),
     (fo.Adam, {"like": "keras"}, adam(1e-7, first=False)),
@@ -254,7 +296,7 @@ CASES = [
     (fo.ADOPT, {}, adopt),
     (fo.AdEMAMix, {}, ademamix),
     *((fo.Adan, {"weight_decay": decay}, adan(decay or 0)) for decay in (None, 0.1)),
-    (fo.AdaDelta, {}, adadelta),
+    *((fo.AdaDelta, {"like": like}, adadelta(like)) for like in ("torch", "optax", "keras")),
     (fo.LAMB, {}, lamb("optax", 0)),
     *((fo.LAMB, {"like": like, "weight_decay": 0.1}, lamb(like, 0.1)) for like in ("optax", "keras", "timm")),
     (fo.LAMB, {"like": "timm", "weight_decay": None}, lamb("timm", 0)),

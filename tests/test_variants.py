@@ -15,6 +15,11 @@ from naive import assert_bits
 VARIANTS = {
     "velocity of torch": (fo.Momentum, {"like": "torch"}, ("v",), rules.scaled_momentum),
     "dampening": (fo.Momentum, {"dampening": 0.5}, ("v",), rules.scaled_momentum),
+    "inner epsilon": (fo.AdaGrad, {"like": "optax", "lr_decay": 0.5}, ("h",), rules.adagrad_inside),
+    "mean inside": (fo.RMSprop, {"like": "keras"}, ("h",), rules.rmsprop_inside),
+    "centered": (fo.RMSprop, {"centered": True}, ("h", "a"), rules.rmsprop_centered),
+    "momentum": (fo.RMSprop, {"momentum": 0.5, "like": "torch"}, ("h", "b"), rules.rmsprop_momentum),
+    "both": (fo.RMSprop, {"centered": True, "momentum": 0.5}, ("h", "a", "b"), rules.rmsprop_centered_momentum),
 }
 SHAPES = {"W": (3, 2), "b": (2,)}
 
@@ -116,7 +121,103 @@ def test_a_hyperparameter_that_is_on_in_a_group_or_later(how):
     assert params["b"][0] == damped
 
 
+DEFAULTS = {
+    "SGD": {"torch": {"lr": 0.001}, "keras": {"lr": 0.01}},
+    "Momentum": {"torch": {"lr": 0.001}, "keras": {"lr": 0.01}},
+    "Nesterov": {"torch": {"lr": 0.001}, "keras": {"lr": 0.01}},
+    "AdaGrad": {
+        "torch": {"lr": 0.01, "initial_accumulator": 0.0, "eps": 1e-10},
+        "optax": {"initial_accumulator": 0.1, "eps": 1e-7},
+        "keras": {"lr": 0.001, "initial_accumulator": 0.1, "eps": 1e-7},
+    },
+    "RMSprop": {
+        "torch": {"lr": 0.01, "decay_rate": 0.99, "eps": 1e-8},
+        "optax": {"decay_rate": 0.9, "eps": 1e-8},
+        "keras": {"lr": 0.001, "decay_rate": 0.9, "eps": 1e-7},
+    },
+    "AdaDelta": {
+        "torch": {"lr": 1.0, "rho": 0.9, "eps": 1e-6},
+        "optax": {"rho": 0.9, "eps": 1e-6},
+        "keras": {"lr": 0.001, "rho": 0.95, "eps": 1e-7},
+    },
+}
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_each_library_has_its_defaults_and_what_is_given_wins(name):
+    make = getattr(fo, name)
+    for like, expected in DEFAULTS[name].items():
+        opt = make(like=like)
+        assert {key: getattr(opt, key) for key in expected} == expected
+        given = dict.fromkeys(expected, 0.25)
+        opt = make(like=like, **given)
+        assert {key: getattr(opt, key) for key in given} == given
+
+
+def test_slots_of_rmsprop_come_and_go_with_its_options():
+    opt, params = fo.RMSprop(), parameters()
+    assert (opt.h, opt.a, opt.b) == (None, None, None)
+    steps(opt, params, 1)
+    with pytest.raises(AttributeError, match="RMSprop has no state 'a'"):
+        opt.a  # noqa: B018
+    before = opt.h["W"].copy()
+    opt.centered = True
+    steps(opt, params, 2)
+    assert np.all(opt.h["W"] != before)
+    # It began at zero.
+    np.testing.assert_allclose(opt.a["W"], 0.01 * np.cos(2 + parameters()["W"]))
+    opt.momentum = 0.5
+    steps(opt, params, 3)
+    g = np.cos(3 + parameters()["W"])
+    np.testing.assert_allclose(opt.b["W"], g / (np.sqrt(opt.h["W"] - opt.a["W"] ** 2) + 1e-7))
+    opt.momentum = 0.0
+    steps(opt, params, 4)
+    assert list(opt._state) == ["h", "a"]
+
+
+def test_slots_that_are_set_before_the_first_update_are_used():
+    values = {key: np.full(shape, 0.25) for key, shape in SHAPES.items()}
+    opt = fo.RMSprop(momentum=0.5)
+    opt.b = values
+    steps(opt, parameters(), 1)
+    g = np.cos(1 + parameters()["b"])
+    np.testing.assert_allclose(opt.b["b"], 0.125 + g / (np.sqrt(opt.h["b"]) + 1e-7))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("momentum", [0.0, 0.5])
+def test_a_variance_that_rounds_below_zero(momentum, dtype):
+    """With equal gradients the mean of squares and the squared mean differ by rounding alone after some steps."""
+    opt = fo.RMSprop(decay_rate=0.5, centered=True, momentum=momentum)
+    gradients, params = np.linspace(0.1, 1, 999, dtype=dtype), {"x": np.zeros(999, dtype)}
+    for _ in range(80):
+        opt.update(params, {"x": gradients})
+    assert np.any(opt.h["x"] < opt.a["x"] ** 2)
+    assert np.isfinite(params["x"]).all()
+
+
+def test_the_accumulator_begins_anew_with_the_state():
+    opt, params = fo.AdaGrad(initial_accumulator=0.5), {"x": np.zeros(2, np.float32)}
+    opt.update(params, {"x": np.ones(2, np.float32)})
+    opt.initial_accumulator = 0.25
+    opt.update(params, {"x": np.ones(2, np.float32)})
+    assert opt.h["x"].tolist() == [2.5, 2.5]
+    opt.h = None
+    opt.update(params, {"x": np.ones(2, np.float32)})
+    assert opt.h["x"].tolist() == [1.25, 1.25]
+    opt.h = {"x": np.zeros(2)}
+    opt.update(params, {"x": np.ones(2, np.float32)})
+    assert opt.h["x"].tolist() == [2.25 - 1.25] * 2
+
+
 def test_a_group_cannot_choose_the_rule():
+    for cls, name in (fo.AdaGrad, "initial_accumulator"), (fo.RMSprop, "centered"):
+        with pytest.raises(ValueError, match=f"a group cannot have '{name}'; it may have "):
+            cls(groups={"b": {name: 0.5}})
+    with pytest.raises(TypeError, match="centered must be True or False, not 1"):
+        fo.RMSprop(centered=1)
+    with pytest.raises(TypeError, match="initial_accumulator must be a finite number >= 0, not <built-in"):
+        fo.AdaGrad(initial_accumulator=abs)
     with pytest.raises(ValueError, match="a group cannot have 'like'; it may have "):
         fo.Momentum(groups={"b": {"like": "torch"}})
     with pytest.raises(ValueError, match="like must be one of 'notes', 'torch', 'optax', 'keras', not 'jax'"):
@@ -125,5 +226,5 @@ def test_a_group_cannot_choose_the_rule():
 
 def test_options_that_are_off_are_not_shown():
     assert repr(fo.Momentum()) == "Momentum(lr=0.01, momentum=0.9, iter=0)"
-    shown = "Momentum(like='torch', lr=0.001, momentum=0.9, dampening=0.5, iter=0)"
+    shown = "Momentum(lr=0.001, momentum=0.9, dampening=0.5, like='torch', iter=0)"
     assert repr(fo.Momentum(like="torch", dampening=0.5)) == shown

@@ -133,7 +133,7 @@ def with_slot(state: State | None, names: tuple[str, ...], name: str, arrays: Ma
             if array.dtype.kind != "f":
                 raise TypeError(f"state {name!r} {key!r} is of dtype {array.dtype}, expected a floating one")
         layout = Layout.of(arrays.items())
-        state = {slot: FlatDict.zeros(layout) for slot in (*names, name)}
+        state = {slot: FlatDict.zeros(layout) for slot in names}
     if name not in state:
         state = {**state, name: FlatDict.zeros(state[names[0]].layout)}
     if arrays.keys() != state[name].keys():

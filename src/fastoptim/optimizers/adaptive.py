@@ -5,12 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, ClassVar, Unpack
 
-from fastoptim.hyperparameters import Hyperparameter
+import numpy as np
+
+from fastoptim.hyperparameters import Choice, Hyperparameter, Switch
 from fastoptim.kernels import rules
-from fastoptim.optimizers.base import NOTES_EPS, BuiltIn, Slot
+from fastoptim.optimizers.base import NOTES_EPS, BuiltIn, Slot, Variants
 from fastoptim.transforms import Number, Options
 
 __all__ = ["AdaDelta", "AdaGrad", "RMSprop"]
+
+_INSIDE = {"optax", "keras"}
+"""The libraries that add epsilon inside the root."""
+
+
+def _true_or_false(_owner: BuiltIn, name: str, value: bool) -> bool:
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be True or False, not {value!r}")
+    return bool(value)
 
 
 class AdaGrad(BuiltIn):
@@ -19,12 +30,20 @@ class AdaGrad(BuiltIn):
     .. math::
 
         h &\leftarrow h + g^2 \\
-        p &\leftarrow p - \frac{\eta g}{\sqrt{h} + \epsilon}, \qquad \epsilon = 10^{-7}
+        p &\leftarrow p - \frac{\eta}{1 + (t - 1) \delta} \frac{g}{\sqrt{h} + \epsilon}
 
     Parameters
     ----------
-    lr : float
-        The learning rate :math:`\eta`, not negative.
+    lr : float, optional
+        The learning rate :math:`\eta`, not negative; 0.01, and 0.001 as in Keras. optax has no default.
+    lr_decay : float
+        :math:`\delta`, not negative: how fast the learning rate falls, as in PyTorch.
+    initial_accumulator : float, optional
+        What h begins with, not negative: 0, and 0.1 as in optax and Keras.
+    eps : float, optional
+        :math:`\epsilon`, not negative: 1e-7, and 1e-10 as in PyTorch.
+    like : {"notes", "torch", "optax", "keras"}
+        Whose defaults, and whose root: in optax and Keras it is :math:`\sqrt{h + \epsilon}`.
     **options
         Transforms, groups and ``on_nonfinite``; see `Optimizer`.
 
@@ -48,16 +67,45 @@ class AdaGrad(BuiltIn):
 
     slots = ("h",)
     h: Slot
-    rule = staticmethod(rules.adagrad)
+    rule: ClassVar[Callable[..., Any]] = staticmethod(rules.adagrad)
+    variants: ClassVar[Variants] = {("h",): rules.adagrad_inside}
+    defaults: ClassVar[dict[str, dict[str, float]]] = {
+        "notes": {"lr": 0.01, "initial_accumulator": 0.0, "eps": NOTES_EPS},
+        "torch": {"lr": 0.01, "initial_accumulator": 0.0, "eps": 1e-10},
+        "optax": {"lr": 0.01, "initial_accumulator": 0.1, "eps": 1e-7},
+        "keras": {"lr": 0.001, "initial_accumulator": 0.1, "eps": 1e-7},
+    }
     lr = Hyperparameter(0)
+    lr_decay = Hyperparameter(0)
+    initial_accumulator = Hyperparameter(0, is_fixed=True)
+    eps = Hyperparameter(0)
 
-    def __init__(self, lr: Number = 0.01, **options: Unpack[Options]) -> None:
+    def __init__(
+        self,
+        lr: Number | None = None,
+        *,
+        lr_decay: Number = 0.0,
+        initial_accumulator: float | None = None,
+        eps: Number | None = None,
+        like: str = "notes",
+        **options: Unpack[Options],
+    ) -> None:
         super().__init__(**options)
-        self.lr = lr
+        self._follow(like, lr=lr, initial_accumulator=initial_accumulator, eps=eps)
+        self.lr_decay = lr_decay
+
+    def variant(self) -> tuple[str, ...] | None:
+        """Return the slot where epsilon is inside the root."""
+        return ("h",) if self.like in _INSIDE else None
+
+    def initial_state(self) -> dict[str, float | str]:
+        """Return what h begins with."""
+        return {"h": self.initial_accumulator} if self.initial_accumulator else {}
 
     def scalars(self) -> tuple[float, ...]:
-        """Return the learning rate and epsilon."""
-        return self.lr, NOTES_EPS
+        """Return the learning rate of this step and epsilon."""
+        decay = self.lr_decay
+        return self.lr / (1 + (self.iter - 1) * decay) if decay else self.lr, self.eps
 
 
 class RMSprop(BuiltIn):
@@ -66,14 +114,31 @@ class RMSprop(BuiltIn):
     .. math::
 
         h &\leftarrow \rho h + (1 - \rho) g^2 \\
-        p &\leftarrow p - \frac{\eta g}{\sqrt{h} + \epsilon}, \qquad \epsilon = 10^{-7}
+        p &\leftarrow p - \frac{\eta g}{\sqrt{h} + \epsilon}
+
+    Centered, and with momentum :math:`\mu`,
+
+    .. math::
+
+        a &\leftarrow \rho a + (1 - \rho) g \\
+        b &\leftarrow \mu b + \frac{g}{\sqrt{h - a^2} + \epsilon}, \qquad p \leftarrow p - \eta b
 
     Parameters
     ----------
-    lr : float
-        The learning rate :math:`\eta`, not negative.
-    decay_rate : float
-        The fraction :math:`\rho` of the mean kept at each step, from 0 to less than 1.
+    lr : float, optional
+        The learning rate :math:`\eta`, not negative; 0.01, and 0.001 as in Keras. optax has no default.
+    decay_rate : float, optional
+        The fraction :math:`\rho` of the means kept at each step, from 0 to less than 1; 0.99, and 0.9 as in optax and
+        Keras.
+    centered : bool
+        Whether to subtract the squared mean of gradients, so that steps are scaled by their variance.
+    momentum : float
+        The fraction :math:`\mu` of b kept at each step, from 0 to 1.
+    eps : float, optional
+        :math:`\epsilon`, not negative: 1e-7 as in the notes and Keras, 1e-8 as in PyTorch and optax.
+    like : {"notes", "torch", "optax", "keras"}
+        Whose defaults, and whose formulas: in optax and Keras :math:`\epsilon` is inside the root, and :math:`\eta` is
+        in b instead of the step. b is not converted if this is changed between updates.
     **options
         Transforms, groups and ``on_nonfinite``; see `Optimizer`.
 
@@ -81,14 +146,15 @@ class RMSprop(BuiltIn):
     ----------
     h : dict or None
         The running mean of squared gradients of each parameter.
-
-    Warnings
-    --------
-    :math:`\epsilon` is added to the root, as in PyTorch; optax adds it inside the root.
+    a : dict or None
+        The running mean of gradients, if it is centered.
+    b : dict or None
+        The momentum, if there is any.
 
     References
     ----------
     T. Tieleman and G. Hinton, "Lecture 6.5: rmsprop", Neural Networks for Machine Learning, 2012, slide 29.
+    Centered, with momentum: A. Graves, "Generating sequences with recurrent neural networks", 2013, eqs. 38-41.
 
     Examples
     --------
@@ -99,19 +165,61 @@ class RMSprop(BuiltIn):
     """
 
     slots = ("h",)
+    optional_slots = ("a", "b")
     h: Slot
-    rule = staticmethod(rules.rmsprop)
+    a: Slot
+    b: Slot
+    rule: ClassVar[Callable[..., Any]] = staticmethod(rules.rmsprop)
+    variants: ClassVar[Variants] = {
+        ("h",): rules.rmsprop_inside,
+        ("h", "a"): rules.rmsprop_centered,
+        ("h", "b"): rules.rmsprop_momentum,
+        ("h", "a", "b"): rules.rmsprop_centered_momentum,
+    }
+    defaults: ClassVar[dict[str, dict[str, float]]] = {
+        "notes": {"lr": 0.01, "decay_rate": 0.99, "eps": NOTES_EPS},
+        "torch": {"lr": 0.01, "decay_rate": 0.99, "eps": 1e-8},
+        "optax": {"lr": 0.01, "decay_rate": 0.9, "eps": 1e-8},
+        "keras": {"lr": 0.001, "decay_rate": 0.9, "eps": 1e-7},
+    }
     lr = Hyperparameter(0)
     decay_rate = Hyperparameter(0, 1, below=True)
+    centered = Choice(_true_or_false)
+    momentum = Switch(0, 1)
+    eps = Hyperparameter(0)
 
-    def __init__(self, lr: Number = 0.01, decay_rate: Number = 0.99, **options: Unpack[Options]) -> None:
+    def __init__(
+        self,
+        lr: Number | None = None,
+        decay_rate: Number | None = None,
+        *,
+        centered: bool = False,
+        momentum: Number = 0.0,
+        eps: Number | None = None,
+        like: str = "notes",
+        **options: Unpack[Options],
+    ) -> None:
         super().__init__(**options)
-        self.lr = lr
-        self.decay_rate = decay_rate
+        self._follow(like, lr=lr, decay_rate=decay_rate, eps=eps)
+        self.centered = centered
+        self.momentum = momentum
+
+    def variant(self) -> tuple[str, ...] | None:
+        """Return the slots, or None where the notes' rule does: with h alone and epsilon outside of the root."""
+        further = ("a",) * (vars(self).get("centered") is True) + ("b",) * self._is_on("momentum")
+        return ("h", *further) if further or self.like in _INSIDE else None
 
     def scalars(self) -> tuple[float, ...]:
-        """Return ``lr, decay_rate, 1 - decay_rate`` and epsilon."""
-        return self.lr, self.decay_rate, 1 - self.decay_rate, NOTES_EPS
+        """Return ``lr, decay_rate, 1 - decay_rate`` and epsilon; with further slots also what `rules` says."""
+        lr, decay_rate, eps, variant = self.lr, self.decay_rate, self.eps, self._variant
+        if variant is None or len(variant) == 1:
+            return lr, decay_rate, 1 - decay_rate, eps
+        is_inside = self.like in _INSIDE
+        inside, outside = (eps, 0.0) if is_inside else (0.0, eps)
+        if "b" not in variant:
+            return lr, decay_rate, 1 - decay_rate, inside, outside
+        scale, share = (1.0, lr) if is_inside else (lr, 1.0)
+        return scale, decay_rate, 1 - decay_rate, inside, outside, self.momentum, share
 
 
 class AdaDelta(BuiltIn):
@@ -124,12 +232,14 @@ class AdaDelta(BuiltIn):
 
     Parameters
     ----------
-    lr : float
-        The learning rate :math:`\eta`, not negative.
-    rho : float
-        The fraction :math:`\rho` of both means kept at each step, from 0 to less than 1.
-    eps : float
-        :math:`\epsilon`, not negative.
+    lr : float, optional
+        The learning rate :math:`\eta`, not negative; 1, and 0.001 as in Keras. optax has no default.
+    rho : float, optional
+        The fraction :math:`\rho` of both means kept at each step, from 0 to less than 1; 0.9, and 0.95 as in Keras.
+    eps : float, optional
+        :math:`\epsilon`, not negative; 1e-6, and 1e-7 as in Keras.
+    like : {"torch", "optax", "keras"}
+        Whose defaults.
     **options
         Transforms, groups and ``on_nonfinite``; see `Optimizer`.
 
@@ -154,15 +264,26 @@ class AdaDelta(BuiltIn):
     s: Slot
     a: Slot
     rule: ClassVar[Callable[..., Any]] = staticmethod(rules.adadelta)
+    defaults: ClassVar[dict[str, dict[str, float]]] = {
+        "torch": {"lr": 1.0, "rho": 0.9, "eps": 1e-6},
+        "optax": {"lr": 1.0, "rho": 0.9, "eps": 1e-6},
+        "keras": {"lr": 0.001, "rho": 0.95, "eps": 1e-7},
+    }
     lr = Hyperparameter(0)
     rho = Hyperparameter(0, 1, below=True)
     eps = Hyperparameter(0)
 
-    def __init__(self, lr: Number = 1.0, rho: Number = 0.9, *, eps: Number = 1e-6, **options: Unpack[Options]) -> None:
+    def __init__(
+        self,
+        lr: Number | None = None,
+        rho: Number | None = None,
+        *,
+        eps: Number | None = None,
+        like: str = "torch",
+        **options: Unpack[Options],
+    ) -> None:
         super().__init__(**options)
-        self.lr = lr
-        self.rho = rho
-        self.eps = eps
+        self._follow(like, lr=lr, rho=rho, eps=eps)
 
     def scalars(self) -> tuple[float, ...]:
         """Return the learning rate, ``1 - rho``, and epsilon."""
