@@ -26,19 +26,24 @@ from fastoptim import family, optimizers
 PAGE = Path(__file__).parent.parent / "docs" / "libraries.md"
 
 DIFFERENCES = [
+    ("Momentum", 'like="torch"', 'like="keras"', "the velocity of torch and optax has no learning rate in it"),
     ("Adam", 'eps=1e-7, like="torch"', 'eps=1e-7, like="keras"', "torch and optax add ε to the corrected root"),
     ("AMSGrad", 'like="torch"', 'like="optax"', "optax keeps the largest corrected `v`, the others the largest `v`"),
     ("NAdam", 'like="torch"', 'like="optax"', "in optax the momentum has no schedule"),
     ("NAdam", 'eps=1e-8, like="torch"', 'eps=1e-8, like="keras"', "ψ is 0.004 in torch and 1 in Keras"),
     ("RAdam", 'like="torch"', 'like="optax"', "optax adds ε to the corrected root"),
+    ("AdaMax", 'eps=1e-7, like="torch"', 'eps=1e-7, like="keras"', "Keras adds ε where it divides by `u`"),
     (
-        "AdaMax",
-        'eps=1e-7, like="torch"',
-        'eps=1e-7, like="keras"',
-        "Keras adds ε where it divides by `u`, and stores none",
+        "LARS",
+        'weight_decay=0.01, like="paper"',
+        'weight_decay=0.01, like="optax"',
+        "optax takes the norm after the decay",
     ),
 ]
 """A rule, two sets of keywords, and what differs."""
+
+
+ORDER = ["notes", "paper", "torch", "optax", "keras", "timm"]
 
 
 def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> Iterator[str]:
@@ -75,11 +80,14 @@ def differences() -> Iterator[str]:
 
 def defaults() -> Iterator[str]:
     own = {name: getattr(optimizers, name).defaults for name in family.FAMILY}
-    columns = list(dict.fromkeys(library for each in own.values() for library in each))
+    columns = sorted({library for each in own.values() for library in each}, key=ORDER.index)
     rows = (
         [
             code(name),
-            *(", ".join(f"{key} {value:g}" for key, value in each.get(it, {}).items()) or "–" for it in columns),
+            *(
+                ", ".join(f"{key} {value:g}".replace("e-0", "e-") for key, value in each.get(it, {}).items()) or "–"
+                for it in columns
+            ),
         ]
         for name, each in own.items()
         if each
