@@ -9,10 +9,12 @@ import pytest
 from numpy.testing import assert_allclose
 
 import fastoptim as fo
+import naive
+from fastoptim.family import FAMILY
 from naive import assert_bits
 
 SHAPES = {"W": (40, 30), "b": (30,), "empty": (0, 3), "s": ()}
-LR, BETA1, BETA2, EPS = 0.01, 0.9, 0.999, 1e-7
+LR = 0.01
 TRANSFORMS = {
     "maximize": True,
     "grad_scale": 0.5,
@@ -38,10 +40,9 @@ def norm(arrays):
     return np.sqrt(sum((a * a).sum() for a in arrays))
 
 
-def adam(steps, on):
-    """Adam with transforms, one line each, in the documented order; returns the parameters and their averages."""
-    p, m, v = numbers(99), *({key: np.zeros(shape) for key, shape in SHAPES.items()} for _ in range(2))
-    slow, average, calls, t = copy.deepcopy(p), {}, [], 0
+def surrounded(rule, steps, on):
+    """A rule with transforms, one line each, in the documented order; returns the parameters and their averages."""
+    p, slow, average, calls, t = numbers(99), numbers(99), {}, [], 0
     for n in range(steps):
         sign = -1 if "maximize" in on else 1
         calls.append({key: sign * on.get("grad_scale", 1) * g for key, g in numbers(n).items()})
@@ -57,16 +58,16 @@ def adam(steps, on):
             grads = {key: g * factor for key, g in grads.items()}
         if limit := on.get("clip_array_norm"):
             grads = {key: g * min(1, limit / (norm([g]) + 1e-6)) for key, g in grads.items()}
+        grads = {key: g + on.get("l2", 0) * p[key] for key, g in grads.items()}
+        p = {key: np.array(a * (1 - LR * on.get("weight_decay", 0))) for key, a in p.items()}
+        before = copy.deepcopy(p)
+        rule.update(p, grads)
         for key, g in grads.items():
-            g = g + on.get("l2", 0) * p[key]
-            p[key] = p[key] * (1 - LR * on.get("weight_decay", 0))
-            m[key] = BETA1 * m[key] + (1 - BETA1) * g
-            v[key] = BETA2 * v[key] + (1 - BETA2) * g * g
-            step = LR * np.sqrt(1 - BETA2**t) / (1 - BETA1**t) * m[key] / (np.sqrt(v[key]) + EPS)
+            step = before[key] - p[key]
             if "cautious" in on and g.size:
-                agrees = m[key] * g > 0
+                agrees = step * g > 0
                 step = step * agrees / max(agrees.mean(), 1e-3)
-            p[key] = p[key] - step
+            p[key] = before[key] - step
             average[key] = p[key] + (0 if t == 1 else on.get("ema", 0)) * (average.get(key, 0) - p[key])
             k, alpha = on.get("lookahead", (steps + 1, 0))
             if t % k == 0:
@@ -93,11 +94,28 @@ def combinations():
 @pytest.mark.parametrize("on", list(combinations()), ids="-".join)
 def test_alone_and_in_pairs(on):
     opt = fo.Adam(LR, **on)
-    params, (expected, averages) = run(opt), adam(7, on)
+    params, (expected, averages) = run(opt), surrounded(naive.Adam(LR), 7, on)
     for key, p in params.items():
         assert_allclose(p, expected[key], rtol=1e-12, atol=1e-13)
         if "ema" in on:
             assert_allclose(opt.averaged[key], averages[key], rtol=1e-12, atol=1e-13)
+
+
+def kind(cls):
+    """What composition asks of a class, besides its rule."""
+    return bool(cls.measure), bool(cls.running), bool(cls.shared), cls.in_rule, cls.before, cls.after
+
+
+@pytest.mark.parametrize("name", {kind(getattr(fo, name)): name for name in FAMILY}.values())
+def test_every_kind_of_rule_takes_all(name):
+    cls = getattr(fo, name)
+    # A decay that is a part of the rule is no transform of it.
+    within = {key: TRANSFORMS[key] for key in cls.in_rule}
+    on = {key: value for key, value in TRANSFORMS.items() if key not in within}
+    params = run(cls(LR, **TRANSFORMS))
+    expected, _ = surrounded(cls(LR, **({"weight_decay": None} | within)), 7, on)
+    for key, p in params.items():
+        assert_allclose(p, expected[key], rtol=1e-12, atol=1e-13, err_msg=key)
 
 
 @pytest.mark.parametrize(
