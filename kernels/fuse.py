@@ -17,7 +17,7 @@ from fastoptim.kernels.reduce import sum_blocks
 from fastoptim.kernels.rulecompiler import MixedRuleCompiler, RuleCompiler
 from fastoptim.kernels.strided import BLOCK, GRADIENT, PARAMETER, copy_block
 from fastoptim.kernels.subnormals import flush_subnormals, restore_subnormals
-from fastoptim.kernels.table import VALUE, WALK, P, each_row
+from fastoptim.kernels.table import SLOTS, VALUE, WALK, P, each_row, each_touched_row
 
 __all__ = ["fuse", "n_scalars"]
 
@@ -93,6 +93,7 @@ def fuse(
     kinds: tuple[type, ...],
     strided: tuple[bool, bool] = (False, False),
     squares: tuple[bool, ...] = (),
+    touched: bool = False,
 ) -> Any:
     """Compile a rule into a kernel over rows of arrays.
 
@@ -109,6 +110,9 @@ def fuse(
     squares : tuple of bool
         If this is given, nothing is updated: what the function returns, one number for each of these, is summed over
         the blocks of each row, or its square is. See `reduce`.
+    touched : bool
+        Whether gradients are row-sparse: then each segment is one row of the table, of which the touched rows are
+        updated, and ``strided`` tells of each of these.
 
     Returns
     -------
@@ -128,10 +132,10 @@ def fuse(
     of the kernel, as they were when it was made.
     """
     mark = fingerprint(rule)
-    key = (mark or rule, kinds, strided, squares)
+    key = (mark or rule, kinds, strided, squares, touched)
     kernel = _kernels.get(key)
     if kernel is None:
-        kernel = _compile(rule, kinds, strided, squares, mark)
+        kernel = _compile(rule, kinds, strided, squares, touched, mark)
         # If a global changed during the compilation, the kernel may have some of the new values.
         if kernel.cache_hits or fingerprint(rule) == mark:
             _kernels[key] = kernel
@@ -143,12 +147,13 @@ def _compile(
     kinds: tuple[type, ...],
     strided: tuple[bool, bool],
     squares: tuple[bool, ...],
+    touched: bool,
     mark: str | None,
 ) -> Any:
     promotes = len(set(kinds)) > 1 or np.float16 in kinds
     types = "-".join(kind.__name__ for kind in (kinds if promotes else kinds[:1]))
     how = "-p" * strided[0] + "-g" * strided[1] + "".join("-square" if square else "-sum" for square in squares)
-    name = f"{rule.__name__[:40]}-{len(kinds) - 2}-{types}{how}-{mark}"
+    name = f"{rule.__name__[:40]}-{len(kinds) - 2}-{types}{'-touched' * touched}{how}-{mark}"
     n_arguments = len(inspect.signature(rule).parameters)
     bound: dict[str, Any] = {
         "KINDS": kinds,
@@ -157,6 +162,7 @@ def _compile(
         "SCALAR": None if promotes else kinds[0],
         "SIZES": tuple(np.dtype(kind).itemsize for kind in kinds),
         "N_ARRAYS": len(kinds),
+        "N_WORDS": SLOTS + len(kinds) - 2,
         "N_SCALARS": n_arguments - len(kinds),
         "SQUARES": squares,
         "N_SUMS": len(squares),
@@ -166,7 +172,7 @@ def _compile(
     bound["rule"] = _compiled_with_helpers(rule, name, MixedRuleCompiler if promotes else RuleCompiler, {})
     template = sum_blocks if squares else _strided_loop if any(strided) else _loop
     bound["loop"] = inline_jit(bind_globals(template, bound, name))
-    bound["rows"] = inline_jit(bind_globals(each_row, bound, name))
+    bound["rows"] = inline_jit(bind_globals(each_touched_row if touched else each_row, bound, name))
     is_current = None if mark is None else lambda: fingerprint(rule) == mark
     try:
         return cfunc(bind_globals(_kernel, bound, name), 3, is_current)

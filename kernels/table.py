@@ -21,9 +21,10 @@ column   name    meaning
 7        G_FORM  address of the form that the gradient must have
 8        FIXED   1 if the gradient must stay at its address, because it overlaps what is written
 9        SUMS    address of the sums of its blocks, if any are needed
-10       P       address of the parameter
-11       G       address of the gradient
-12 …     SLOTS   addresses of the state, one a slot
+10       TOUCHED address of the touched rows, if the gradient is row-sparse
+11       P       address of the parameter
+12       G       address of the gradient
+13 …     SLOTS   addresses of the state, one a slot
 ======== ======= =============================================================================
 
 A *form* is what an array must look like: ``id`` of its type and of its dtype, the flags it must have, the lowest and
@@ -32,6 +33,10 @@ bytes.
 
 A *walk* describes a strided parameter in the order in which its state lies in memory: the number of axes, then for each
 axis, the slowest first, its length and the strides of parameter and gradient in bytes.
+
+*Touched rows* are those of a parameter that its gradient has: the address of their indices, the number of elements of
+each, the bytes that the sums of its blocks take, and the strides from one to the next in bytes, of parameter, gradient
+and each slot. The gradient has only these rows, and the elements of the segment are those of them.
 
 A *segment* is a run of rows that one kernel processes. A program is a list of segments, run in order: a word COMMITTED,
 which is 1 once all of them have run in this step, the number of segments, and for each of them the address of its
@@ -43,17 +48,20 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from fastoptim.kernels.jit import inline_jit, jit
-from fastoptim.kernels.memory import integers, set_word, word
+from fastoptim.kernels.memory import integers, scratch, set_word, word
 
-__all__ = ["ALIGNED", "COMMITTED", "COUNT", "FIXED", "FORM", "FOUND", "G_FORM", "HIGH", "LOW", "NEXT"]
-__all__ += ["SEGMENTS", "SLOTS", "START", "STOP", "SUMS", "VALUE", "WALK", "WRITEABLE", "G", "P", "bind", "each_row"]
+__all__ = ["ALIGNED", "AXES", "COMMITTED", "COUNT", "FIXED", "FORM", "FOUND", "G_FORM", "HIGH", "LOW", "NEXT"]
+__all__ += ["SEGMENTS", "SLOTS", "START", "STOP", "SUMS", "TOUCHED", "VALUE", "WALK", "WRITEABLE", "G", "P"]
+__all__ += ["bind", "each_row", "each_touched_row"]
 
-START, STOP, NEXT, VALUE, FOUND, WALK, FORM, G_FORM, FIXED, SUMS, P, G, SLOTS = range(13)
+START, STOP, NEXT, VALUE, FOUND, WALK, FORM, G_FORM, FIXED, SUMS, TOUCHED, P, G, SLOTS = range(14)
 COMMITTED, COUNT, SEGMENTS = range(3)
 MOVES = 8
 
-_REQUIRED, LOW, HIGH, _N_AXES, _AXES = range(2, 7)
+_REQUIRED, LOW, HIGH, _N_AXES, AXES = range(2, 7)
 ALIGNED, WRITEABLE = 0x0100, 0x0400
 
 # Every object begins with a header, 16 bytes or, without the GIL, 32, whose last word is its type.
@@ -79,11 +87,11 @@ def _has_form(array, form):
     if _int32(array + _N_DIM) != n_axes or _int32(array + _FLAGS) & required != required:
         return False
     for k in range(n_axes):
-        extent = word(form, _AXES + k)
+        extent = word(form, AXES + k)
         if extent != word(word(array, _DIMS), k):
             return False
         # NumPy gives the stride of an axis of one element any value, because it has no meaning.
-        if extent != 1 and word(form, _AXES + n_axes + k) != word(word(array, _STRIDES), k):
+        if extent != 1 and word(form, AXES + n_axes + k) != word(word(array, _STRIDES), k):
             return False
     return True
 
@@ -100,6 +108,8 @@ def _overlaps(spans, n_spans, start, stop):
     return low < n_spans and word(spans, 2 * low) < stop
 
 
+N_ARRAYS: int
+N_WORDS: int
 loop: Any
 
 
@@ -115,6 +125,31 @@ def each_row(row, start, stop):
             loop(row, start - first, last - first)
             start = last
         row = word(row, NEXT)
+
+
+def each_touched_row(row, start, stop):
+    """Call ``loop(row, start, stop)`` for each touched row of a parameter, as if it were a row of the table.
+
+    A template, as `each_row` is; N_ARRAYS is the number of parameter, gradient and slots, N_WORDS that of a row.
+    """
+    one = scratch(np.intp, N_WORDS)
+    for j in range(N_WORDS):
+        set_word(one, j, word(row, j))
+    touched = word(row, TOUCHED)
+    indices, width, n_bytes = integers(touched, 3)
+    set_word(one, START, 0)
+    set_word(one, STOP, width)
+    while start < stop:
+        k = start // width
+        first = start - k * width
+        last = min(width, first + stop - start)
+        for j in range(N_ARRAYS):
+            # The gradient has no other rows.
+            place = k if j == G - P else word(indices, k)
+            set_word(one, P + j, word(row, P + j) + place * word(touched, 3 + j))
+        set_word(one, SUMS, word(row, SUMS) + k * n_bytes)
+        loop(one, first, last)
+        start += last - first
 
 
 # With the GIL, so that no other thread alters the arrays that are read; and to give it up costs more than they do.

@@ -7,7 +7,7 @@ decay assigns in place: where the fallback runs a rule on arrays that share memo
 import numpy as np
 
 __all__ = [
-    "accumulated", "averaged", "cautious", "clipped", "copied", "decayed", "disagrees", "gradient",
+    "accumulated", "added", "averaged", "cautious", "clipped", "copied", "decayed", "disagrees", "gradient",
     "l2", "lookahead", "scaled",
 ]  # fmt: skip
 
@@ -21,6 +21,11 @@ def decayed(p, factor):
     """Shrink a parameter before its step. Loshchilov and Hutter (2019), algorithm 2, line 12."""
     p *= factor
     return p
+
+
+def added(total, g):
+    """Add a gradient to the sum of others of the same element."""
+    return total + g
 
 
 def accumulated(g, mean, share):

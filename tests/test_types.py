@@ -41,6 +41,8 @@ opt.m = None
 opt.update(params, {"W": np.ones((2, 3)), "b": np.zeros(3)})
 opt.update(fo.flatten(params), params)
 opt.update([np.ones(2)], (np.ones(2),))
+opt.update(params, {"W": fo.Rows([[0, 1]], np.ones((1, 2, 3))), "b": np.zeros(3)})
+assert_type(fo.Rows(np.arange(2), np.ones(2)).indices, NDArray[np.integer[Any]])
 opt.update({"x": 1.0, "y": np.float32(1)}, {"x": 2, "y": np.float64(2)})
 assert opt.v is not None
 opt.v["W"][:] = 0
@@ -70,6 +72,7 @@ fo.Adam(lr="0.1")
 fo.SGD().lr = "0.1"
 fo.adam()
 from fastoptim.notes import load_mnist
+fo.Rows([0], [1.0])
 """
 
 
@@ -96,4 +99,4 @@ def test_a_users_file_passes(folder):
 def test_what_is_wrong_is_found(folder):
     report = mypy(WRONG, folder)
     lines = {int(line.split(":")[1]) for line in report.splitlines() if ": error: " in line}
-    assert lines == set(range(4, 4 + 6)), report
+    assert lines == set(range(4, 4 + 7)), report

@@ -16,6 +16,7 @@ if sys.maxsize < 2**32:
 _MODULES = dict.fromkeys(FAMILY, "optimizers") | {
     "MultiLayerNet": "network",
     "Optimizer": "optimizer",
+    "Rows": "rows",
     "check_rule": "checking",
     "flatten": "parameters",
     "load": "checkpoint",
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from fastoptim.optimizer import Optimizer as Optimizer
     from fastoptim.optimizers import *  # noqa: F403
     from fastoptim.parameters import flatten as flatten
+    from fastoptim.rows import Rows as Rows
     from fastoptim.sweeping import sweep as sweep
     from fastoptim.threads import num_threads as num_threads
 else:

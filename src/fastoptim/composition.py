@@ -24,6 +24,8 @@ from fastoptim.transforms import EXTRA_SLOTS, KEYWORDS
 
 __all__ = ["Composition", "Sums", "compose_optimizer"]
 
+_NEED_ALL = "accumulate", "centralize", "ema", "lookahead"
+
 
 class Sums(NamedTuple):
     """A pass over all arrays before the update, which sums what a function returns for their elements."""
@@ -52,6 +54,8 @@ class Composition:
     """Number of scalars that `Optimizer.scalars` returns."""
     n_ratios: int = 0
     """Number of scalars of the rule that follow from sums."""
+    needs_all: str = ""
+    """What needs all elements of a parameter at each step, so that gradients cannot be row-sparse."""
 
     def error(self, values: Any) -> TypeError:
         """Return the error to raise if `Optimizer.scalars` returned something else than its numbers."""
@@ -153,11 +157,12 @@ def _compose(
     squares: tuple[bool, ...],
     ratios: Any,
 ) -> Composition:
+    needs_all = next((name for name in _NEED_ALL if name in on), "a rule with a measure" if measure else "")
     own = [_names(function) for function in (*before, *after)]
     further = tuple(slot for slot in slots if any(slot in names for names in own) and slot not in _names(rule))
     rule_slots = tuple(slot for slot in slots if slot not in further)
     count = n_scalars(rule, rule_slots)
-    result = Composition(rule, slots, n_rule_scalars=count - n_ratios, n_ratios=n_ratios)
+    result = Composition(rule, slots, n_rule_scalars=count - n_ratios, n_ratios=n_ratios, needs_all=needs_all)
     if not (on or before or after or measure):
         return result
     result.slots = slots = (

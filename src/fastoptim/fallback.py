@@ -33,9 +33,14 @@ for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "lshift"
     setattr(RuleArray, f"__i{_name}__", _augmented(getattr(operator, f"__{_name}__")))
 
 
-def _write(pairs: Iterable[tuple[Array, Any]]) -> None:
-    for array, value in pairs:
-        array[...] = value
+def _write(writes: Iterable[tuple[Array, Any, Any]]) -> None:
+    for array, place, value in writes:
+        array[place] = value
+
+
+def _at(place: Any, arrays: Sequence[Array]) -> list[Array]:
+    """Return the touched rows of arrays: copies, or views if the place is ``...``, for all rows."""
+    return [array[place] for array in arrays]
 
 
 class FallbackTask:
@@ -63,13 +68,15 @@ class FallbackTask:
         self.rows = slice(first, first + len(parameters))
         self._state = [(parameter.slots, parameter.before, parameter.is_weak) for parameter in parameters]
         self.is_reusable = not any(parameter.before for parameter in parameters)
-        self._arrays: list[tuple[Array, Array]] = []
-        self._writes: list[tuple[Array, Any]] = []
+        self._arrays: list[tuple[Array, Array, Any]] = []
+        self._writes: list[tuple[Array, Any, Any]] = []
         self._undo: list[tuple[Array, Array]] = []
 
-    def bind(self, values: Sequence[Array], gradients: Sequence[Array]) -> bool:
+    def bind(self, values: Sequence[Array], gradients: Sequence[Array], rows: Sequence[Array | None] = ()) -> bool:
         """Take the arrays of the next step; return whether the state can be written to."""
-        self._arrays = list(zip(values[self.rows], gradients[self.rows], strict=True))
+        touched = rows[self.rows] if rows else [None] * len(self._state)
+        places = [... if each is None else each for each in touched]
+        self._arrays = list(zip(values[self.rows], gradients[self.rows], places, strict=True))
         self._writes, self._undo = [], []
         return all(slot.flags.writeable for slots, *_ in self._state for slot in slots)
 
@@ -79,11 +86,12 @@ class FallbackTask:
         """Return, for each array, the sums of what a function returns for its elements, or of the squares."""
         sums = []
         with np.errstate(all="ignore"):
-            for (value, gradient), (slots, before, is_weak), scalars in zip(
+            for (value, gradient, place), (slots, before, is_weak), scalars in zip(
                 self._arrays, self._state, lines, strict=True
             ):
-                p, g = np.asarray(value), gradient.item() if is_weak else np.asarray(gradient)
-                arrays = (a.copy() if isinstance(a, np.ndarray) else a for a in (p, g, *(before or slots)))
+                p, *state = _at(place, [np.asarray(value), *(before or slots)])
+                g = gradient.item() if is_weak else np.asarray(gradient)
+                arrays = (a.copy() if isinstance(a, np.ndarray) else a for a in (p, g, *state))
                 values = self._call(function, tuple(arrays), scalars)
                 numbers = (np.broadcast_to(x, p.shape).astype(np.float64) for x in values)
                 sums.append([np.sum(x * x if square else x) for x, square in zip(numbers, squares, strict=True)])
@@ -98,14 +106,15 @@ class FallbackTask:
             The scalars of each array.
         """
         with np.errstate(all="ignore"):
-            for (value, gradient), (slots, before, is_weak), scalars in zip(
+            for (value, gradient, place), (slots, before, is_weak), scalars in zip(
                 self._arrays, self._state, lines, strict=True
             ):
                 p = np.asarray(value)
                 if self._in_place:
                     self._undo += [(array, array.copy()) for array in (p, *before, *slots)]
                 g = gradient.item() if is_weak else np.asarray(gradient)
-                writes = list(zip((p, *slots), self._results(p, g, before or slots, slots, scalars), strict=True))
+                results = self._results(*_at(place, [p]), g, _at(place, before or slots), _at(place, slots), scalars)
+                writes = [(array, place, result) for array, result in zip((p, *slots), results, strict=True)]
                 if self._in_place:
                     _write(writes)
                 else:

@@ -19,12 +19,13 @@ from fastoptim.kernels.strided import BLOCK
 from fastoptim.layout import Ranges, address, form, is_packed, merged, walk
 from fastoptim.parameters import packed_strides
 from fastoptim.threads import Autotuner
+from fastoptim.touched import TouchedRows
 from fastoptim.validate import Array, Parameter
 
 __all__ = ["Arrays", "KernelTask", "choose_kernel"]
 
-Arrays = tuple[Sequence[Any], Sequence[Any]]
-"""Parameters and gradients, each in the order of the rows."""
+Arrays = tuple[Sequence[Any], ...]
+"""Parameters and gradients, each in the order of the rows; where any gradient is row-sparse, also the rows it has."""
 
 _SEARCHED = np.float32, np.float64
 _FLOATS: dict[Any, Any] = {np.dtype(T): T for T in (*_SEARCHED, *([np.float16] if HAS_FLOAT16 else []))}
@@ -48,12 +49,16 @@ def choose_kernel(parameter: Parameter, rule: Callable[..., Any]) -> None:
     overlaps_itself = high - low < p.nbytes
     # Where all else is float64, a Python number is a float64 as well.
     is_weak = parameter.is_weak and set(kinds) != {np.float64}
-    if DISABLED or overlaps_itself or None in kinds or is_weak or parameter.before:
+    # The elements of a touched row must follow each other in the state.
+    is_scattered = parameter.rows is not None and not all(slot.flags.c_contiguous for slot in slots)
+    if DISABLED or overlaps_itself or None in kinds or is_weak or parameter.before or is_scattered:
         return
     order = _order(parameter)
-    p_strided, g_strided = (not is_packed(a, tuple(step * a.itemsize for step in order)) for a in (p, g))
+    p_strided, g_strided = (not is_packed(a, tuple(step * a.itemsize for step in order)) for a in _walked(parameter))
+    # The first row may be aligned where others are not.
+    p_strided |= not p.flags.aligned
     try:
-        kernel = fuse(rule, kinds, (p_strided, g_strided))
+        kernel = fuse(rule, kinds, (p_strided, g_strided), touched=parameter.rows is not None)
     except TypeError:
         if len(set(kinds)) == 1 and np.float16 not in kinds:
             raise
@@ -61,10 +66,15 @@ def choose_kernel(parameter: Parameter, rule: Callable[..., Any]) -> None:
     parameter.kernel, parameter.kinds, parameter.strided = kernel, kinds, (p_strided, g_strided)
 
 
+def _walked(parameter: Parameter) -> tuple[Array, Array]:
+    """Return what a kernel walks at a time: parameter and gradient, or the first row of each if that is row-sparse."""
+    return (parameter.p, parameter.g) if parameter.rows is None else (parameter.p[:1], parameter.g[:1])
+
+
 def _order(parameter: Parameter) -> tuple[int, ...]:
     """Return the strides in elements of the parameter's state, or of what it would be."""
-    like = parameter.slots[0] if parameter.slots else parameter.p
-    strides = like.strides if parameter.slots else packed_strides(like)
+    like = parameter.g if parameter.rows is not None else [*parameter.slots, parameter.p][0]
+    strides = packed_strides(like) if like is parameter.p else like.strides
     return tuple(step // like.itemsize for step in strides)
 
 
@@ -127,25 +137,29 @@ class KernelTask:
         flags = [[table.ALIGNED if row.kernel and not strided else 0 for strided in row.strided] for row in rows]
         forms = [form(row.value, table.WRITEABLE | p) for row, (p, _) in zip(rows, flags, strict=True)]
         g_forms = [form(row.gradient, g) for row, (_, g) in zip(rows, flags, strict=True)]
-        walks = [walk(row.p, row.g, _order(row)) if any(row.strided) else [] for row in rows]
+        walks = [walk(*_walked(row), _order(row)) if any(row.strided) else [] for row in rows]
         columns = (table.FORM, forms), (table.G_FORM, g_forms), (table.WALK, walks)
         self._kept: list[Any] = [self._describe(words, column, each) for column, each in columns]
         # The forms name types and dtypes by their addresses.
         self._kept += [(type(a), a.dtype) for row in rows for a in (row.value, row.gradient)]
         # The rows themselves would keep the arrays of the first step alive.
         program, searches, first = [], [], 0
+        self._resized: list[tuple[int, int]] = []
         for segment in segments:
             stops = np.cumsum([row.p.size for row in segment])
             last = first + len(segment)
             words[first:last, table.STOP] = stops
             words[first + 1 : last, table.START] = stops[:-1]
             kernel, kind = segment[0].kernel, (*segment[0].kinds, None, None)[1]
+            if kernel is not None and segment[0].rows is not None:
+                self._resized.append((len(program), first))
             if kernel is not None:
                 program.append((kernel.address, int(starts[first]), int(stops[-1])))
-            if kernel is not None and kind in _SEARCHED and not segment[0].strided[1]:
+            if kernel is not None and segment[0].rows is None and kind in _SEARCHED and not segment[0].strided[1]:
                 searches.append((slice(first, last), kind, int(starts[first]), int(stops[-1])))
             first = last
         self._searches = searches
+        self._touched = self._describe_rows(words, rows, max((len(each.squares) for each in sums), default=0))
         self._measures = self._make_measures(sums, segments, rows, words, starts)
         self._autotuner = Autotuner(program)
         self.run = self._autotuner.run
@@ -168,12 +182,14 @@ class KernelTask:
         )
         self._kept += [scalars, view_ids]
         self.check = address(self._check)
+        self._touch([row.rows for row in rows])
 
     def _make_measures(
         self, sums: Sequence[Sums], segments: list[list[Parameter]], rows: list[Parameter], words: Array, starts: Any
     ) -> list[Autotuner]:
         """Return a program for each of the sums; all of them store the sums of the blocks in one place."""
-        n_blocks = np.array([-(-row.p.size // BLOCK) if row.kernel else 0 for row in rows], np.intp)
+        sizes = [row.p.size if row.kernel and row.rows is None else 0 for row in rows]
+        n_blocks = -(-np.array(sizes, np.intp) // BLOCK)
         width = max((len(each.squares) for each in sums), default=0)
         self._blocks = np.zeros(int(n_blocks.sum()) * width)
         self._totals = np.zeros(len(rows) * width)
@@ -185,7 +201,8 @@ class KernelTask:
             program, first = [], 0
             for segment in segments:
                 if segment[0].kernel is not None:
-                    kernel = fuse(each.function, segment[0].kinds, segment[0].strided, each.squares)
+                    is_sparse = segment[0].rows is not None
+                    kernel = fuse(each.function, segment[0].kinds, segment[0].strided, each.squares, is_sparse)
                     total = sum(row.p.size for row in segment)
                     program.append((kernel.address, int(starts[first]), total))
                     self._kept.append(kernel)
@@ -198,7 +215,10 @@ class KernelTask:
         self._measures[k].run()
         if self.keys:
             add_blocks(address(self._words), len(self.keys), n_sums, address(self._totals))
-        return self._totals[: len(self.keys) * n_sums].reshape(-1, n_sums)
+        totals = self._totals[: len(self.keys) * n_sums].reshape(-1, n_sums)
+        for _, row in self._resized:
+            totals[row] = self._touched[row].sums(n_sums)
+        return totals
 
     @staticmethod
     def _describe(words: Array, column: int, descriptions: list[list[int]]) -> Array:
@@ -214,7 +234,21 @@ class KernelTask:
 
     def bind(self, arrays: Arrays) -> Arrays | None:
         """Bind arrays of the forms of the rows that lie where they may; return them, or None."""
+        self._touch(*arrays[2:])
         return arrays if table.bind(self.check, id(arrays)) else None
+
+    def _describe_rows(self, words: Array, rows: list[Parameter], n_sums: int) -> dict[int, TouchedRows]:
+        """Return what describes the touched rows, by position."""
+        memory = self._kept[1]
+        places = (words[:, table.G_FORM] - address(memory)) // memory.itemsize
+        sparse = [k for k, row in enumerate(rows) if row.rows is not None]
+        return {k: TouchedRows(words[k], memory[places[k] :], rows[k], n_sums) for k in sparse}
+
+    def _touch(self, rows: Sequence[Any] = ()) -> None:
+        totals = {k: touched.touch(rows[k]) for k, touched in self._touched.items()}
+        for segment, k in self._resized:
+            for tuner in (self._autotuner, *self._measures):
+                tuner.resize(segment, totals[k])
 
     def rebind(self, arrays: Arrays, may_move: bool) -> Arrays | None:
         """Bind arrays that `bind` refused, if they only lie elsewhere or came from a pickle.
@@ -232,15 +266,15 @@ class KernelTask:
         tuple or None
             The arrays, or views of them, to be kept alive until the kernels have run; None if they do not fit.
         """
-        params, grads = arrays
-        known = tuple(map(_with_dtype, params, self._dtypes[0])), tuple(map(_with_dtype, grads, self._dtypes[1]))
-        if table.bind(self.check, id(known)):
+        params, grads, *rows = arrays
+        known = *(tuple(map(_with_dtype, *each)) for each in zip((params, grads), self._dtypes, strict=True)), *rows
+        if self.bind(known):
             return known
         if not self.keys or not (may_move or self._is_new_place(params[0])):
             return None
         before = int(self._words[0, table.P])
         self._check[table.MOVES] = 1
-        fits = table.bind(self.check, id(known))
+        fits = self.bind(known)
         self._check[table.MOVES] = 0
         if not fits:
             return None
@@ -251,7 +285,7 @@ class KernelTask:
             self._words[:, table.P] = 0
             return None
         self._spans[...] = np.reshape(spans, (-1, 2))
-        return known if table.bind(self.check, id(known)) else None
+        return self.bind(known)
 
     def _is_new_place(self, array: Any) -> bool:
         return not isinstance(array, np.ndarray) or address(array) not in self._places

@@ -169,14 +169,18 @@ class Optimizer(Composed):
             Arrays of a floating dtype, of any shape and memory layout; they are updated in place. A Python float or
             NumPy scalar is replaced in the dict by a new one of the same type.
         grads : dict or list
-            A gradient of the same shape for each key of ``params``. Other keys are ignored.
+            A gradient of the same shape for each key of ``params``, or `Rows`, which touch only some of its rows. Other
+            keys are ignored.
 
         Raises
         ------
+        IndexError
+            If `Rows` have an index that is no row of the parameter.
         KeyError
             If a gradient is missing, or a parameter was added after the state was made.
         TypeError
-            If a parameter is not of a floating dtype, a gradient is not real, `scalars` does not return the numbers
+            If a parameter is not of a floating dtype, a gradient is not real, or is `Rows` where all elements are
+            needed, `scalars` does not return the numbers
             that `rule` takes, or `rule` cannot be compiled.
         ValueError
             If a shape differs, or a parameter is read-only.

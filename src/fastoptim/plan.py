@@ -22,6 +22,7 @@ from fastoptim.layout import is_aliased, merged, overlapping_groups, touches
 from fastoptim.numbers import Numbers
 from fastoptim.parameters import FlatDict
 from fastoptim.state import State, attach_state
+from fastoptim.touched import SparseGradients, check_touched
 from fastoptim.validate import NonFiniteGradients, Parameter, items_getter
 
 __all__ = ["Plan"]
@@ -83,6 +84,7 @@ class Plan:
         n_groups: int,
     ) -> None:
         self.rule, self.composition = rule, composition
+        check_touched(parameters, composition.needs_all)
         count = n_scalars(composition.rule, composition.slots)
         self.state = attach_state(composition.rule, composition.slots, count, parameters, state, initial)
         self._given = np.zeros((n_groups, count))
@@ -97,8 +99,8 @@ class Plan:
         rows = [row for segment in segments for row in segment]
         self._scalars = np.zeros((len(rows), count)) if composition.sums else self._given
         self._groups = [row.group for row in rows]
-        self._sizes = np.array([row.p.size for row in rows], float)
-        self._numbers = Numbers(params, rows)
+        self._sizes = np.array([row.g.size for row in rows], float)
+        self._numbers, self._sparse = Numbers(params, rows), SparseGradients(rows)
         buffers = [buffer for arrays in self.state.values() for buffer in arrays.buffers.values()]
         self._kernels = KernelTask(
             segments,
@@ -119,12 +121,12 @@ class Plan:
         self._checks_finite = checks_finite
         make = self._flat_binder if flat else self._binder
         self._get = make(params, grads, lambda _check, _arrays: True)
-        is_plain = not (self._numbers or self._fallbacks or checks_finite)
+        is_plain = not (self._numbers or self._sparse or self._fallbacks or checks_finite)
         self.bind: Callable[[Any, Any], Arrays | None] = make(params, grads, table.bind) if is_plain else self._bind
         has_kernels = len(self._fallbacks) < len(segments)
         self._commit = self._kernels.run if has_kernels else partial(operator.setitem, self.committed, 0, 1)
         self.run: Callable[[], None] = self._run_all if self._numbers or self._fallbacks else self._commit
-        arrays = [row.value for row in rows], [row.gradient for row in rows]
+        arrays = [row.value for row in rows], [row.gradient for row in rows], [row.rows for row in rows]
         for task in self._fallbacks:
             task.bind(*arrays)
         if checks_finite:
@@ -171,7 +173,9 @@ class Plan:
                 for parameter in group:
                     choose_kernel(parameter, self.composition.rule)
             if len(group) == 1 and not aliased:
-                alike.setdefault((group[0].kinds, group[0].strided), []).append(group[0])
+                only = group[0]
+                # A table whose rows are updated is a segment of its own.
+                alike.setdefault((only.kinds, only.strided, only.rows is not None and id(only)), []).append(only)
             elif all(parameter.kernel for parameter in group):
                 # Each parameter must see what the one before it wrote.
                 in_turn += [[parameter] for parameter in group]
@@ -236,10 +240,14 @@ class Plan:
         arrays = self._get(params, grads)
         if arrays is not None and self._numbers:
             arrays = self._numbers.bind(params, *arrays)
+        if arrays is not None and self._sparse:
+            arrays = self._sparse.bind(*arrays)
         if arrays is not None:
             arrays = bind_rows(arrays)
         if arrays is None or not all(task.bind(*arrays) for task in self._fallbacks):
             return None
+        if self._sparse:
+            self._sizes[...] = [g.size for g in arrays[1]]
         if self._checks_finite:
             self._check_finite(arrays, grads)
         return arrays

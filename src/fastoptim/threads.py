@@ -214,6 +214,11 @@ class Autotuner:
         self._usual = 0.0
         self._times: dict[bool, list[float]] = {False: [], True: []}
 
+    def resize(self, k: int, total: int) -> None:
+        """Give segment ``k`` another number of elements."""
+        self.program[SEGMENTS + 3 * k + 2] = total
+        self._is_long = bool(self.program[SEGMENTS + 2 :: 3].max() >= _PARALLEL_FROM)
+
     def run(self) -> None:
         """Run the program once."""
         if not self._is_long or _forked:

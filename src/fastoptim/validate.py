@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastoptim.rows import Rows, sum_rows
+
 __all__ = ["Array", "NonFiniteGradients", "Parameter", "Parameters", "items_getter", "validate"]
 
 Array = NDArray[Any]
@@ -60,6 +62,8 @@ class Parameter:
     """Which scalars are its: 0, or those of one of the optimizer's groups."""
     is_fixed: bool = False
     """Whether the gradient overlaps what is written, so that it must stay where it is."""
+    rows: Array | None = None
+    """Which rows of the parameter ``g`` has, each once; None if it has all."""
 
     @property
     def written(self) -> list[Array]:
@@ -94,7 +98,7 @@ def validate(params: Any, grads: Any, frozen: Collection[Hashable] = ()) -> list
 
     Raises
     ------
-    KeyError, TypeError, ValueError
+    IndexError, KeyError, TypeError, ValueError
         For the first that is wrong.
     """
     parameters = [_parameter(*triple) for triple in _triples(params, grads, frozen)]
@@ -152,6 +156,9 @@ def _parameter(key: Hashable, value: Any, gradient: Any) -> Parameter:
         )
     if isinstance(value, np.ndarray) and not p.flags.writeable:
         raise ValueError(f"parameter {key!r} is read-only, so it cannot be updated in place; pass a writable copy")
+    if isinstance(gradient, Rows):
+        rows, g = sum_rows(key, p, gradient)
+        return Parameter(key, value, g, p, g, rows=rows)
     if not isinstance(gradient, np.ndarray | np.number | float | int) or isinstance(gradient, np.ma.MaskedArray | bool):
         raise TypeError(
             f"the gradient of {key!r} is of type {type(gradient).__name__}, expected one like its parameter"

@@ -1,0 +1,107 @@
+"""The rows that row-sparse gradients touch: each of them is a row of the array table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from fastoptim.kernels import table
+from fastoptim.kernels.strided import BLOCK
+from fastoptim.layout import address
+from fastoptim.rows import Rows, sum_rows
+from fastoptim.validate import Array, Parameter
+
+__all__ = ["SparseGradients", "TouchedRows", "check_touched"]
+
+
+def check_touched(parameters: list[Parameter], needs_all: str) -> None:
+    """Raise `TypeError` if a gradient is row-sparse, but something needs all elements."""
+    for parameter in parameters:
+        if needs_all and parameter.rows is not None:
+            raise TypeError(
+                f"the gradient of {parameter.key!r} is Rows, expected an array: {needs_all} needs all elements of a "
+                "parameter at each step"
+            )
+
+
+class SparseGradients:
+    """The row-sparse gradients among those of an update, which arrays of the touched rows stand for.
+
+    Parameters
+    ----------
+    parameters : list of Parameter
+        In the order in which arrays are bound.
+    """
+
+    def __init__(self, parameters: list[Parameter]) -> None:
+        self._keys = {k: each.key for k, each in enumerate(parameters) if each.rows is not None}
+
+    def __bool__(self) -> bool:
+        return bool(self._keys)
+
+    def bind(self, values: Sequence[Any], gradients: Sequence[Any]) -> tuple[Sequence[Any], ...] | None:
+        """Sum the gradients of the next step.
+
+        Returns
+        -------
+        tuple or None
+            Parameters, gradients, and for each the rows that it has, or None if it has all. None if a gradient has
+            another type than before or is wrong; `validate` says why.
+        """
+        bound, rows = list(gradients), [None] * len(gradients)
+        for k, key in self._keys.items():
+            if not isinstance(values[k], np.ndarray) or not isinstance(gradients[k], Rows):
+                return None
+            try:
+                rows[k], bound[k] = sum_rows(key, values[k], gradients[k])
+            except (IndexError, ValueError):
+                return None
+        return values, tuple(bound), rows
+
+
+class TouchedRows:
+    """The rows of one parameter that a step touches, as the array table describes them.
+
+    Parameters
+    ----------
+    line : ndarray
+        The parameter's row of the table.
+    g_form : ndarray
+        The form that its gradient must have, in which the number of rows is another one at each step.
+    parameter : Parameter
+        What is in it.
+    n_sums : int
+        Largest number of sums over a block that are needed before an update.
+    """
+
+    def __init__(self, line: Array, g_form: Array, parameter: Parameter, n_sums: int) -> None:
+        p, g, slots = parameter.p, parameter.g, parameter.slots
+        self._line, self._g_form = line, g_form
+        self._width = prod(p.shape[1:])
+        self._g_step = self._width * g.itemsize
+        # NumPy gives a gradient of one row any stride.
+        g_form[table.AXES + g.ndim] = self._g_step
+        self._n_blocks = -(-self._width // BLOCK)
+        self._blocks = np.zeros((0, self._n_blocks * n_sums))
+        numbers = 0, self._width, 8 * self._n_blocks * n_sums, p.strides[0], self._g_step
+        self._described = np.array([*numbers, *(slot.strides[0] for slot in slots)], np.intp)
+        line[table.TOUCHED] = address(self._described)
+
+    def touch(self, rows: Array) -> int:
+        """Describe other rows, which must be kept alive; return the number of their elements."""
+        count = len(rows)
+        self._described[0] = address(rows)
+        self._line[table.STOP] = total = count * self._width
+        self._g_form[table.HIGH], self._g_form[table.AXES] = count * self._g_step, count
+        if count > len(self._blocks):
+            self._blocks = np.zeros((2 * count, self._blocks.shape[1]))
+            self._line[table.SUMS] = address(self._blocks)
+        return total
+
+    def sums(self, n_sums: int) -> Any:
+        """Return the sums over all touched rows of what was summed over the blocks of each."""
+        count = int(self._g_form[table.AXES])
+        return self._blocks[:count, : self._n_blocks * n_sums].reshape(-1, n_sums).sum(axis=0)
