@@ -7,7 +7,7 @@ from math import sqrt
 from typing import Any, ClassVar, Unpack
 
 from fastoptim.hyperparameters import Hyperparameter
-from fastoptim.kernels import rules
+from fastoptim.kernels import adam_rules, rules
 from fastoptim.optimizers.base import NOTES_EPS, BuiltIn, Slot
 from fastoptim.transforms import Number, Options
 
@@ -208,7 +208,7 @@ class RAdam(BuiltIn):
     slots = ("m", "v")
     m: Slot
     v: Slot
-    rule: ClassVar[Callable[..., Any]] = staticmethod(rules.radam)
+    rule: ClassVar[Callable[..., Any]] = staticmethod(adam_rules.radam)
     defaults: ClassVar[dict[str, dict[str, float]]] = {
         "torch": {"lr": 0.001, "eps": 1e-08},
         "optax": {"lr": 0.001, "eps": 1e-08},

@@ -7,7 +7,7 @@ from math import sqrt
 from typing import Any, ClassVar, Unpack
 
 from fastoptim.hyperparameters import Hyperparameter
-from fastoptim.kernels import rules
+from fastoptim.kernels import adam_rules
 from fastoptim.optimizers.base import BuiltIn, Slot
 from fastoptim.transforms import Number, Options
 
@@ -61,7 +61,7 @@ class AMSGrad(BuiltIn):
     m: Slot
     v: Slot
     h: Slot
-    rule: ClassVar[Callable[..., Any]] = staticmethod(rules.amsgrad)
+    rule: ClassVar[Callable[..., Any]] = staticmethod(adam_rules.amsgrad)
     defaults: ClassVar[dict[str, dict[str, float]]] = {
         "torch": {"lr": 0.001, "eps": 1e-08},
         "optax": {"lr": 0.001, "eps": 1e-08},
@@ -137,7 +137,7 @@ class AdaMax(BuiltIn):
     slots = ("m", "u")
     m: Slot
     u: Slot
-    rule: ClassVar[Callable[..., Any]] = staticmethod(rules.adamax)
+    rule: ClassVar[Callable[..., Any]] = staticmethod(adam_rules.adamax)
     defaults: ClassVar[dict[str, dict[str, float]]] = {
         "torch": {"lr": 0.002, "eps": 1e-08},
         "optax": {"lr": 0.002, "eps": 1e-08},

@@ -7,7 +7,7 @@ from math import sqrt
 from typing import Any, ClassVar, Unpack
 
 from fastoptim.hyperparameters import Hyperparameter
-from fastoptim.kernels import rules
+from fastoptim.kernels import adam_rules
 from fastoptim.optimizers.base import BuiltIn, Slot
 from fastoptim.transforms import Number, Options
 
@@ -62,7 +62,7 @@ class NAdam(BuiltIn):
     slots = ("m", "v")
     m: Slot
     v: Slot
-    rule: ClassVar[Callable[..., Any]] = staticmethod(rules.nadam)
+    rule: ClassVar[Callable[..., Any]] = staticmethod(adam_rules.nadam)
     defaults: ClassVar[dict[str, dict[str, float]]] = {
         "torch": {"lr": 0.002, "eps": 1e-08, "momentum_decay": 0.004},
         "optax": {"lr": 0.001, "eps": 1e-08, "momentum_decay": 0.0},
@@ -156,7 +156,7 @@ class Adan(BuiltIn):
     v: Slot
     n: Slot
     previous: Slot
-    rule: ClassVar[Callable[..., Any]] = staticmethod(rules.adan)
+    rule: ClassVar[Callable[..., Any]] = staticmethod(adam_rules.adan)
     in_rule = ("weight_decay",)
     lr = Hyperparameter(0)
     beta1 = Hyperparameter(0, 1, below=True)

@@ -7,7 +7,7 @@ from math import sqrt
 from typing import Any, ClassVar, Unpack
 
 from fastoptim.hyperparameters import Hyperparameter
-from fastoptim.kernels import rules
+from fastoptim.kernels import adam_rules
 from fastoptim.optimizers.base import BuiltIn, Slot
 from fastoptim.transforms import Number, Options
 
@@ -55,7 +55,7 @@ class Grams(BuiltIn):
     slots = ("m", "v")
     m: Slot
     v: Slot
-    rule: ClassVar[Callable[..., Any]] = staticmethod(rules.grams)
+    rule: ClassVar[Callable[..., Any]] = staticmethod(adam_rules.grams)
     lr = Hyperparameter(0)
     beta1 = Hyperparameter(0, 1, below=True)
     beta2 = Hyperparameter(0, 1, below=True)
@@ -124,7 +124,7 @@ class ADOPT(BuiltIn):
     slots = ("m", "v")
     m: Slot
     v: Slot
-    rule: ClassVar[Callable[..., Any]] = staticmethod(rules.adopt)
+    rule: ClassVar[Callable[..., Any]] = staticmethod(adam_rules.adopt)
     lr = Hyperparameter(0)
     beta1 = Hyperparameter(0, 1, below=True)
     beta2 = Hyperparameter(0, 1, below=True)
@@ -194,7 +194,7 @@ class AdEMAMix(BuiltIn):
     m: Slot
     n: Slot
     v: Slot
-    rule: ClassVar[Callable[..., Any]] = staticmethod(rules.ademamix)
+    rule: ClassVar[Callable[..., Any]] = staticmethod(adam_rules.ademamix)
     lr = Hyperparameter(0)
     beta1 = Hyperparameter(0, 1, below=True)
     beta2 = Hyperparameter(0, 1, below=True)

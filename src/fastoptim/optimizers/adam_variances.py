@@ -7,7 +7,7 @@ from math import sqrt
 from typing import Any, ClassVar, Unpack
 
 from fastoptim.hyperparameters import Hyperparameter
-from fastoptim.kernels import rules
+from fastoptim.kernels import adam_rules
 from fastoptim.optimizers.base import BuiltIn, Slot
 from fastoptim.transforms import Number, Options
 
@@ -54,7 +54,7 @@ class AdaBelief(BuiltIn):
     slots = ("m", "s")
     m: Slot
     s: Slot
-    rule: ClassVar[Callable[..., Any]] = staticmethod(rules.adabelief)
+    rule: ClassVar[Callable[..., Any]] = staticmethod(adam_rules.adabelief)
     lr = Hyperparameter(0)
     beta1 = Hyperparameter(0, 1, below=True)
     beta2 = Hyperparameter(0, 1, below=True)
@@ -123,7 +123,7 @@ class Yogi(BuiltIn):
     slots = ("m", "v")
     m: Slot
     v: Slot
-    rule: ClassVar[Callable[..., Any]] = staticmethod(rules.yogi)
+    rule: ClassVar[Callable[..., Any]] = staticmethod(adam_rules.yogi)
     lr = Hyperparameter(0)
     beta1 = Hyperparameter(0, 1, below=True)
     beta2 = Hyperparameter(0, 1, below=True)
