@@ -167,7 +167,8 @@ def _compile(
         "SQUARES": squares,
         "N_SUMS": len(squares),
         "SUM_BLOCK": BLOCK * len(squares),
-        "SUM_KINDS": (np.float64,) * len(squares),
+        "SUM_KINDS": (np.float64 if promotes else kinds[0],) * len(squares),
+        "SUM_SIZE": 8 if promotes else np.dtype(kinds[0]).itemsize,
     }
     bound["rule"] = _compiled_with_helpers(rule, name, MixedRuleCompiler if promotes else RuleCompiler, {})
     template = sum_blocks if squares else _strided_loop if any(strided) else _loop

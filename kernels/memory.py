@@ -15,7 +15,7 @@ from numba.extending import intrinsic
 
 from fastoptim.kernels.promotion import HALF, Weak, cast
 
-__all__ = ["call", "copy_elements", "integers", "load", "scalars", "scratch", "set_word", "store", "word"]
+__all__ = ["add_up", "call", "copy_elements", "integers", "load", "scalars", "scratch", "set_word", "store", "word"]
 
 _WORD = ir.IntType(64)
 _intrinsic = intrinsic(prefer_literal=True)
@@ -128,6 +128,36 @@ def store(_typing: Any, kinds: Any, addresses: Any, index: Any, values: Any) -> 
         return context.get_dummy_value()
 
     return types.void(kinds, addresses, index, values), codegen
+
+
+@_intrinsic
+def add_up(_typing: Any, T: Any, _address: Any, count: Any, _squares: Any) -> Any:
+    """Return the float64 sum of ``count`` numbers of type ``T``, or of their squares; the count is a multiple of 64.
+
+    Eight vectors of eight partial sums each are added pairwise in the end. LLVM may not reorder a sum by itself, so it
+    would add one number after the other.
+    """
+    vector, is_double = ir.VectorType(ir.DoubleType(), 8), T.instance_type == types.float64
+
+    def codegen(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        given = ir.VectorType(context.get_value_type(T.instance_type), 8)
+
+        def numbers(place: int) -> Any:
+            x = builder.load(_element(builder, given, args[1], _WORD(place)), align=T.instance_type.bitwidth // 8)
+            x = x if is_double else builder.fpext(x, vector)
+            return builder.select(args[3], builder.fmul(x, x), x)
+
+        sums = [numbers(k) for k in range(8)]
+        for place in range(8, count.literal_value // 8):
+            sums[place % 8] = builder.fadd(sums[place % 8], numbers(place))
+        while len(sums) > 1:
+            sums = [builder.fadd(*pair) for pair in zip(sums[::2], sums[1::2], strict=True)]
+        for width in (4, 2, 1):
+            halves = [ir.Constant(ir.VectorType(ir.IntType(32), width), [*range(k, k + width)]) for k in (0, width)]
+            sums = [builder.fadd(*(builder.shuffle_vector(sums[0], sums[0], half) for half in halves))]
+        return builder.extract_element(sums[0], ir.IntType(32)(0))
+
+    return types.float64(T, types.intp, count, types.boolean), codegen
 
 
 @_intrinsic

@@ -1,7 +1,8 @@
 """Sums over the elements of each array, such as those of its norm, with the same bits for any number of threads.
 
-An array is summed in blocks that are counted from its first element, each block pairwise, in float64; then the blocks
-are added in order. How an update is cut into parts decides only which thread sums a block.
+An array is summed in float64 in blocks that are counted from its first element, then the blocks are added in order.
+What a function returns for the elements of a block is stored first, so that the loop over them is vectorized, and so is
+the sum. How an update is cut into parts decides only which thread sums a block.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from fastoptim.kernels.jit import inline_jit, jit
-from fastoptim.kernels.memory import integers, load, scalars, scratch, set_word, store, word
+from fastoptim.kernels.jit import jit
+from fastoptim.kernels.memory import add_up, integers, load, scalars, scratch, set_word, store, word
 from fastoptim.kernels.strided import BLOCK, GRADIENT, PARAMETER, copy_block
 from fastoptim.kernels.table import NEXT, START, STOP, SUMS, VALUE, WALK, P
 
@@ -29,29 +30,11 @@ SQUARES: Any
 N_SUMS: int
 SUM_BLOCK: int
 SUM_KINDS: Any
+SUM_SIZE: int
 rule: Any
 
 FLOAT = (np.float64,)
 """The type of all sums, as `load` and `store` take it."""
-
-
-@inline_jit
-def pairwise(values, count, squares):
-    """Return the sum of float64 numbers, or of their squares; they are overwritten."""
-    if squares:
-        for i in range(count):
-            (x,) = load(FLOAT, (values,), i)
-            store(FLOAT, (values,), i, x * x)
-    width = 1
-    while width < count:
-        width *= 2
-    for i in range(count, width):
-        store(FLOAT, (values,), i, 0.0)
-    while width > 1:
-        width //= 2
-        for i in range(width):
-            store(FLOAT, (values,), i, load(FLOAT, (values,), i)[0] + load(FLOAT, (values,), i + width)[0])
-    return load(FLOAT, (values,), 0)[0]
 
 
 def sum_blocks(row, start, stop):
@@ -60,7 +43,7 @@ def sum_blocks(row, start, stop):
     sources, walk = integers(row + 8 * P, N_ARRAYS), word(row, WALK)
     p, g, slots = sources[0], sources[1], sources[2:]
     p_block, g_block = scratch(KINDS[0], BLOCK), scratch(KINDS[1], BLOCK)
-    block, places = scratch(FLOAT[0], SUM_BLOCK), scratch(FLOAT[0], N_SUMS)
+    block, places = scratch(SUM_KINDS[0], SUM_BLOCK), scratch(FLOAT[0], N_SUMS)
     size, sums = word(row, STOP) - word(row, START), word(row, SUMS)
     first = (start + BLOCK - 1) // BLOCK * BLOCK
     while first < stop:
@@ -72,12 +55,15 @@ def sum_blocks(row, start, stop):
             g = g_block - first * SIZES[1]
             copy_block(KINDS[1], walk, GRADIENT, sources[1], first, count, SIZES[1], g_block, False)
         for k in range(N_SUMS):
-            set_word(places, k, block + 8 * (k * BLOCK - first))
+            set_word(places, k, block + SUM_SIZE * (k * BLOCK - first))
         targets = integers(places, N_SUMS)
         for i in range(first, first + count):
             store(SUM_KINDS, targets, i, rule(*load(KINDS, (p, g, *slots), i), *values))
         for k in range(N_SUMS):
-            total = pairwise(block + 8 * k * BLOCK, count, SQUARES[k])
+            numbers = block + SUM_SIZE * k * BLOCK
+            for i in range(count, BLOCK):
+                store(SUM_KINDS[:1], (numbers,), i, 0.0)
+            total = add_up(SUM_KINDS[0], numbers, BLOCK, SQUARES[k])
             store(FLOAT, (sums,), first // BLOCK * N_SUMS + k, total)
         first += BLOCK
 
