@@ -18,7 +18,19 @@ from . import notes
 RULES = tuple(naive.RULES)
 """The rules that are measured: those of which there is plain NumPy code."""
 
-__all__ = ["HUGE", "NOTES", "WIDTHS", "Irregular", "Net", "Turns", "Update", "irregular_updates", "networks", "updates"]
+__all__ = [
+    "HUGE",
+    "NOTES",
+    "SHAPES",
+    "WIDTHS",
+    "Irregular",
+    "Net",
+    "Turns",
+    "Update",
+    "irregular_updates",
+    "networks",
+    "updates",
+]
 
 NOTES = 109_810
 """Parameters of the notes' network 784-100-100-100-100-10, in ten arrays."""
@@ -26,7 +38,7 @@ NOTES = 109_810
 HUGE = 100_000_000
 
 WIDTHS = (784, 100, 100, 100, 100, 10)
-_SHAPES = {
+SHAPES = {
     10: {"W": (2, 4), "b": (2,)},
     NOTES: {
         key: shape
@@ -58,7 +70,7 @@ class Update:
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        return _SHAPES.get(self.size, {"W": (self.size,)})
+        return SHAPES.get(self.size, {"W": (self.size,)})
 
     @property
     def n_slots(self) -> int:
@@ -76,7 +88,7 @@ class Update:
 
 def _layouts(size: int) -> tuple[str, ...]:
     # A single array has the same memory layout in both.
-    return ("flat", "separate") if size in _SHAPES else ("flat",)
+    return ("flat", "separate") if size in SHAPES else ("flat",)
 
 
 def updates(*, quick: bool = False, huge: bool = False) -> Iterator[Update]:
@@ -142,7 +154,7 @@ def _floats(count: int, draw: Draw, _small: bool) -> Turns:
 
 
 def _network(draw: Draw, small: bool) -> dict[str, Any]:
-    return {key: draw([min(n, 5) for n in shape] if small else shape) for key, shape in _SHAPES[NOTES].items()}
+    return {key: draw([min(n, 5) for n in shape] if small else shape) for key, shape in SHAPES[NOTES].items()}
 
 
 def _two_dicts(draw: Draw, small: bool) -> Turns:

@@ -7,7 +7,7 @@ from typing import Any
 import numba
 import pytest
 
-from . import cases, irregular, networks, peers
+from . import cases, family, irregular, networks, peers
 from .timing import Pacing
 
 STARTED = pytest.StashKey()
@@ -132,6 +132,7 @@ def pytest_generate_tests(metafunc):
             (c, name) for c in cases.updates(quick=quick, huge=huge) for name in peers.racing(c, quick=quick)
         ],
         "test_irregular_update": [(c, name) for c in cases.irregular_updates() for name in irregular.OPTIMIZERS],
+        "test_family": [(c, name) for c in family.races(quick=quick) for name in c.make],
         "test_network": [
             (c, name) for c in cases.networks(quick=quick) for name, each in networks.NETWORKS.items() if each.takes(c)
         ],

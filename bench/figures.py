@@ -5,7 +5,7 @@ A figure is computed from medians of one process, its limit from the fastest rou
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from .cases import NOTES, Update
@@ -19,6 +19,7 @@ __all__ = [
     "against",
     "compiling",
     "faster",
+    "faster_than_best",
     "faster_update",
     "least",
     "seconds",
@@ -69,7 +70,8 @@ class Bound:
 
 def _memory(results: Results, case: str, group: str = "update") -> Bound | None:
     ceiling = results.get(group, case).get(CEILING)
-    what = "memory alone takes" if group == "update" else "the products alone, by the same BLAS, take"
+    is_memory = group in ("update", "family")
+    what = "memory alone takes" if is_memory else "the products alone, by the same BLAS, take"
     return ceiling and Bound(ceiling.fastest, f"{what} {duration(ceiling.fastest)}")
 
 
@@ -115,6 +117,19 @@ def faster(group: str, case: str, library: str, package: str | None = None):
     return figure
 
 
+def faster_than_best(group: str, case: str, libraries: Iterable[str], package: str | None = None):
+    """Return the figure of the time of the fastest of some libraries by ours."""
+
+    def figure(results: Results) -> Figure:
+        times = {name: each.median for name, each in results.get(group, case).items() if name in libraries}
+        if not times:
+            raise Skipped(f"{package} is not installed" if package not in results.versions else f"not measured: {case}")
+        best = min(times, key=lambda name: times[name])
+        return _ratio(times[best], _measured(results, group, case, OURS), f"{case}, {best}", None)
+
+    return figure
+
+
 def faster_update(case: Update, library: str, package: str | None = None):
     """Return the figure of another library's time by ours; for the ceiling it is the fraction that we reach."""
 
@@ -150,7 +165,7 @@ def least(*figures: Callable[[Results], Figure]) -> Callable[[Results], Figure]:
             except Skipped as reason:
                 reasons.append(reason)
         if not found:
-            raise reasons[0]
+            raise reasons[0] if reasons else Skipped("there is no such case")
         return min(found, key=lambda figure: figure.value)
 
     return figure

@@ -17,6 +17,8 @@ __all__ = [
     "OPTAX_RULES",
     "TORCH_RULES",
     "deepspeed_contestant",
+    "of_optax",
+    "of_tensors",
     "optax_contestant",
     "optax_optimizer",
     "torch_contestant",
@@ -60,7 +62,8 @@ def torch_optimizer(rule: str, params: list[Any], **how: Any) -> Any:
     return getattr(optim, name)(params, **hyperparameters, **how)
 
 
-def _contestant_of_tensors(make: Callable[[list[Any]], Any], case: Update, params: Arrays, grads: Arrays) -> Contestant:
+def of_tensors(make: Callable[[list[Any]], Callable[[], Any]], case: Any, params: Arrays, grads: Arrays) -> Contestant:
+    """Set up torch for a case; ``make`` takes its parameters and returns the step."""
     import torch
 
     tensors = {key: torch.nn.Parameter(torch.tensor(array)) for key, array in params.items()}
@@ -68,7 +71,7 @@ def _contestant_of_tensors(make: Callable[[list[Any]], Any], case: Update, param
         # Keeping the same gradient tensors costs torch nothing: it looks them up at each step anyway.
         tensor.grad = torch.tensor(grads[key])
     return Contestant(
-        make(list(tensors.values())).step,
+        make(list(tensors.values())),
         lambda: {key: tensor.detach().numpy() for key, tensor in tensors.items()},
         limit=partial(torch_threads, case.threads),
         vanish=lambda: [tensor.grad.zero_() for tensor in tensors.values()],
@@ -76,14 +79,14 @@ def _contestant_of_tensors(make: Callable[[list[Any]], Any], case: Update, param
 
 
 def torch_contestant(case: Update, params: Arrays, grads: Arrays, **how: Any) -> Contestant:
-    return _contestant_of_tensors(partial(torch_optimizer, case.rule, **how), case, params, grads)
+    return of_tensors(lambda tensors: torch_optimizer(case.rule, tensors, **how).step, case, params, grads)
 
 
 def deepspeed_contestant(case: Update, params: Arrays, grads: Arrays) -> Contestant:
     from deepspeed.ops.adam import DeepSpeedCPUAdam
 
     make = partial(DeepSpeedCPUAdam, lr=0.001, eps=1e-7, adamw_mode=False)
-    return _contestant_of_tensors(make, case, params, grads)
+    return of_tensors(lambda tensors: make(tensors).step, case, params, grads)
 
 
 # optax
@@ -110,23 +113,30 @@ def optax_optimizer(rule: str) -> Any:
 
 
 def optax_contestant(case: Update, params: Arrays, grads: Arrays) -> Contestant:
+    return of_optax(optax_optimizer(case.rule), params, grads)
+
+
+def of_optax(optimizer: Any, params: Arrays, grads: Arrays, decay: float | None = None) -> Contestant:
+    """Set up an optimizer of optax, compiled with the addition of its updates and with averages of a decay."""
     import jax
     import optax
 
     jax.config.update("jax_enable_x64", True)
-    optimizer = optax_optimizer(case.rule)
     p = {key: jax.numpy.array(array) for key, array in params.items()}
     g = {key: jax.numpy.array(array) for key, array in grads.items()}
     state = optimizer.init(p)
 
-    @partial(jax.jit, donate_argnums=(0, 1))
-    def update(p, state, g):
+    averages = p if decay is None else jax.tree.map(lambda a: a.copy(), p)
+
+    @partial(jax.jit, donate_argnums=(0, 1) if decay is None else (0, 1, 2))
+    def update(p, state, averages, g):
         change, state = optimizer.update(g, state, p)
-        return optax.apply_updates(p, change), state
+        p = optax.apply_updates(p, change)
+        return p, state, p if decay is None else optax.incremental_update(p, averages, 1 - decay)
 
     def step() -> None:
-        nonlocal p, state
-        p, state = update(p, state, g)
+        nonlocal p, state, averages
+        p, state, averages = update(p, state, averages, g)
 
     # A training loop does not wait for each update, so this one waits only at the end of a block.
     return Contestant(step, lambda: {key: np.asarray(a) for key, a in p.items()}, lambda: jax.block_until_ready(p))

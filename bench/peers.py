@@ -29,8 +29,10 @@ __all__ = [
     "OURS",
     "OURS_SERIAL",
     "absent",
+    "ceiling",
     "contestants",
     "limited",
+    "ours",
     "racing",
     "versions",
 ]
@@ -72,7 +74,7 @@ def _copies(arrays: Arrays) -> Arrays:
     return {key: array.copy() for key, array in arrays.items()}
 
 
-def _gradients(case: Update, grads: Arrays, pack: Callable[[Arrays], Any] = _copies) -> list[Any]:
+def _gradients(case: Any, grads: Arrays, pack: Callable[[Arrays], Any] = _copies) -> list[Any]:
     # Two alternating sets give other arrays at each step, in as little memory as an allocator that reuses it.
     return [pack(grads) for _ in range(1 if case.layout == "flat" else 2)]
 
@@ -91,7 +93,8 @@ def limited(threads: int | None) -> AbstractContextManager[Any]:
     return nullcontext() if threads is None else fo.num_threads(threads)
 
 
-def _ours(optimizer: fo.Optimizer, case: Update, params: Arrays, grads: Arrays) -> Contestant:
+def ours(optimizer: fo.Optimizer, case: Any, params: Arrays, grads: Arrays) -> Contestant:
+    """Set up an optimizer of ours for a case, which has a layout and a number of threads."""
     pack = fo.flatten if case.layout == "flat" else _copies
     p, sets = pack(params), _gradients(case, grads, pack)
     if case.layout == "flat":
@@ -106,7 +109,7 @@ def _ours(optimizer: fo.Optimizer, case: Update, params: Arrays, grads: Arrays) 
 
 
 def _fastoptim(case: Update, params: Arrays, grads: Arrays) -> Contestant:
-    return _ours(getattr(fo, case.rule)(), case, params, grads)
+    return ours(getattr(fo, case.rule)(), case, params, grads)
 
 
 def _serial(make: Callable[..., Contestant], case: Update, params: Arrays, grads: Arrays) -> Contestant:
@@ -133,21 +136,26 @@ def _touch_3(p, g, a, b, c):
     return p + g, a + g, b + g, c + g
 
 
+def _touch_4(p, g, a, b, c, d):
+    return p + g, a + g, b + g, c + g, d + g
+
+
 def _no_scalars(_self: fo.Optimizer) -> tuple[float, ...]:
     return ()
 
 
 _TOUCH = [
-    type("Touch", (fo.Optimizer,), {"slots": tuple("abc"[:n]), "rule": staticmethod(rule), "scalars": _no_scalars})
-    for n, rule in enumerate((_touch_0, _touch_1, _touch_2, _touch_3))
+    type("Touch", (fo.Optimizer,), {"slots": tuple("abcd"[:n]), "rule": staticmethod(rule), "scalars": _no_scalars})
+    for n, rule in enumerate((_touch_0, _touch_1, _touch_2, _touch_3, _touch_4))
 ]
 
 
-def _ceiling(case: Update, params: Arrays, grads: Arrays) -> Contestant:
+def ceiling(case: Any, params: Arrays, grads: Arrays) -> Contestant:
+    """Set up a kernel that moves as much memory as a rule of ``case.n_slots`` slots."""
     # One contiguous buffer is the fastest layout, so the ceiling is always flat. It uses all threads at once and does
     # not try whether one is faster.
     best = replace(case, layout="flat", threads=case.threads or numba.config.NUMBA_NUM_THREADS)
-    contestant = _ours(_TOUCH[case.n_slots](), best, params, grads)
+    contestant = ours(_TOUCH[case.n_slots](), best, params, grads)
     return Contestant(contestant.step, limit=contestant.limit)
 
 
@@ -180,8 +188,8 @@ def _torch_has(case: Update) -> bool:
 LIBRARIES = {
     OURS: Library(_fastoptim),
     OURS_SERIAL: Library(partial(_serial, _fastoptim), takes=_is_big),
-    CEILING: Library(_ceiling),
-    CEILING_SERIAL: Library(partial(_serial, _ceiling), takes=_is_big),
+    CEILING: Library(ceiling),
+    CEILING_SERIAL: Library(partial(_serial, ceiling), takes=_is_big),
     "NumPy": Library(_numpy, takes=_not_huge),
     "torch fused": Library(
         partial(torch_contestant, fused=True), ("torch",), lambda case: _torch_has(case) and case.rule != "RMSprop"

@@ -98,6 +98,27 @@ def irregular(results: Results) -> Iterator[str]:
     )
 
 
+def family(results: Results) -> Iterator[str]:
+    """Yield a table of each kind of case, which has the same contestants."""
+    kinds: dict[tuple[str, ...], list[str]] = {}
+    for case, libraries in results.cases.get("family", {}).items():
+        kinds.setdefault(tuple(name for name in libraries if name != OURS), []).append(case)
+    if not kinds:
+        return
+    yield "## The family\n"
+    yield "Compositions beside plain Adam on one thread; each rule beside the ceiling; rules and a composition"
+    yield "beside those of torch and optax. A ratio is the other's time by fastoptim's.\n"
+    for others, ids in kinds.items():
+        rows = {case: results.get("family", case) for case in ids}
+        yield from table(
+            ("case", "fastoptim", *others),
+            (
+                (case, duration(row[OURS].median), *(times_ours(row, name) for name in others))
+                for case, row in rows.items()
+            ),
+        )
+
+
 def network(results: Results) -> Iterator[str]:
     yield "## The network\n"
     yield "The ceiling is the matrix products alone, by the same BLAS. NumPy is the notes' code, in float64.\n"
@@ -172,6 +193,7 @@ SECTIONS: tuple[Callable[[Results], Iterator[str]], ...] = (
     targets,
     update,
     irregular,
+    family,
     network,
     comparison,
     start,

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import naive
 
+from . import family
 from .cases import HUGE, NOTES, WIDTHS, Net, Update, irregular_updates
 from .figures import (
     Figure,
@@ -22,6 +23,7 @@ from .figures import (
     against,
     compiling,
     faster,
+    faster_than_best,
     faster_update,
     least,
     seconds,
@@ -86,6 +88,37 @@ def _irregular_rows() -> Iterator[Target]:
     yield Target("six rules, each of these cases, float16, integers: faster than NumPy", every, 0.9, 1.5)
 
 
+def _family(text: str, library: str, package: str | None = None):
+    """Return the figure of a contestant's time by ours, in the worst of the races with this text in their name."""
+    return least(*(faster("family", race.id, library, package) for race in family.races() if text in race.id))
+
+
+def _beside_torch(rules: Iterable[str], libraries: Iterable[str]):
+    names = {f"{rule} as torch's" for rule in rules}
+    ids = [race.id for race in family.races() if race.id.partition(",")[0] in names]
+    return least(*(faster_than_best("family", name, libraries, "torch") for name in ids))
+
+
+def _family_rows() -> Iterator[Target]:
+    yield Target("a user's copy of Adam: faster than the built-in", _family("user's copy", family.BASE), 0.97, 1)
+    elementwise = _family("value clip and l2", family.BASE)
+    yield Target("AdamW, value clip, l2, 1e6 and 1e7: faster than plain Adam", elementwise, 0.95, 1)
+    yield Target("with a clip of the norm", _family("and norm clip", family.BASE), 0.8, 0.85)
+    yield Target("ten arrays in five groups: faster than in one", _family("five groups", family.BASE), 0.95, 1)
+    yield Target("every rule of one pass, 1e7: fraction of the ceiling", _family("0,000,000", CEILING), 0.92, 0.97, "")
+    fused, unfused = family.FUSED, family.TORCH_HAS.keys() - family.FUSED
+    yield Target("rules that torch fuses: faster than its best", _beside_torch(fused, family.TORCH), 1.3, 2)
+    yield Target("rules that torch does not fuse: same", _beside_torch(unfused, family.TORCH), 3, 5)
+    compiled = _beside_torch(family.TORCH_HAS, [family.COMPILED])
+    yield Target("all of them: faster than torch.compile of the step", compiled, 1.2, 2)
+    chain = "AdamW, norm clip, decay, EMA, cosine"
+    yield Target(f"{chain}: faster than optax under jit", _family(chain, family.OPTAX, "optax"), 3, 5)
+    yield Target(f"{chain}: faster than torch", _family(chain, "torch fused", "torch"), 8, 15)
+    yield Target(
+        "Muon, four 1024 × 1024: faster than torch's", _family("Muon, four", "torch one by one", "torch"), 1, 1.3
+    )
+
+
 def _rows() -> Iterator[Target]:
     fused = ("torch fused", "torch")
     yield Target(
@@ -109,6 +142,7 @@ def _rows() -> Iterator[Target]:
     yield Target("1e3 in one array: faster than NumPy", _update("Adam", 1_000, "NumPy"), 1.5, 3)
     yield Target("10 parameters in a dict of two: faster than NumPy", _update("Adam", 10, "NumPy", **separate), 1, 2)
     yield from _irregular_rows()
+    yield from _family_rows()
     in_turns = {"less_is_better": True}
     yield Target("10 to 1e6 on one thread: time by that of another commit", against("one thread"), 1.03, 1, **in_turns)
     yield Target("1e5 and 1e6 on all threads: same, by wall clock", against("all threads"), 1.03, 1, **in_turns)

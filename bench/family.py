@@ -1,0 +1,260 @@
+"""Group *family*: compositions beside plain rules, and every rule beside the memory it moves and beside torch."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+import fastoptim as fo
+import naive
+from fastoptim.family import FAMILY
+
+from .cases import NOTES, SHAPES
+from .frameworks import of_optax, of_tensors
+from .peers import CEILING, OURS, absent, ceiling, ours
+from .timing import Arrays, Contestant
+
+__all__ = ["BASE", "COMPILED", "FUSED", "OPTAX", "TORCH", "TORCH_HAS", "Race", "races"]
+
+BASE, OPTAX, COMPILED = "the plain rule", "optax", "torch.compile"
+
+TORCH: dict[str, dict[str, bool]] = {
+    "torch fused": {"fused": True},
+    "torch foreach": {"foreach": True},
+    "torch one by one": {"foreach": False},
+}
+"""torch's implementations of a rule, of which the fastest counts."""
+
+TORCH_HAS: dict[str, tuple[str, dict[str, Any]]] = {
+    "SGD": ("SGD", {}),
+    "Momentum": ("SGD", {"momentum": 0.9}),
+    "Nesterov": ("SGD", {"momentum": 0.9, "nesterov": True}),
+    "AdaGrad": ("Adagrad", {}),
+    "RMSprop": ("RMSprop", {}),
+    "Adam": ("Adam", {}),
+    "AdamW": ("AdamW", {}),
+    "AMSGrad": ("Adam", {"amsgrad": True}),
+    "AdaMax": ("Adamax", {}),
+    "NAdam": ("NAdam", {}),
+    "RAdam": ("RAdam", {}),
+    "AdaDelta": ("Adadelta", {}),
+    "Rprop": ("Rprop", {}),
+}
+"""The rules that torch has: its class and arguments, where the defaults are those of ``like="torch"``."""
+
+FUSED = {name for name, (cls, _) in TORCH_HAS.items() if cls in ("SGD", "Adagrad", "Adam", "AdamW")}
+"""Those that torch has as one fused kernel."""
+
+CHAIN: dict[str, Any] = {"clip_norm": 1.0, "weight_decay": 0.01, "ema": 0.999}
+STEPS = 10_000
+
+
+@dataclass(frozen=True)
+class Race:
+    """A case whose contestants are made by functions of the case, its parameters and its gradients.
+
+    ``layout`` and ``threads`` are for ours. Where ``agrees``, all contestants must lead to the same parameters.
+    """
+
+    id: str
+    make: dict[str, Callable[[Any, Arrays, Arrays], Contestant]]
+    shapes: dict[str, tuple[int, ...]]
+    layout: str = "flat"
+    threads: int | None = None
+    n_slots: int = 0
+    agrees: bool = True
+
+    def absent(self, name: str) -> str | None:
+        """Return the reason that a contestant cannot take part, or None."""
+        return absent("optax") if name == OPTAX else absent("torch") if name.startswith("torch") else None
+
+    def contestants(self, names: list[str]) -> dict[str, Contestant]:
+        """Set up contestants, and check that three steps of each lead where ours do.
+
+        Raises
+        ------
+        AssertionError
+            If a parameter differs by more than a thousandth of the largest change.
+        """
+        rng = np.random.default_rng(0)
+        params, grads = (
+            {key: np.resize(naive.draw(rng, min(int(np.prod(shape)), 100_003), "float32"), shape) for key, shape in
+             self.shapes.items()}
+            for _ in range(2)
+        )  # fmt: skip
+        ready = {name: self.make[name](self, params, grads) for name in names}
+        results: dict[str, Any] = {}
+        for name, contestant in ready.items():
+            with contestant.limit():
+                for _ in range(3):
+                    contestant.step()
+                contestant.finish()
+            if self.agrees and contestant.result is not None:
+                results[name] = {key: np.array(p) for key, p in contestant.result().items()}
+        for name, result in results.items():
+            for key, p in params.items():
+                first = results[next(iter(results))][key]
+                tolerance = 1e-3 * float(abs(first - p).max())
+                np.testing.assert_allclose(result[key], first, rtol=0, atol=tolerance, err_msg=f"{name} {key}")
+        return ready
+
+    def shrunk(self) -> Race:
+        """Return the same race with arrays small enough for a test of the benchmarks."""
+        return replace(self, shapes={key: tuple(min(n, 7) for n in shape) for key, shape in self.shapes.items()})
+
+
+def _ours(make: Callable[[], fo.Optimizer], race: Race, params: Arrays, grads: Arrays) -> Contestant:
+    return ours(make(), race, params, grads)
+
+
+def _array(size: int) -> dict[str, tuple[int, ...]]:
+    return {"W": (size,)}
+
+
+# Compositions beside a plain rule
+
+
+class OwnAdam(fo.Optimizer):
+    """Adam as a user writes it."""
+
+    slots = ("m", "v")
+
+    def __init__(self, lr: float = 0.001, beta1: float = 0.9, beta2: float = 0.999) -> None:
+        super().__init__()
+        self.lr, self.beta1, self.beta2 = lr, beta1, beta2
+
+    def scalars(self) -> tuple[float, ...]:
+        """Return the corrected learning rate, ``1 - beta1`` and ``1 - beta2``."""
+        lr_t = self.lr * (1 - self.beta2**self.iter) ** 0.5 / (1 - self.beta1**self.iter)
+        return lr_t, 1 - self.beta1, 1 - self.beta2
+
+    @staticmethod
+    def rule(p, g, m, v, lr_t, one_minus_beta1, one_minus_beta2):
+        m += one_minus_beta1 * (g - m)
+        v += one_minus_beta2 * (g * g - v)
+        p -= lr_t * m / (np.sqrt(v) + 1e-7)
+        return p, m, v
+
+
+def _beside(what: str, mine: Callable[[], fo.Optimizer], shapes: Any, **how: Any) -> Race:
+    # One thread is timed by its CPU time, which other processes disturb least.
+    return Race(what, {OURS: partial(_ours, mine), BASE: partial(_ours, fo.Adam)}, shapes, threads=1, **how)
+
+
+def _compositions() -> Iterator[Race]:
+    for size in (10, 10_000, 1_000_000):
+        yield _beside(f"a user's copy of Adam, {size:,}", OwnAdam, _array(size))
+    stages: dict[str, Any] = {"clip_value": 1.0, "l2": 1e-4, "weight_decay": 0.01}
+    for size in (1_000_000, 10_000_000):
+        for name, on in (("value clip and l2", stages), ("value clip, l2 and norm clip", stages | {"clip_norm": 1.0})):
+            yield _beside(f"AdamW with {name}, {size:,}", partial(fo.AdamW, **on), _array(size), agrees=False)
+    groups = {f"?{k}": {"lr": 0.001} for k in range(1, 6)}
+    for layout in ("flat", "separate"):
+        what = f"ten arrays in five groups, {layout}"
+        yield _beside(what, partial(fo.Adam, groups=groups), SHAPES[NOTES], layout=layout)
+
+
+# Every rule beside the memory that it moves
+
+
+def _ceilings() -> Iterator[Race]:
+    for cls in (getattr(fo, name) for name in FAMILY):
+        if cls.measure is None:
+            size, n_slots = 10_000_000, len(cls.slots)
+            make = {OURS: partial(_ours, cls), CEILING: ceiling}
+            yield Race(f"{cls.__name__}, {size:,}", make, _array(size), n_slots=n_slots, agrees=False)
+
+
+# Rules and compositions beside torch and optax
+
+
+def _torch(rule: str, how: dict[str, bool], compiled: bool, race: Race, params: Arrays, grads: Arrays) -> Contestant:
+    import torch
+
+    cls, arguments = TORCH_HAS[rule]
+
+    def make(tensors: list[Any]) -> Callable[[], Any]:
+        step = getattr(torch.optim, cls)(tensors, **arguments, **how).step
+        return torch.compile(lambda: step()) if compiled else step
+
+    return of_tensors(make, race, params, grads)
+
+
+def _rules_of_torch() -> Iterator[Race]:
+    for name in TORCH_HAS:
+        cls = getattr(fo, name)
+        like = {"like": "torch"} if "torch" in cls.defaults else {}
+        make: dict[str, Callable[..., Contestant]] = {OURS: partial(_ours, partial(cls, **like))}
+        for library, how in TORCH.items():
+            if name in FUSED or library != "torch fused":
+                make[library] = partial(_torch, name, how, False)
+        make[COMPILED] = partial(_torch, name, {}, True)
+        yield Race(f"{name} as torch's, 1,000,000", make, _array(1_000_000))
+        yield Race(f"{name} as torch's, ten arrays", make, SHAPES[NOTES], layout="separate")
+
+
+def _torch_chain(race: Race, params: Arrays, grads: Arrays) -> Contestant:
+    import torch
+
+    def make(tensors: list[Any]) -> Callable[[], None]:
+        adamw = torch.optim.AdamW(tensors, weight_decay=CHAIN["weight_decay"], fused=True)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adamw, STEPS)
+        average = torch.optim.swa_utils.get_ema_multi_avg_fn(CHAIN["ema"])
+        averages = [p.detach().clone() for p in tensors]
+        originals = [p.grad.clone() for p in tensors]
+
+        def step() -> None:
+            torch._foreach_copy_([p.grad for p in tensors], originals)
+            torch.nn.utils.clip_grad_norm_(tensors, CHAIN["clip_norm"])
+            adamw.step()
+            average(averages, tensors, None)
+            schedule.step()
+
+        return step
+
+    return of_tensors(make, race, params, grads)
+
+
+def _optax_chain(_race: Race, params: Arrays, grads: Arrays) -> Contestant:
+    import optax
+
+    rate = optax.cosine_decay_schedule(1e-3, STEPS)
+    chain = optax.chain(optax.clip_by_global_norm(CHAIN["clip_norm"]), optax.adamw(rate, weight_decay=0.01))
+    return of_optax(chain, params, grads, decay=CHAIN["ema"])
+
+
+def _chain() -> Iterator[Race]:
+    adamw = partial(fo.AdamW, lr=fo.schedules.cosine(1e-3, STEPS), **CHAIN)
+    make = {OURS: partial(_ours, adamw), "torch fused": _torch_chain, OPTAX: _optax_chain}
+    yield Race("AdamW, norm clip, decay, EMA, cosine schedule, ten arrays", make, SHAPES[NOTES], layout="separate")
+
+
+def _torch_muon(race: Race, params: Arrays, grads: Arrays) -> Contestant:
+    import torch
+    from torch.optim import _muon
+
+    # torch iterates in bfloat16; here both compute in float32.
+    source = inspect.getsource(_muon._zeropower_via_newtonschulz).replace(".bfloat16()", ".float()")
+    exec(source, vars(_muon))
+    return of_tensors(lambda tensors: torch.optim.Muon(tensors, weight_decay=0.0).step, race, params, grads)
+
+
+def _muon() -> Iterator[Race]:
+    if "Muon" in FAMILY:
+        make = {OURS: partial(_ours, partial(fo.Muon, like="torch", weight_decay=0.0)), "torch one by one": _torch_muon}
+        yield Race("Muon, four 1024 × 1024", make, {f"W{k}": (1024, 1024) for k in range(4)}, layout="separate")
+
+
+def races(*, quick: bool = False) -> Iterator[Race]:
+    """Yield the cases of the group *family*; with ``quick`` those of a few seconds each."""
+    yield from _compositions()
+    if not quick:
+        yield from _ceilings()
+        yield from _rules_of_torch()
+    yield from _chain()
+    yield from _muon()

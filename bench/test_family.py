@@ -1,0 +1,21 @@
+"""Group *family*: compositions, every rule at its memory's speed, and torch's and optax's rules."""
+
+from time import perf_counter, thread_time
+
+import pytest
+
+from .conftest import CLOCK
+from .timing import race
+
+pytestmark = pytest.mark.benchmark(timer=CLOCK)
+
+
+def test_family(case, library, benchmark, report, pacing):
+    if reason := case.absent(library):
+        pytest.skip(reason)
+    if benchmark.disabled:
+        benchmark.pedantic(case.shrunk().contestants([library])[library].step)
+        return
+    names = [name for name in case.make if case.absent(name) is None]
+    pacing, clock = (pacing, perf_counter) if case.threads is None else (pacing.for_cpu_time(), thread_time)
+    report("family", case.id, library, lambda: race(case.contestants(names), pacing, clock))
