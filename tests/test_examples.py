@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from fastoptim.family import FAMILY
+from fastoptim.schedules import SCHEDULES
+
 # Each example is a process of its own, which would run the kernels as plain Python for minutes.
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -49,6 +52,41 @@ def test_custom_rule():
     accuracy = {when: float(value) for when, value in re.findall(r"(before|after) .* accuracy (.+)", out)}
     assert accuracy["before"] < 0.4
     assert accuracy["after"] > 0.85
+
+
+def test_family(tmp_path):
+    out = run("family.py", "--output", tmp_path)
+    ends = {name: (float(x), float(y)) for name, x, y in re.findall(r"(\w+) +lr .* at \((.+), (.+)\)", out)}
+    assert list(ends) == list(FAMILY)
+    assert all(x * x / 20 + y * y < 1 for x, y in ends.values()), ends
+    assert is_png(tmp_path / "family.png")
+
+
+def test_sweep(tmp_path):
+    out = run("sweep.py", "--steps", 30, "--output", tmp_path)
+    best = {name: (float(lr), float(loss)) for name, lr, loss in re.findall(r"(\w+) +best lr (\S+) +loss (\S+)", out)}
+    assert list(best) == list(FAMILY)
+    assert all(loss < 4 for _, loss in best.values()), best
+    assert best["SGD"][0] == pytest.approx(0.9, abs=0.2)
+    assert is_png(tmp_path / "sweep.png")
+
+
+def test_schedules(tmp_path):
+    out = run("schedules.py", "--output", tmp_path)
+    assert set(re.findall(r"^(\w+)\(", out, re.MULTILINE)) == set(SCHEDULES)
+    assert is_png(tmp_path / "schedules.png")
+
+
+def test_groups(tmp_path):
+    out = run("groups.py", "--iterations", 400, "--output", tmp_path)
+    norms = {
+        case: (float(W), float(b)) for case, W, b in re.findall(r"(.+?)  +weights (\S+)  biases (\S+)  test acc", out)
+    }
+    (W_none, b_none), (W_group, b_group), (W_all, b_all) = norms.values()
+    assert W_group == pytest.approx(W_all, rel=0.01)
+    assert W_all < 0.9 * W_none
+    assert b_all < b_none < b_group
+    assert is_png(tmp_path / "groups.png")
 
 
 def test_every_example_is_tested():
