@@ -16,6 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
+import attack_arrays
 import attack_caches
 import attack_threads
 import mutations
@@ -24,6 +25,7 @@ import soak_checkpoints
 ATTACKS: dict[str, tuple[Callable[[int], object], int]] = {
     "versions": (attack_caches.two_versions_at_once, 1_000),
     "caches": (attack_caches.foreign_caches, 200),
+    "arrays": (attack_arrays.main, 1_000_000),
     "exceptions": (attack_threads.exceptions, 10_000),
     "mutations": (mutations.main, 100_000),
     "kills": (soak_checkpoints.main, 1_000),

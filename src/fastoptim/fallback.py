@@ -73,12 +73,12 @@ class FallbackTask:
         self._undo: list[tuple[Array, Array]] = []
 
     def bind(self, values: Sequence[Array], gradients: Sequence[Array], rows: Sequence[Array | None] = ()) -> bool:
-        """Take the arrays of the next step; return whether the state can be written to."""
+        """Take views of the arrays of the next step, which nobody else can alter; return whether they are writable."""
         touched = rows[self.rows] if rows else [None] * len(self._state)
-        places = [... if each is None else each for each in touched]
-        self._arrays = list(zip(values[self.rows], gradients[self.rows], places, strict=True))
+        triples = zip(values[self.rows], gradients[self.rows], touched, strict=True)
+        self._arrays = [(p.view(np.ndarray), g.view(np.ndarray), ... if k is None else k) for p, g, k in triples]
         self._writes, self._undo = [], []
-        return all(slot.flags.writeable for slots, *_ in self._state for slot in slots)
+        return all(p.flags.writeable for p, *_ in self._arrays)
 
     def measure(
         self, function: Rule, squares: Sequence[bool], lines: Sequence[tuple[float, ...]]
@@ -86,11 +86,11 @@ class FallbackTask:
         """Return, for each array, the sums of what a function returns for its elements, or of the squares."""
         sums = []
         with np.errstate(all="ignore"):
-            for (value, gradient, place), (slots, before, is_weak), scalars in zip(
+            for (p, gradient, place), (slots, before, is_weak), scalars in zip(
                 self._arrays, self._state, lines, strict=True
             ):
-                p, *state = _at(place, [np.asarray(value), *(before or slots)])
-                g = gradient.item() if is_weak else np.asarray(gradient)
+                p, *state = _at(place, [p, *(before or slots)])
+                g = gradient.item() if is_weak else gradient
                 arrays = (a.copy() if isinstance(a, np.ndarray) else a for a in (p, g, *state))
                 values = self._call(function, tuple(arrays), scalars)
                 numbers = (np.broadcast_to(x, p.shape).astype(np.float64) for x in values)
@@ -106,13 +106,12 @@ class FallbackTask:
             The scalars of each array.
         """
         with np.errstate(all="ignore"):
-            for (value, gradient, place), (slots, before, is_weak), scalars in zip(
+            for (p, gradient, place), (slots, before, is_weak), scalars in zip(
                 self._arrays, self._state, lines, strict=True
             ):
-                p = np.asarray(value)
                 if self._in_place:
                     self._undo += [(array, array.copy()) for array in (p, *before, *slots)]
-                g = gradient.item() if is_weak else np.asarray(gradient)
+                g = gradient.item() if is_weak else gradient
                 results = self._results(*_at(place, [p]), g, _at(place, before or slots), _at(place, slots), scalars)
                 writes = [(array, place, result) for array, result in zip((p, *slots), results, strict=True)]
                 if self._in_place:

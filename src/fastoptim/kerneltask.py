@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -17,7 +17,7 @@ from fastoptim.kernels.jit import DISABLED, HAS_FLOAT16
 from fastoptim.kernels.reduce import add_blocks
 from fastoptim.kernels.strided import BLOCK
 from fastoptim.layout import Ranges, address, form, is_packed, merged, walk
-from fastoptim.parameters import packed_strides
+from fastoptim.parameters import FlatDict, packed_strides
 from fastoptim.threads import Autotuner
 from fastoptim.touched import TouchedRows
 from fastoptim.validate import Array, Parameter
@@ -96,8 +96,8 @@ class KernelTask:
         Where the kernels read the scalars of a step: one line for all rows, for each group, or for each row.
     sums : sequence of Sums
         What to sum before the rows are updated.
-    ranges : list of (int, int)
-        Memory of the state.
+    state : dict
+        The state.
     views : list of ndarray
         Arrays that must be writable as well as the parameters.
     may_move : bool
@@ -119,7 +119,7 @@ class KernelTask:
         *,
         scalars: Array,
         sums: Sequence[Sums],
-        ranges: Ranges,
+        state: Mapping[str, FlatDict],
         views: Sequence[Array],
         may_move: bool,
     ) -> None:
@@ -135,13 +135,13 @@ class KernelTask:
         for line, row in zip(words, rows, strict=True):
             line[table.P :] = [address(array) for array in (row.p, row.g, *row.slots)]
         flags = [[table.ALIGNED if row.kernel and not strided else 0 for strided in row.strided] for row in rows]
-        forms = [form(row.value, table.WRITEABLE | p) for row, (p, _) in zip(rows, flags, strict=True)]
-        g_forms = [form(row.gradient, g) for row, (_, g) in zip(rows, flags, strict=True)]
+        forms = [form(type(row.value), row.p, table.WRITEABLE | p) for row, (p, _) in zip(rows, flags, strict=True)]
+        g_forms = [form(type(row.gradient), row.g, g) for row, (_, g) in zip(rows, flags, strict=True)]
         walks = [walk(*_walked(row), _order(row)) if any(row.strided) else [] for row in rows]
         columns = (table.FORM, forms), (table.G_FORM, g_forms), (table.WALK, walks)
         self._kept: list[Any] = [self._describe(words, column, each) for column, each in columns]
         # The forms name types and dtypes by their addresses.
-        self._kept += [(type(a), a.dtype) for row in rows for a in (row.value, row.gradient)]
+        self._kept += [(type(row.value), row.p.dtype, type(row.gradient), row.g.dtype) for row in rows]
         # The rows themselves would keep the arrays of the first step alive.
         program, searches, first = [], [], 0
         self._resized: list[tuple[int, int]] = []
@@ -167,10 +167,11 @@ class KernelTask:
         self._words = words
         self._extents = np.array([each[table.LOW : table.HIGH + 1] for each in forms], np.intp).reshape(-1, 2)
         self._dtypes = [row.p.dtype for row in rows], [row.g.dtype for row in rows]
-        self._state_ranges = ranges
+        buffers = [buffer for arrays in state.values() for buffer in arrays.buffers.values()]
+        self._state_ranges = [byte_bounds(buffer) for buffer in buffers if buffer.size]
         self._places: list[int] = []
-        self._slots = [slot for row in rows for slot in row.slots]
-        spans, overlap = merged(ranges + self._parameter_ranges())
+        self._slots = [array for arrays in state.values() for array in arrays.values()]
+        spans, overlap = merged(self._state_ranges + self._parameter_ranges())
         self._spans = np.array(spans, np.intp).reshape(-1, 2)
         view_ids = np.array([id(view) for view in views], np.intp)
         self._check = np.array(

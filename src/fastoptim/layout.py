@@ -23,19 +23,21 @@ def address(array: NDArray[Any]) -> int:
     return int(array.__array_interface__["data"][0])
 
 
-def form(array: NDArray[Any], flags: int) -> list[int]:
+def form(kind: type, array: NDArray[Any], flags: int) -> list[int]:
     """Return the form of an array, as the array table needs it: see `fastoptim.kernels.table`.
 
     Parameters
     ----------
+    kind : type
+        Of the array that has the form.
     array : ndarray
-        The array.
+        A view of it.
     flags : int
         What its flags must have.
     """
     start = address(array)
     low, high = byte_bounds(array) if array.size else (start, start)
-    about = [id(type(array)), id(array.dtype), flags, low - start, high - start, array.ndim]
+    about = [id(kind), id(array.dtype), flags, low - start, high - start, array.ndim]
     return [*about, *array.shape, *array.strides]
 
 

@@ -110,6 +110,14 @@ class FlatDict(dict[Any, Any]):
                 raise ValueError(f"`flat` has shape {self.flat.shape}, not {np.shape(values)}")
             np.copyto(self.flat, values, casting="same_kind")
 
+    def is_as_laid_out(self) -> bool:
+        """Tell whether no value was given another shape, dtype or strides in place."""
+        fields = self.layout.fields
+        return all(
+            (a.shape, a.dtype, a.strides) == (fields[key].shape, fields[key].dtype, fields[key].strides)
+            for key, a in self.items()
+        )
+
     def __setitem__(self, key: Any, value: Any) -> None:
         self.update({key: value})
 

@@ -101,12 +101,11 @@ class Plan:
         self._groups = [row.group for row in rows]
         self._sizes = np.array([row.g.size for row in rows], float)
         self._numbers, self._sparse = Numbers(params, rows), SparseGradients(rows)
-        buffers = [buffer for arrays in self.state.values() for buffer in arrays.buffers.values()]
         self._kernels = KernelTask(
             segments,
             scalars=self._scalars,
             sums=composition.sums,
-            ranges=[byte_bounds(buffer) for buffer in buffers if buffer.size],
+            state=self.state,
             views=list(params.values()) if flat else [],
             may_move=may_move and not flat,
         )
@@ -126,7 +125,7 @@ class Plan:
         has_kernels = len(self._fallbacks) < len(segments)
         self._commit = self._kernels.run if has_kernels else partial(operator.setitem, self.committed, 0, 1)
         self.run: Callable[[], None] = self._run_all if self._numbers or self._fallbacks else self._commit
-        arrays = [row.value for row in rows], [row.gradient for row in rows], [row.rows for row in rows]
+        arrays = [row.p for row in rows], [row.g for row in rows], [row.rows for row in rows]
         for task in self._fallbacks:
             task.bind(*arrays)
         if checks_finite:
@@ -140,7 +139,9 @@ class Plan:
             return None
         if len(params.buffers) != 1 or not params.flat.flags.writeable:
             return None
-        p, g, *slots = (each.flat for each in dicts)
+        if not all(each.is_as_laid_out() for each in (params, grads)):
+            return None
+        p, g, *slots = (each.flat.view() for each in dicts)
         if any(array.shape != p.shape for array in (g, *slots)) or p.size != sum(params.layout.sizes.values()):
             raise ValueError("the buffer of a flat dict was exchanged for one of another length; make a new flat dict")
         if merged([byte_bounds(array) for array in (p, g, *slots) if array.size])[1]:

@@ -111,7 +111,7 @@ def attach_state(
         for parameter in parameters:
             if any(parameter.key in keys for keys in changes.values()):
                 parameter.before = parameter.slots
-            parameter.slots = [arrays[parameter.key] for arrays in state.values()]
+            parameter.slots = [_slot(parameter, name, arrays) for name, arrays in state.items()]
     return state
 
 
@@ -144,13 +144,15 @@ def with_slot(state: State | None, names: tuple[str, ...], name: str, arrays: Ma
 
 
 def _slot(parameter: Parameter, name: str, arrays: FlatDict) -> Array:
-    slot: Array | None = arrays.get(parameter.key)
-    if slot is None:
+    """Return a view of an array of the state, which is still what was checked if the array is altered afterwards."""
+    given: Array | None = arrays.get(parameter.key)
+    if given is None:
         known = ", ".join(map(repr, arrays))
         raise KeyError(
             f"parameter {parameter.key!r} was not there at the first update, so it has no state {name!r}; "
             f"expected keys among {known}. Use another optimizer object for other parameters"
         )
+    slot = given.view()
     if slot.shape != parameter.p.shape:
         raise ValueError(
             f"parameter {parameter.key!r} has shape {parameter.p.shape}, expected {slot.shape} as in its state {name!r}"

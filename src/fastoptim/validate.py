@@ -46,7 +46,7 @@ class Parameter:
     gradient: Any
     p: Array
     g: Array
-    """Parameter and gradient as arrays; of a number it is a copy."""
+    """Parameter and gradient as arrays: a copy of a number, or else a view, which nobody else can alter in place."""
     is_weak: bool = False
     """Whether the gradient is a Python number that takes the dtype of what it meets, as in NumPy 2."""
     slots: list[Array] = field(default_factory=list)
@@ -142,13 +142,17 @@ def _conversion(value: Any) -> str:
     return f"; {hint}" if hint else ""
 
 
+def _own(value: Any, dtype: type | None = None) -> Array:
+    return value.view(np.ndarray) if isinstance(value, np.ndarray) else np.asarray(value, dtype)
+
+
 def _parameter(key: Hashable, value: Any, gradient: Any) -> Parameter:
     if not isinstance(value, np.ndarray | np.floating | float) or isinstance(value, np.ma.MaskedArray):
         raise TypeError(
             f"parameter {key!r} is of type {type(value).__name__}, expected a NumPy array or a floating-point number"
             f"{_conversion(value)}"
         )
-    p = np.asarray(value)
+    p = _own(value)
     if p.dtype.kind != "f":
         raise TypeError(
             f"parameter {key!r} is of dtype {p.dtype}, expected a floating one such as float32 or float64; "
@@ -165,7 +169,7 @@ def _parameter(key: Hashable, value: Any, gradient: Any) -> Parameter:
             f"{_conversion(gradient)}"
         )
     is_number = isinstance(gradient, int | float) and not isinstance(gradient, np.generic)
-    g = np.asarray(gradient, np.float64 if is_number else None)
+    g = _own(gradient, np.float64 if is_number else None)
     if g.dtype.kind not in "fiu":
         raise TypeError(
             f"the gradient of {key!r} is of dtype {g.dtype}, expected a real one like {p.dtype}, its parameter's"
