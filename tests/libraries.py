@@ -8,6 +8,9 @@ torch that has "adam" in its text.
 import json
 import os
 import sys
+from contextlib import redirect_stdout
+from functools import partial
+from importlib import import_module
 from importlib.util import find_spec
 from typing import NamedTuple
 
@@ -29,6 +32,11 @@ class Case(NamedTuple):
     """What changes the gradients before each step."""
     average: str = ""
     """What averages the parameters after each step; then the averages are compared."""
+    quadratic: bool = False
+    """Whether gradients are those of a noisy quadratic with its minimum at 1, and all parameters start at 0.
+
+    Prodigy needs a loss to estimate a distance, and a start whose difference from the parameters is exact.
+    """
     bound: float = BOUND
     """The largest difference that is allowed, relative to the largest value that an element has had."""
 
@@ -109,6 +117,8 @@ CASES = {
         Case('LARS(like="optax")', "lars(lr)"),
         Case('LARS(like="optax", weight_decay=0.1)', "lars(lr, weight_decay=0.1)"),
         Case('Lion(like="optax")', "lion(lr)"),
+        Case("Prodigy(bias_correction=True)", "prodigy(lr)", quadratic=True),
+        Case("Prodigy(bias_correction=True, weight_decay=0.1)", "prodigy(lr, weight_decay=0.1)", quadratic=True),
     ],
     "keras": [
         Case('SGD(like="keras")', "SGD()"),
@@ -122,6 +132,12 @@ CASES = {
         Case('LAMB(like="keras")', "Lamb()"),
         Case('LAMB(like="keras", weight_decay=0.1)', "Lamb(weight_decay=0.1)"),
         Case('Lion(like="keras")', "Lion()"),
+    ],
+    "prodigyopt": [
+        Case("Prodigy()", "Prodigy(params)", quadratic=True),
+        Case("Prodigy(weight_decay=0.1)", "Prodigy(params, weight_decay=0.1)", quadratic=True),
+        Case("Prodigy(bias_correction=True)", "Prodigy(params, use_bias_correction=True)", quadratic=True),
+        Case("Prodigy(safeguard_warmup=True)", "Prodigy(params, safeguard_warmup=True)", quadratic=True),
     ],
 }
 
@@ -159,9 +175,12 @@ SCHEDULES = {
 }
 
 
-def parameters():
+def parameters(case):
     rng = np.random.default_rng(0)
-    return {key: np.zeros(shape) if key == "zero" else rng.standard_normal(shape) for key, shape in SHAPES.items()}
+    return {
+        key: np.zeros(shape) if key == "zero" or case.quadratic else rng.standard_normal(shape)
+        for key, shape in SHAPES.items()
+    }
 
 
 def gradients(least):
@@ -174,39 +193,44 @@ def gradients(least):
     return grads
 
 
+def gradient(case, g, p):
+    return g + 0.1 * (p - 1) if case.quadratic else g
+
+
 def vector(arrays):
     return np.concatenate([np.ravel(array) for array in arrays])
 
 
 def run_ours(case, grads):
     """Return all parameters after each step."""
-    opt, params, path = eval(case.ours, vars(optimizers)), parameters(), []
+    opt, params, path = eval(case.ours, vars(optimizers)), parameters(case), []
     opt.lr = schedules.step(opt.lr, HALVED, 0.5)
     for t in range(STEPS):
-        opt.update(params, {key: g[t] for key, g in grads.items()})
+        opt.update(params, {key: gradient(case, g[t], params[key]) for key, g in grads.items()})
         path.append(vector((opt.averaged if case.average else params).values()))
     return np.array(path)
 
 
-def run_torch(case, grads, _lr):
+def run_torch(module, case, grads, _lr):
     import torch
 
     torch.set_default_dtype(torch.float64)
-    params, path = [torch.nn.Parameter(torch.tensor(p)) for p in parameters().values()], []
+    params, path = [torch.nn.Parameter(torch.tensor(p)) for p in parameters(case).values()], []
     model = torch.nn.ParameterList(params)
-    names = {**vars(torch.optim), "nn": torch.nn, "params": params, "model": model}
-    optimizer = eval(case.theirs, names)
+    names = {**vars(torch.optim), **vars(import_module(module)), "nn": torch.nn, "params": params, "model": model}
+    with redirect_stdout(sys.stderr):  # prodigyopt prints what it does.
+        optimizer = eval(case.theirs, names)
     average = eval(case.average, names) if case.average else None
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, HALVED, 0.5)
     for t in range(STEPS):
         for tensor, g in zip(params, grads.values(), strict=True):
-            tensor.grad = torch.tensor(g[t])
+            tensor.grad = gradient(case, torch.tensor(g[t]), tensor.detach())
         eval(case.before or "None", names)
         optimizer.step()
         scheduler.step()
         if average:
             average.update_parameters(model)
-        path.append(vector(p.detach() for p in (average or model).parameters()))
+        path.append(vector(p.detach() for p in (average or model).parameters(case)))
     return np.array(path)
 
 
@@ -228,12 +252,13 @@ def run_optax(case, grads, lr):
         return jax.numpy.where(k < HALVED, jax.numpy.float64(lr), lr / 2)
 
     optimizer = eval(case.theirs, {**vars(optax), **vars(optax.contrib), "lr": schedule})
-    params = {key: jax.numpy.asarray(p) for key, p in parameters().items()}
+    params = {key: jax.numpy.asarray(p) for key, p in parameters(case).items()}
     if "lookahead" in case.ours:
         params = optax.LookaheadParams.init_synced(params)
 
     def step(carry, g):
         params, state = carry
+        g = {key: gradient(case, each, getattr(params, "fast", params)[key]) for key, each in g.items()}
         updates, state = optimizer.update(g, state, params)
         params = optax.apply_updates(params, updates)
         return (params, state), list(getattr(params, "fast", params).values())
@@ -248,7 +273,7 @@ def run_keras(case, grads, _lr):
 
     jax.config.update("jax_enable_x64", True)
     keras.config.set_floatx("float64")
-    params = [keras.Variable(p) for p in parameters().values()]
+    params = [keras.Variable(p) for p in parameters(case).values()]
     optimizer = eval(case.theirs, vars(keras.optimizers))
     lr = float(optimizer.learning_rate)
     optimizer.learning_rate = keras.optimizers.schedules.PiecewiseConstantDecay([HALVED - 1], [lr, lr / 2])
@@ -261,7 +286,12 @@ def run_keras(case, grads, _lr):
     return scanned(step, ([p.value for p in params], [v.value for v in optimizer.variables]), grads)
 
 
-LIBRARIES = {"torch": run_torch, "optax": run_optax, "keras": run_keras}
+LIBRARIES = {
+    "torch": partial(run_torch, "torch.optim"),
+    "optax": run_optax,
+    "keras": run_keras,
+    "prodigyopt": partial(run_torch, "prodigyopt"),
+}
 
 
 def missing(library):
@@ -275,7 +305,7 @@ def difference(library, case):
     grads = gradients(least=1e-2 if "l2" in case.ours else 0)
     ours = run_ours(case, grads)
     theirs = LIBRARIES[library](case, grads, eval(case.ours, vars(optimizers)).lr)
-    largest = np.maximum(abs(vector(parameters().values())), np.maximum.accumulate(abs(theirs)))
+    largest = np.maximum(abs(vector(parameters(case).values())), np.maximum.accumulate(abs(theirs)))
     return float(np.max(abs(ours - theirs) / np.where(largest > 0, largest, 1)))
 
 

@@ -64,8 +64,9 @@ def distance(one: str, other: str, scale: float) -> float:
     """Return how far apart two optimizers end, over how far the first one has gone."""
     rng = np.random.default_rng(0)
     grads = {key: scale * rng.standard_normal((libraries.STEPS, *s)) for key, s in libraries.SHAPES.items()}
-    ends = [libraries.run_ours(libraries.Case(text, ""), grads)[-1] for text in (one, other)]
-    start = libraries.vector(libraries.parameters().values())
+    cases = [libraries.Case(text, "") for text in (one, other)]
+    ends = [libraries.run_ours(case, grads)[-1] for case in cases]
+    start = libraries.vector(libraries.parameters(cases[0]).values())
     return float(np.linalg.norm(ends[0] - ends[1]) / np.linalg.norm(ends[0] - start))
 
 
