@@ -27,6 +27,8 @@ PAGE = Path(__file__).parent.parent / "docs" / "libraries.md"
 
 DIFFERENCES = [
     ("Momentum", 'like="torch"', 'like="keras"', "the velocity of torch and optax has no learning rate in it"),
+    ("AdaGrad", 'like="torch"', 'like="optax"', "optax and Keras begin with 0.1, and add ε inside the root"),
+    ("RMSprop", 'decay_rate=0.9, eps=1e-8, like="torch"', 'like="optax"', "optax and Keras add ε inside the root"),
     ("Adam", 'eps=1e-7, like="torch"', 'eps=1e-7, like="keras"', "torch and optax add ε to the corrected root"),
     ("AMSGrad", 'like="torch"', 'like="optax"', "optax keeps the largest corrected `v`, the others the largest `v`"),
     ("NAdam", 'like="torch"', 'like="optax"', "in optax the momentum has no schedule"),
@@ -53,7 +55,7 @@ def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> Iterator[str]
 
 def power(number: float) -> str:
     """Return a number as one digit and a power of ten, such as 2e-6."""
-    return f"{number:.0e}".replace("e-0", "e-") if number else "0"
+    return f"{number:.0e}".replace("e-0", "e-").replace("e+00", "").replace("e+0", "e")
 
 
 def code(text: str) -> str:
@@ -61,13 +63,13 @@ def code(text: str) -> str:
 
 
 def distance(one: str, other: str, scale: float) -> float:
-    """Return how far apart two optimizers end, over how far the first one has gone."""
+    """Return how far apart two optimizers end, over how far the one that is nearer to the start has gone."""
     rng = np.random.default_rng(0)
     grads = {key: scale * rng.standard_normal((libraries.STEPS, *s)) for key, s in libraries.SHAPES.items()}
     cases = [libraries.Case(text, "") for text in (one, other)]
     ends = [libraries.run_ours(case, grads)[-1] for case in cases]
     start = libraries.vector(libraries.parameters(cases[0]).values())
-    return float(np.linalg.norm(ends[0] - ends[1]) / np.linalg.norm(ends[0] - start))
+    return float(np.linalg.norm(ends[0] - ends[1]) / min(np.linalg.norm(end - start) for end in ends))
 
 
 def differences() -> Iterator[str]:
