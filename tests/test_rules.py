@@ -394,6 +394,43 @@ def test_ratios_of_groups(like):
         assert_bits(params[key], p[key], key)
 
 
+@pytest.mark.parametrize("name", FAMILY)
+def test_flat_dicts_threads_and_groups_have_the_same_bits(name, compiled, monkeypatch):
+    cls = getattr(fo, name)
+    monkeypatch.setattr(fo.threads, "_PARALLEL_FROM", 16)
+
+    def ends(opt, layout=dict, n_threads=1):
+        params = layout(parameters())
+        with fo.num_threads(n_threads):
+            for t in range(1, 5):
+                opt.update(params, layout(gradients(t)))
+        return {key: np.array(p) for key, p in params.items()}
+
+    expected = ends(cls())
+    compiled.clear()
+    for n_threads in 1, 2:
+        for key, p in ends(cls(), fo.flatten, n_threads).items():
+            assert_bits(expected[key], p, key)
+    groups = {"tiny": {"lr": 0.5}}
+    other, both = ends(cls(lr=0.5)), ends(cls(groups=groups), fo.flatten, 2)
+    # What Prodigy estimates belongs to all arrays.
+    for key, p in both.items() if not cls.shared else ():
+        assert_bits((other if key in groups else expected)[key], p, key)
+    assert compiled == []
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_a_missing_gradient_changes_nothing(name):
+    opt, params = getattr(fo, name)(), parameters()
+    opt.update(params, gradients(1))
+    before, state = copy.deepcopy(params), pickle.dumps(opt)
+    with pytest.raises(KeyError, match="no gradient of 'tiny'"):
+        opt.update(params, {key: g for key, g in gradients(2).items() if key != "tiny"})
+    assert pickle.dumps(opt) == state
+    for key, p in params.items():
+        assert_bits(before[key], p, key)
+
+
 def test_a_decay_that_is_off_stays_off_in_copies():
     opt = fo.AdamW(weight_decay=None)
     assert copy.copy(opt).weight_decay is None
