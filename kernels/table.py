@@ -35,8 +35,8 @@ A *walk* describes a strided parameter in the order in which its state lies in m
 axis, the slowest first, its length and the strides of parameter and gradient in bytes.
 
 *Touched rows* are those of a parameter that its gradient has: the address of their indices, the number of elements of
-each, the bytes that the sums of its blocks take, and the strides from one to the next in bytes, of parameter, gradient
-and each slot. The gradient has only these rows, and the elements of the segment are those of them.
+each, the address of the sums of their blocks, and the bytes from one row to the next, of these sums, of parameter,
+gradient and each slot. The gradient has only these rows, and the elements of the segment are those of them.
 
 A *segment* is a run of rows that one kernel processes. A program is a list of segments, run in order: a word COMMITTED,
 which is 1 once all of them have run in this step, the number of segments, and for each of them the address of its
@@ -136,7 +136,7 @@ def each_touched_row(row, start, stop):
     for j in range(N_WORDS):
         set_word(one, j, word(row, j))
     touched = word(row, TOUCHED)
-    indices, width, n_bytes = integers(touched, 3)
+    indices, width, sums, n_bytes = integers(touched, 4)
     set_word(one, START, 0)
     set_word(one, STOP, width)
     while start < stop:
@@ -146,8 +146,8 @@ def each_touched_row(row, start, stop):
         for j in range(N_ARRAYS):
             # The gradient has no other rows.
             place = k if j == G - P else word(indices, k)
-            set_word(one, P + j, word(row, P + j) + place * word(touched, 3 + j))
-        set_word(one, SUMS, word(row, SUMS) + k * n_bytes)
+            set_word(one, P + j, word(row, P + j) + place * word(touched, 4 + j))
+        set_word(one, SUMS, sums + k * n_bytes)
         loop(one, first, last)
         start += last - first
 

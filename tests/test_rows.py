@@ -114,12 +114,14 @@ def test_tables_of_which_only_the_first_row_is_aligned():
     records = np.zeros(5, [("row", float, 3), ("gap", "i1")])
     p, expected = records["row"], table()
     p[...] = expected
-    ref, opt = naive.AdaGrad(), fo.AdaGrad()
+    ref, opt, plans = naive.AdaGrad(), fo.AdaGrad(), []
     start(ref, expected)
     for gradient in gradients(expected):
         opt.update({"E": p}, {"E": gradient})
         touch(ref, expected, gradient)
         assert_same(opt, np.array(p), ref, expected)
+        plans.append(opt._plan)
+    assert len({*map(id, plans)}) == (1 if plans[0] else len(plans))
     assert not records["gap"].any()
 
 
@@ -170,6 +172,13 @@ def test_many_duplicates():
         assert_bits(0 - expected, p)
 
 
+def test_sum_of_negative_zeros():
+    for indices in ([0], [0, 0]):
+        p = np.array([-0.0])
+        fo.SGD(1.0).update([p], [fo.Rows(indices, np.full(len(indices), -0.0))])
+        assert_bits(np.array([0.0]), p)
+
+
 def test_positions_do_not_fit_below_the_largest_indices():
     for high in (7, 2**62):
         indices = np.array([high, 5, high, 0, 5], np.intp)
@@ -179,7 +188,7 @@ def test_positions_do_not_fit_below_the_largest_indices():
 
 
 @pytest.mark.parametrize("on", [{}, {"clip_norm": 0.5, "cautious": True, "clip_value": 0.7}], ids=["plain", "sums"])
-def test_bits_do_not_depend_on_threads(on, monkeypatch):
+def test_bits_do_not_depend_on_threads(on, monkeypatch, launches):
     monkeypatch.setattr(threads, "_PARALLEL_FROM", 64)
     rng = np.random.default_rng(0)
     grads = [fo.Rows(rng.integers(0, 300, 200), rng.standard_normal((200, 9))) for _ in range(3)]
@@ -190,6 +199,7 @@ def test_bits_do_not_depend_on_threads(on, monkeypatch):
             for gradient in grads:
                 opt.update({"E": p}, {"E": gradient})
         results.append((p, opt.m["E"], opt.v["E"]))
+    assert all(is_parallel for _, is_parallel in launches[-6:])
     for one in results[1:]:
         for expected, array in zip(results[0], one, strict=True):
             assert_bits(expected, array)
@@ -220,6 +230,17 @@ def test_transforms_see_the_touched_rows_alone(on, dtype):
         assert_allclose(b.astype(float), other.astype(float), rtol=1e-13)
     assert_bits(rest, np.delete(p, rows, axis=0))
     assert_bits(np.zeros_like(rest), np.delete(opt.m["E"], rows, axis=0))
+
+
+def test_number_of_touched_rows_changes():
+    p, opt = np.zeros((100, 600)), fo.SGD(1.0, cautious=True, clip_norm=1.0)
+    for count in (2, 1, 90):
+        before, g = p.copy(), np.zeros((count, 600))
+        g[0, 0] = 1
+        opt.update([p], [fo.Rows(np.arange(count), g)])
+        # One element of those that are touched moves, so its step is as many times as long, but at most a thousand.
+        assert_allclose(before[0, 0] - p[0, 0], min(count * 600, 1000), rtol=1e-5)
+        assert (p.ravel()[1:] == 0).all()
 
 
 def test_norm_is_that_of_the_sums():
@@ -389,14 +410,16 @@ def test_the_plan_is_kept(monkeypatch, compiled):
     monkeypatch.setattr(optimizer, "Plan", lambda *args, **kwargs: made.append(1) or plan(*args, **kwargs))
     opt, params = fo.Adam(), {"E": table(), "b": np.ones(3)}
     dicts = [params]
-    opt.update(params, {"E": fo.Rows([0, 0], np.ones((2, 3))), "b": np.ones(3)})
+    # An array of one row may have any stride, which must not be expected of later ones.
+    opt.update(params, {"E": fo.Rows([0], np.ones((4, 3))[::4]), "b": np.ones(3)})
     made.clear()
-    compiled.clear()
     for gradient in [*gradients(params["E"]), fo.Rows([2], np.ones((2, 3))[1:]), *gradients(params["E"], seed=5)]:
         opt.update(params, {"E": gradient, "b": np.ones(3)})
         # The parameters are other arrays, and all of them stay where they are.
         params = {key: p.copy() for key, p in params.items()}
         dicts.append(params)
+        if len(dicts) == 3:
+            compiled.clear()
     assert not made
     assert not compiled
 
@@ -416,6 +439,18 @@ def test_values_that_share_memory_with_what_is_written(name):
         results.append(params)
     for key in "EF":
         assert_bits(results[1][key], results[0][key], key)
+
+
+def test_more_values_that_reach_into_the_table():
+    results = []
+    for copies in (False, True):
+        buffer = draw(np.random.default_rng(0), 40)
+        values, p = buffer[:12].reshape(4, 3), buffer[9:39].reshape(10, 3)
+        opt = fo.SGD(1.0)
+        opt.update([p], [fo.Rows([9], values[:1])])
+        opt.update([p], [fo.Rows([1, 0, 2, 3], values.copy() if copies else values)])
+        results.append(p)
+    assert_bits(*results)
 
 
 def test_error_in_scalars_writes_nothing():

@@ -67,7 +67,7 @@ class Plan:
 
     Raises
     ------
-    KeyError, TypeError, ValueError, NonFiniteGradients
+    IndexError, KeyError, TypeError, ValueError, NonFiniteGradients
         If anything forbids the update, here and in ``bind``. Nothing has been written then.
     """
 

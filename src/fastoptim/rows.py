@@ -114,7 +114,7 @@ class Rows:
 
 
 def sum_rows(key: Hashable, p: NDArray[Any], gradient: Rows) -> tuple[NDArray[np.intp], NDArray[Any]]:
-    """Return the rows that a gradient has, each once, and their values, both without gaps.
+    """Return the rows that a gradient has, each once, and their values, both aligned and without gaps.
 
     Raises
     ------
@@ -142,7 +142,7 @@ def sum_rows(key: Hashable, p: NDArray[Any], gradient: Rows) -> tuple[NDArray[np
             f"the gradient of {key!r} is Rows with index {low if low < 0 else high}, expected indices from 0 to "
             f"{n_rows - 1}, the rows of its parameter"
         )
-    values = np.ascontiguousarray(gradient.values.reshape(count, *row_shape))
+    values = np.require(gradient.values.reshape(count, *row_shape), requirements=["C", "ALIGNED"])
     rows, order = _sorted(indices, high)
     is_first = np.ones(count, bool)
     np.not_equal(rows[1:], rows[:-1], out=is_first[1:])
@@ -170,13 +170,13 @@ def _sorted(indices: NDArray[np.intp], high: int) -> tuple[NDArray[np.intp], NDA
 def _add_rows(sums: NDArray[Any], places: NDArray[np.intp], values: NDArray[Any]) -> None:
     """Add values to the rows at some places, one after the other."""
     kind = _KINDS.get(values.dtype)
-    if kind is None or DISABLED or not values.flags.aligned:
+    if kind is None or DISABLED:
         with np.errstate(all="ignore"):
             np.add.at(sums, places, values)
         return
     # NumPy takes ten times as long as a kernel of a rule without scalars.
     kernel, step = fuse(added, (kind, kind), touched=True), sums.strides[0]
-    touched = np.array([places.ctypes.data, sums[0].size, 0, step, step], np.intp)
+    touched = np.array([places.ctypes.data, sums[0].size, 0, 0, step, step], np.intp)
     row = np.zeros(table.SLOTS, np.intp)
     row[[table.TOUCHED, table.P, table.G]] = [array.ctypes.data for array in (touched, sums, values)]
     program = np.array([0, 1, kernel.address, row.ctypes.data, values.size], np.intp)

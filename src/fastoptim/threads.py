@@ -215,9 +215,8 @@ class Autotuner:
         self._times: dict[bool, list[float]] = {False: [], True: []}
 
     def resize(self, k: int, total: int) -> None:
-        """Give segment ``k`` another number of elements."""
+        """Give segment ``k`` another number of elements, at most that which it was made with."""
         self.program[SEGMENTS + 3 * k + 2] = total
-        self._is_long = bool(self.program[SEGMENTS + 2 :: 3].max() >= _PARALLEL_FROM)
 
     def run(self) -> None:
         """Run the program once."""

@@ -48,17 +48,19 @@ class SparseGradients:
         Returns
         -------
         tuple or None
-            Parameters, gradients, and for each the rows that it has, or None if it has all. None if a gradient has
-            another type than before or is wrong; `validate` says why.
+            Parameters, gradients, and for each the rows that it has, or None if it has all. None in place of the tuple
+            if a gradient has another type than before.
+
+        Raises
+        ------
+        IndexError, ValueError
+            As `sum_rows` does.
         """
         bound, rows = list(gradients), [None] * len(gradients)
         for k, key in self._keys.items():
             if not isinstance(values[k], np.ndarray) or not isinstance(gradients[k], Rows):
                 return None
-            try:
-                rows[k], bound[k] = sum_rows(key, values[k], gradients[k])
-            except (IndexError, ValueError):
-                return None
+            rows[k], bound[k] = sum_rows(key, values[k], gradients[k])
         return values, tuple(bound), rows
 
 
@@ -79,14 +81,14 @@ class TouchedRows:
 
     def __init__(self, line: Array, g_form: Array, parameter: Parameter, n_sums: int) -> None:
         p, g, slots = parameter.p, parameter.g, parameter.slots
-        self._line, self._g_form = line, g_form
+        self._g_form = g_form
         self._width = prod(p.shape[1:])
         self._g_step = self._width * g.itemsize
         # NumPy gives a gradient of one row any stride.
         g_form[table.AXES + g.ndim] = self._g_step
         self._n_blocks = -(-self._width // BLOCK)
         self._blocks = np.zeros((0, self._n_blocks * n_sums))
-        numbers = 0, self._width, 8 * self._n_blocks * n_sums, p.strides[0], self._g_step
+        numbers = 0, self._width, 0, 8 * self._n_blocks * n_sums, p.strides[0], self._g_step
         self._described = np.array([*numbers, *(slot.strides[0] for slot in slots)], np.intp)
         line[table.TOUCHED] = address(self._described)
 
@@ -94,12 +96,11 @@ class TouchedRows:
         """Describe other rows, which must be kept alive; return the number of their elements."""
         count = len(rows)
         self._described[0] = address(rows)
-        self._line[table.STOP] = total = count * self._width
         self._g_form[table.HIGH], self._g_form[table.AXES] = count * self._g_step, count
         if count > len(self._blocks):
             self._blocks = np.zeros((2 * count, self._blocks.shape[1]))
-            self._line[table.SUMS] = address(self._blocks)
-        return total
+            self._described[2] = address(self._blocks)
+        return count * self._width
 
     def sums(self, n_sums: int) -> Any:
         """Return the sums over all touched rows of what was summed over the blocks of each."""
