@@ -14,9 +14,10 @@ import fastoptim as fo
 import naive
 from fastoptim.family import FAMILY
 
+from . import notes
 from .cases import NOTES, SHAPES
 from .frameworks import of_optax, of_tensors
-from .peers import CEILING, OURS, absent, ceiling, ours
+from .peers import CEILING, OURS, absent, ceiling, limited, ours
 from .timing import Arrays, Contestant
 
 __all__ = ["BASE", "COMPILED", "FUSED", "OPTAX", "TORCH", "TORCH_HAS", "Race", "races"]
@@ -250,11 +251,49 @@ def _muon() -> Iterator[Race]:
         yield Race("Muon, four 1024 × 1024", make, {f"W{k}": (1024, 1024) for k in range(4)}, layout="separate")
 
 
+# A sweep beside separate runs of the notes' code
+
+SWEEP_STEPS = 1_000
+
+
+def _slopes(p: Any) -> dict[str, Any]:
+    return {"x": p["x"] / 10, "y": 2 * p["y"]}
+
+
+def _sweep(race: Race, params: Arrays, together: bool) -> Contestant:
+    """Set up the notes' valley in two dimensions, once for each learning rate."""
+    rates = np.geomspace(1e-4, 1, len(params["x"]))
+    start, last = {"x": -7.0, "y": 2.0}, dict[str, Any]()
+
+    def swept() -> None:
+        last.update(fo.sweep(fo.Adam, start, {"lr": rates}, _slopes, SWEEP_STEPS, vectorized=True).params)
+
+    def looped() -> None:
+        ends = []
+        for lr in rates.tolist():
+            p, update = dict(start), notes.RULES["Adam"](lr=lr).update
+            for _ in range(SWEEP_STEPS):
+                update(p, _slopes(p))
+            ends.append(p)
+        last.update((key, np.array([p[key] for p in ends])) for key in start)
+
+    return Contestant(swept if together else looped, lambda: last, limit=partial(limited, race.threads))
+
+
+def _sweeps() -> Iterator[Race]:
+    make: dict[str, Callable[..., Contestant]] = {
+        OURS: lambda race, params, _: _sweep(race, params, together=True),
+        "NumPy": lambda race, params, _: _sweep(race, params, together=False),
+    }
+    yield Race(f"sweep of 60 learning rates, {SWEEP_STEPS:,} steps", make, {"x": (60,), "y": (60,)}, threads=1)
+
+
 def races(*, quick: bool = False) -> Iterator[Race]:
     """Yield the cases of the group *family*; with ``quick`` those of a few seconds each."""
     yield from _compositions()
     if not quick:
         yield from _ceilings()
         yield from _rules_of_torch()
+        yield from _sweeps()
     yield from _chain()
     yield from _muon()

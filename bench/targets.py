@@ -114,6 +114,8 @@ def _family_rows() -> Iterator[Target]:
     chain = "AdamW, norm clip, decay, EMA, cosine"
     yield Target(f"{chain}: faster than optax under jit", _family(chain, family.OPTAX, "optax"), 3, 5)
     yield Target(f"{chain}: faster than torch", _family(chain, "torch fused", "torch"), 8, 15)
+    sweep = _family("60 learning rates", "NumPy")
+    yield Target("sweep of 60 learning rates, 1,000 steps: faster than NumPy", sweep, 50, 200)
     yield Target(
         "Muon, four 1024 × 1024: faster than torch's", _family("Muon, four", "torch one by one", "torch"), 1, 1.3
     )
