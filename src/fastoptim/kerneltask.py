@@ -162,7 +162,8 @@ class KernelTask:
         self._touched = self._describe_rows(words, rows, max((len(each.squares) for each in sums), default=0))
         self._measures = self._make_measures(sums, segments, rows, words, starts)
         self._autotuner = Autotuner(program)
-        self.run = self._autotuner.run
+        # Touched rows are many or few in each step.
+        self.run = self._autotuner.run if self._resized else self._autotuner.runner()
         self.committed = self._autotuner.program[:1]
         self._words = words
         self._extents = np.array([each[table.LOW : table.HIGH + 1] for each in forms], np.intp).reshape(-1, 2)

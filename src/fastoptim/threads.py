@@ -7,8 +7,9 @@ import multiprocessing
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from importlib import import_module
 from math import inf
 from time import perf_counter
@@ -217,6 +218,13 @@ class Autotuner:
     def resize(self, k: int, total: int) -> None:
         """Give segment ``k`` another number of elements, at most that which it was made with."""
         self.program[SEGMENTS + 3 * k + 2] = total
+
+    def runner(self) -> Callable[[], None]:
+        """Return what `run` does until a segment is resized, as long as this object is alive.
+
+        A short program runs on this thread. To find that out in each step takes a twentieth of a small update.
+        """
+        return self.run if self._is_long else partial(run, self._address)
 
     def run(self) -> None:
         """Run the program once."""

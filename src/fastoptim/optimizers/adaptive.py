@@ -212,7 +212,7 @@ class RMSprop(BuiltIn):
     def scalars(self) -> tuple[float, ...]:
         """Return ``lr, decay_rate, 1 - decay_rate`` and epsilon; with further slots also what `rules` says."""
         lr, decay_rate, eps, variant = self.lr, self.decay_rate, self.eps, self._variant
-        if variant is None or len(variant) == 1:
+        if variant is None or variant == ("h",):
             return lr, decay_rate, 1 - decay_rate, eps
         is_inside = self.like in _INSIDE
         inside, outside = (eps, 0.0) if is_inside else (0.0, eps)
