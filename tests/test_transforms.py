@@ -272,6 +272,26 @@ def test_groups_are_optimizers_of_their_own(flat):
     assert opt.groups == {}
 
 
+def test_what_changes_between_steps_reaches_the_groups():
+    groups = {"b": {"lr": 0.5}}
+    opt, other = fo.Adam(LR, groups=groups), fo.Adam(0.3, 0.1, groups=groups)
+    alone = {key: fo.Adam(0.5 if key == "b" else LR) for key in SHAPES}
+    params, expected = numbers(99), numbers(99)
+    for n in range(6):
+        if n == 2:
+            for each in (opt, *alone.values()):
+                each.beta1 = 0.25
+        if n == 4:
+            other.update(numbers(0), numbers(1))
+            other.load_state_dict(copy.deepcopy(opt.state_dict()))
+            opt = other
+        run(opt, 1, first=n, params=params)
+        for key, one in alone.items():
+            one.update({key: expected[key]}, {key: numbers(n)[key]})
+    for key, p in params.items():
+        assert_bits(expected[key], p, key)
+
+
 def test_frozen_parameters_need_no_gradients():
     opt = fo.Adam(LR, frozen=("W", "e*"))
     params = numbers(99)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import struct
 from collections.abc import Callable, Mapping, Sequence
-from math import nan
 from typing import TYPE_CHECKING, Any, ClassVar, Self, Unpack
 
 from numpy.typing import NDArray
@@ -15,9 +13,9 @@ from fastoptim.composition import Composition
 from fastoptim.concurrency import Guard, exclusive
 from fastoptim.groups import Groups, Pattern
 from fastoptim.hyperparameters import Choice, Hyperparameter, Switch, is_schedule
-from fastoptim.plan import Plan
+from fastoptim.scalars import checked
 from fastoptim.state_dicts import Checkpointed
-from fastoptim.transforms import COUNTERS, GROUPED, KEYWORDS, Keyword, Transforms
+from fastoptim.transforms import COUNTERS, GROUPED, KEYWORDS, Transforms
 
 __all__ = ["Composed"]
 
@@ -25,18 +23,6 @@ _ON_NONFINITE = "ignore", "raise", "skip"
 
 _OPTIONS = {*KEYWORDS, "groups", "frozen", "on_nonfinite"}
 """The keywords of every optimizer."""
-
-
-def _checked(optimizer: Any, name: str, value: Any) -> float:
-    """Return a hyperparameter as a number that its attribute would take, or raise an error."""
-    it = getattr(type(optimizer), name, None)
-    it = it.check if isinstance(it, Keyword) else it
-    return it.checked(value) if isinstance(it, Hyperparameter) else float(value)
-
-
-def _running(name: str, group: int) -> str:
-    """Return the attribute that keeps a running number of a group."""
-    return f"{name}_{group}" if group else name
 
 
 class Composed(Checkpointed):
@@ -70,6 +56,7 @@ class Composed(Checkpointed):
     _groups: Groups
     _schedules: dict[str, Callable[[int], float]]
     _composition: Composition | None
+    _views: list[Self] | None
     _extended: bool
 
     def __new__(cls, *_args: Any, **_kwargs: Any) -> Self:  # noqa: D102
@@ -85,6 +72,7 @@ class Composed(Checkpointed):
             "_schedules": {},
             "_composition": None,
             "_variant": None,
+            "_views": None,
             "_extended": bool(cls.before or cls.after or cls.measure or cls.running),
             "on_nonfinite": "ignore",
             "iter": 0,
@@ -184,60 +172,6 @@ class Composed(Checkpointed):
         """
         raise NotImplementedError(f"{type(self).__name__} has a measure, so it must define ratios()")
 
-    def _set_scalars(self, plan: Plan, steps: int) -> dict[str, Any]:
-        """Enter the scalars of all groups, those of transforms too, and compute those that follow from sums.
-
-        Returns
-        -------
-        dict
-            The attributes to set once the step is done.
-        """
-        changes: dict[str, Any] = {}
-        if self.accumulate is not None:
-            # The next call runs another composition.
-            is_last = self.accumulated + 1 >= self.accumulate
-            changes.update(_plan=None, _composition=None, accumulated=0 if is_last else self.accumulated + 1)
-            if not is_last:
-                changes["iter"] = steps
-                plan.set_scalars(*[nan] * plan.composition.n_rule_scalars, *self._further_scalars(plan.composition))
-                return changes
-        if self.ema is not None:
-            changes["averages"] = self.averages + 1
-        for name, schedule in self._schedules.items():
-            # A schedule that observes losses may have changed since the last step.
-            vars(self)[name] = _checked(self, name, schedule(steps))
-            changes[name] = _checked(self, name, schedule(steps + 1))
-        alone = not (self._groups.rules or self.running or self.shared)
-        views = [self] if alone else [self._view(k, steps) for k in range(1 + len(self._groups.rules))]
-        for view, set_scalars in zip(views, plan.setters, strict=True):
-            values = view.scalars()
-            try:
-                if len(values) != plan.composition.n_rule_scalars:
-                    raise plan.composition.error(values)
-                set_scalars(*values, *view._further_scalars(plan.composition))
-            except (struct.error, TypeError):
-                raise plan.composition.error(values) from None
-        if plan.composition.sums:
-            plan.measure(views[0])
-        for k, view in enumerate(views if self.running else []):
-            changes.update((_running(name, k), vars(view)[name]) for name in self.running)
-        changes.update((name, vars(views[0])[name]) for name in self.shared)
-        return changes
-
-    def _further_scalars(self, composition: Composition) -> list[float]:
-        return [nan] * composition.n_ratios + [value(self) for value in composition.scalars]
-
-    def _view(self, k: int, steps: int) -> Self:
-        """Return a copy of the optimizer that has the hyperparameters of a group, 0 for the parameters in none."""
-        view = object.__new__(type(self))
-        fields = vars(view)
-        fields.update(vars(self))
-        fields.update((name, vars(self).get(_running(name, k), value)) for name, value in self.running.items())
-        if k:
-            for name, value in self._groups.rules[k - 1][1].items():
-                fields[name] = _checked(self, name, value(steps)) if callable(value) else value
-        return view
-
     def _checked_group(self, own: Mapping[str, Any]) -> dict[str, Any]:
         """Return the hyperparameters of a group as numbers and schedules, or raise an error for one that is none."""
         if not isinstance(own, Mapping):
@@ -257,8 +191,8 @@ class Composed(Checkpointed):
                 has = ", ".join(sorted(known))
                 raise ValueError(f"a group cannot have {name!r}{did_you_mean(name, known) or f'; it may have {has}'}")
         return {
-            name: value if callable(value) and _checked(self, name, value(self.iter)) is not None
-            else _checked(self, name, value)
+            name: value if callable(value) and checked(self, name, value(self.iter)) is not None
+            else checked(self, name, value)
             for name, value in own.items()
         }  # fmt: skip
 
@@ -271,7 +205,7 @@ class Composed(Checkpointed):
         """Make new plans: a transform was turned on or off, or groups changed."""
         fields = vars(self)
         on = [name for name in KEYWORDS if name in fields]
-        fields.update(_composition=None, _plan=None, _plans=[])
+        fields.update(_composition=None, _views=None, _plan=None, _plans=[])
         for name, counter in COUNTERS.items():
             if name in on:
                 fields.setdefault(counter, 0)
@@ -304,10 +238,11 @@ class Composed(Checkpointed):
 
         def __setattr__(self, name, value):
             cls = type(self)
+            vars(self)["_views"] = None
             if name == "iter":
                 vars(self)["iter"] = value
                 for other, schedule in self._schedules.items():
-                    vars(self)[other] = _checked(self, other, schedule(value))
+                    vars(self)[other] = checked(self, other, schedule(value))
             elif not hasattr(cls, name) and not name.startswith("_") and is_schedule(value):
                 number = value(self.iter)
                 vars(self).update({name: number, "_schedules": {**self._schedules, name: value}, "_extended": True})

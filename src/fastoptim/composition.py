@@ -57,6 +57,11 @@ class Composition:
     needs_all: str = ""
     """What needs all elements of a parameter at each step, so that gradients cannot be row-sparse."""
 
+    def further_scalars(self, optimizer: Any) -> list[Any]:
+        """Return what follows the scalars of `Optimizer.scalars`; NaN until sums are known."""
+        further = [value(optimizer) for value in self.scalars]
+        return [nan] * self.n_ratios + further if self.n_ratios else further
+
     def error(self, values: Any) -> TypeError:
         """Return the error to raise if `Optimizer.scalars` returned something else than its numbers."""
         return TypeError(
@@ -104,8 +109,10 @@ def _clip_factors(limits: Any, norms: Any) -> Any:
         return np.where(np.isinf(limits), 1.0, np.minimum(1.0, limits / (norms + 1e-6)))
 
 
-def _clip_all(_optimizer: Any, sums: NDArray[Any], scalars: NDArray[Any], _sizes: Any) -> Any:
-    return _clip_factors(scalars[:, -1:], sqrt(sums.sum()) if np.isfinite(sums.sum()) else sums.sum())
+def _clip_all(optimizer: Any, sums: NDArray[Any], _scalars: Any, _sizes: Any) -> Any:
+    # One number is computed in Python, because NumPy takes several microseconds.
+    factor = float(optimizer.clip_norm) / (sqrt(sums.sum()) + 1e-6)
+    return 1.0 if factor > 1.0 else factor
 
 
 def _clip_each(_optimizer: Any, sums: NDArray[Any], scalars: NDArray[Any], _sizes: Any) -> Any:

@@ -194,7 +194,8 @@ class KernelTask:
         n_blocks = -(-np.array(sizes, np.intp) // BLOCK)
         width = max((len(each.squares) for each in sums), default=0)
         self._blocks = np.zeros(int(n_blocks.sum()) * width)
-        self._totals = np.zeros(len(rows) * width)
+        self._totals = [np.zeros((len(rows), len(each.squares))) for each in sums]
+        self._sums = [(int(starts[0]), *each.shape, address(each)) for each in self._totals]
         words[:, table.SUMS] = np.where(
             n_blocks > 0, address(self._blocks) + 8 * width * (np.cumsum(n_blocks) - n_blocks), 0
         )
@@ -212,14 +213,14 @@ class KernelTask:
             programs.append(Autotuner(program))
         return programs
 
-    def measure(self, k: int, n_sums: int) -> Array:
+    def measure(self, k: int) -> Array:
         """Return the sums number ``k`` of each row, of shape (rows, sums); they are 0 for rows without a kernel."""
         self._measures[k].run()
+        totals = self._totals[k]
         if self.keys:
-            add_blocks(address(self._words), len(self.keys), n_sums, address(self._totals))
-        totals = self._totals[: len(self.keys) * n_sums].reshape(-1, n_sums)
+            add_blocks(*self._sums[k])
         for _, row in self._resized:
-            totals[row] = self._touched[row].sums(n_sums)
+            totals[row] = self._touched[row].sums(totals.shape[1])
         return totals
 
     @staticmethod

@@ -12,6 +12,7 @@ from fastoptim.composed import Composed
 from fastoptim.composition import compose_optimizer
 from fastoptim.concurrency import Guard, acquire, exclusive, guarded
 from fastoptim.plan import Plan
+from fastoptim.scalars import set_scalars
 from fastoptim.state import Slot, State, with_slot
 from fastoptim.transforms import COUNTERS, centralized
 from fastoptim.validate import NonFiniteGradients, Parameters, validate
@@ -216,7 +217,7 @@ class Optimizer(Composed):
             guard = acquire(self, "update")
         try:
             plan, is_extended = self._plan, self._extended
-            if is_extended and self.centralize:
+            if is_extended and "centralize" in self.__dict__:
                 grads = centralized(grads)
             # Keep the arrays alive until the plan has run: the kernels only have their addresses.
             try:
@@ -233,7 +234,7 @@ class Optimizer(Composed):
             changes: dict[str, Any] | None = None
             try:
                 if is_extended:
-                    changes = self._set_scalars(plan, steps)
+                    changes = set_scalars(self, plan, steps)
                 else:
                     values = self.scalars()
                     try:

@@ -62,6 +62,8 @@ class Plan:
         Writes.
     committed : ndarray
         Of one word: 0 as long as nothing has been written, 1 once the step cannot be undone.
+    groups : set of int
+        The groups that have a parameter.
     is_reusable : bool
         Whether `bind` can succeed.
 
@@ -98,7 +100,8 @@ class Plan:
         segments, in_place, may_move = self._sort([flat] if flat else parameters)
         rows = [row for segment in segments for row in segment]
         self._scalars = np.zeros((len(rows), count)) if composition.sums else self._given
-        self._groups = [row.group for row in rows]
+        self._groups = np.array([row.group for row in rows], np.intp)
+        self.groups = set(self._groups.tolist()) or {0}
         self._sizes = np.array([row.g.size for row in rows], float)
         self._numbers, self._sparse = Numbers(params, rows), SparseGradients(rows)
         self._kernels = KernelTask(
@@ -267,18 +270,18 @@ class Plan:
 
     def measure(self, optimizer: Any) -> None:
         """Compute the scalars of each row that follow from sums over arrays; nothing else is written."""
-        self._scalars[...] = self._given[self._groups]
+        np.take(self._given, self._groups, 0, self._scalars, "clip")
         for k, each in enumerate(self.composition.sums):
-            sums = self._kernels.measure(k, len(each.squares))
+            sums = self._kernels.measure(k)
             for task in self._fallbacks:
                 sums[task.rows] = task.measure(each.function, each.squares, self._lines(task.rows))
-            known = self._scalars[:, : each.columns.stop]
-            self._scalars[:, each.columns] = each.finish(optimizer, sums, known, self._sizes)
+            columns = each.columns
+            self._scalars[:, columns] = each.finish(optimizer, sums, self._scalars[:, : columns.stop], self._sizes)
 
     def _lines(self, rows: slice) -> list[tuple[float, ...]]:
         """Return the scalars of some rows."""
         if self._scalars is self._given:
-            return [tuple(self._given[group].tolist()) for group in self._groups[rows]]
+            return list(map(tuple, self._given[self._groups[rows]].tolist()))
         return list(map(tuple, self._scalars[rows].tolist()))
 
     def _run_all(self) -> None:

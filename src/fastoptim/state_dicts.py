@@ -23,7 +23,7 @@ __all__ = ["Checkpointed"]
 _PLAIN = (Number, np.bool_, str, type(None))
 """The types of hyperparameters. Attributes of other types are not saved."""
 
-_NOT_COPIED = {"_plan", "_plans", "_guard", "_composition"}
+_NOT_COPIED = {"_plan", "_plans", "_guard", "_composition", "_views"}
 """Attributes that copies do not share: the plan holds the addresses of arrays, and each object has its own guard."""
 
 
@@ -186,7 +186,7 @@ def _restore(optimizer: Checkpointed, state_dict: StateDict, params: Any) -> Non
     for name in (*KEYWORDS, *COUNTERS.values()):
         if name not in fields:
             vars(optimizer).pop(name, None)
-    vars(optimizer).update(fields | {"_plan": None, "_plans": [], "_composition": None})
+    vars(optimizer).update(fields | {"_plan": None, "_plans": [], "_composition": None, "_views": None})
 
 
 def _parameters(params: Any) -> list[Parameter]:

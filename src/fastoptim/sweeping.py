@@ -299,4 +299,4 @@ class _ScalarTable:
         values = optimizer.scalars()
         if len(values) != self._composition.n_rule_scalars:
             raise self._composition.error(values)
-        return (*values, *optimizer._further_scalars(self._composition))
+        return (*values, *self._composition.further_scalars(optimizer))

@@ -1,0 +1,106 @@
+"""The scalars of a step: those of the rule and of the transforms that are on, for each group, from schedules."""
+
+from __future__ import annotations
+
+import struct
+from math import nan
+from typing import Any
+
+from fastoptim.hyperparameters import Hyperparameter
+from fastoptim.plan import Plan
+from fastoptim.transforms import COUNTERS, Keyword
+
+__all__ = ["checked", "set_scalars"]
+
+_CHANGING = "iter", "_state", *COUNTERS.values()
+"""Attributes that a step changes."""
+
+
+def checked(optimizer: Any, name: str, value: Any) -> float:
+    """Return a hyperparameter as a number that its attribute would take, or raise an error."""
+    it = getattr(type(optimizer), name, None)
+    it = it.check if isinstance(it, Keyword) else it
+    return it.checked(value) if isinstance(it, Hyperparameter) else float(value)
+
+
+def _running(name: str, group: int) -> str:
+    """Return the attribute that keeps a running number of a group."""
+    return f"{name}_{group}" if group else name
+
+
+def set_scalars(optimizer: Any, plan: Plan, steps: int) -> dict[str, Any]:
+    """Enter the scalars of all groups, those of transforms too, and compute those that follow from sums.
+
+    Returns
+    -------
+    dict
+        The attributes to set once the step is done.
+    """
+    changes: dict[str, Any] = {}
+    fields = vars(optimizer)
+    if "accumulate" in fields:
+        # The next call runs another composition.
+        is_last = optimizer.accumulated + 1 >= optimizer.accumulate
+        changes.update(_plan=None, _composition=None, accumulated=0 if is_last else optimizer.accumulated + 1)
+        if not is_last:
+            changes["iter"] = steps
+            plan.set_scalars(*[nan] * plan.composition.n_rule_scalars, *plan.composition.further_scalars(optimizer))
+            return changes
+    if "ema" in fields:
+        changes["averages"] = optimizer.averages + 1
+    for name, schedule in optimizer._schedules.items():
+        # A schedule that observes losses may have changed since the last step.
+        fields[name] = checked(optimizer, name, schedule(steps))
+        changes[name] = checked(optimizer, name, schedule(steps + 1))
+    views, composition = _views_of_groups(optimizer, steps), plan.composition
+    for k, (view, enter) in enumerate(zip(views, plan.setters, strict=True)):
+        if k not in plan.groups and not optimizer.running:
+            continue
+        values = view.scalars()
+        try:
+            if len(values) != composition.n_rule_scalars:
+                raise composition.error(values)
+            enter(*values, *composition.further_scalars(view))
+        except (struct.error, TypeError):
+            raise composition.error(values) from None
+    if composition.sums:
+        plan.measure(views[0])
+    if optimizer.running:
+        for k, view in enumerate(views):
+            changes.update((_running(name, k), vars(view)[name]) for name in optimizer.running)
+    for name in optimizer.shared:
+        changes[name] = vars(views[0])[name]
+    return changes
+
+
+def _views_of_groups(optimizer: Any, steps: int) -> list[Any]:
+    """Return the optimizer as each group sees it, first of all for the parameters in none."""
+    fields, rules = vars(optimizer), optimizer._groups.rules
+    views: list[Any] | None = fields["_views"]
+    if views is not None:
+        changed = {name: fields[name] for name in _CHANGING if name in fields}
+        for view in views:
+            vars(view).update(changed)
+        return views
+    scalars_write = bool(optimizer.running or optimizer.shared)
+    if not (rules or scalars_write):
+        return [optimizer]
+    views = [_view(optimizer, k, steps) for k in range(1 + len(rules))]
+    if not (
+        scalars_write or optimizer._schedules or any(callable(value) for _, own in rules for value in own.values())
+    ):
+        # They are kept until an attribute is set.
+        fields["_views"] = views
+    return views
+
+
+def _view(optimizer: Any, k: int, steps: int) -> Any:
+    """Return a copy of the optimizer that has the hyperparameters of a group, 0 for the parameters in none."""
+    view = object.__new__(type(optimizer))
+    fields = vars(view)
+    fields.update(vars(optimizer), _plan=None, _plans=[])
+    fields.update((name, vars(optimizer).get(_running(name, k), value)) for name, value in optimizer.running.items())
+    if k:
+        for name, value in optimizer._groups.rules[k - 1][1].items():
+            fields[name] = checked(optimizer, name, value(steps)) if callable(value) else value
+    return view
