@@ -167,7 +167,7 @@ def _parameter(before: list[Array]) -> Parameter:
 def _run_compiled(function: Any, before: list[Array], scalars: tuple[float, ...]) -> list[Array]:
     parameter = _parameter(before)
     choose_kernel(parameter, function)
-    KernelTask([[parameter]], scalars=np.array([scalars]), sums=(), ranges=[], views=[], may_move=False).run()
+    KernelTask([[parameter]], scalars=np.array([scalars]), sums=(), state={}, views=[], may_move=False).run()
     return parameter.written
 
 
@@ -215,7 +215,8 @@ def _differs(old: Array, want: Array, got: Array, ulps: float) -> Array:
     with np.errstate(all="ignore"):
         unit = np.spacing(np.maximum(np.where(np.isfinite(old), np.abs(old), 0), np.abs(want)))
         # Zeros of both signs are equal: NumPy's `np.maximum(-0.0, 0.0)` depends on the element's place in the array.
-        return ~((want == got) | (np.abs(want - got) <= ulps * unit) | (np.isnan(want) & np.isnan(got)))
+        differs: Array = ~((want == got) | (np.abs(want - got) <= ulps * unit) | (np.isnan(want) & np.isnan(got)))
+    return differs
 
 
 def _pattern(function: Any, slots: tuple[str, ...]) -> str:

@@ -112,7 +112,8 @@ class FallbackTask:
                 if self._in_place:
                     self._undo += [(array, array.copy()) for array in (p, *before, *slots)]
                 g = gradient.item() if is_weak else gradient
-                results = self._results(*_at(place, [p]), g, _at(place, before or slots), _at(place, slots), scalars)
+                (target,) = _at(place, [p])
+                results = self._results(target, g, _at(place, before or slots), _at(place, slots), scalars)
                 writes = [(array, place, result) for array, result in zip((p, *slots), results, strict=True)]
                 if self._in_place:
                     _write(writes)

@@ -143,7 +143,8 @@ class KernelTask:
         # The forms name types and dtypes by their addresses.
         self._kept += [(type(row.value), row.p.dtype, type(row.gradient), row.g.dtype) for row in rows]
         # The rows themselves would keep the arrays of the first step alive.
-        program, searches, first = [], [], 0
+        program: list[tuple[int, int, int]] = []
+        searches, first = [], 0
         self._resized: list[tuple[int, int]] = []
         for segment in segments:
             stops = np.cumsum([row.p.size for row in segment])

@@ -121,7 +121,8 @@ def sum_rows(key: Hashable, p: NDArray[Any], gradient: Rows) -> tuple[NDArray[np
     IndexError, ValueError
         If the gradient is not that of rows of the parameter.
     """
-    indices, n_rows = gradient.indices, len(p) if p.ndim else 0
+    indices: NDArray[Any] = gradient.indices
+    n_rows = len(p) if p.ndim else 0
     shape, row_shape = gradient.values.shape[indices.ndim :], p.shape[1:]
     if not p.ndim:
         raise ValueError(f"the gradient of {key!r} is Rows, but its parameter has no axes, so it has no rows")

@@ -86,9 +86,8 @@ def _views_of_groups(optimizer: Any, steps: int) -> list[Any]:
     if not (rules or scalars_write):
         return [optimizer]
     views = [_view(optimizer, k, steps) for k in range(1 + len(rules))]
-    if not (
-        scalars_write or optimizer._schedules or any(callable(value) for _, own in rules for value in own.values())
-    ):
+    has_schedules = optimizer._schedules or any(callable(value) for _, own in rules for value in own.values())
+    if not (scalars_write or has_schedules):
         # They are kept until an attribute is set.
         fields["_views"] = views
     return views

@@ -42,7 +42,7 @@ class Sweep:
 def sweep(
     optimizer: Callable[..., Optimizer],
     params: Parameters,
-    values: Mapping[str, Sequence[Any]],
+    values: Mapping[str, Sequence[Any] | Array],
     gradient: Callable[[Any], Any],
     steps: int,
     *,
@@ -162,7 +162,7 @@ class _Problem:
 
     def gradients(self, gradient: Callable[[Any], Any]) -> list[Array]:
         """Return the gradients of each parameter for all copies."""
-        given = gradient(self.params) if self._vectorized else [gradient(view) for view in self.views]
+        given: Any = gradient(self.params) if self._vectorized else [gradient(view) for view in self.views]
         grads = []
         for key, shape in zip(self.keys, self.shapes, strict=True):
             g = np.asarray(given[key] if self._vectorized else [each[key] for each in given])
@@ -246,10 +246,10 @@ class _Lanes(np.ndarray[Any, Any]):
     Arithmetic has the bits of that of Python's floats. Powers need not, so Python computes them.
     """
 
-    def __pow__(self, exponent: Any) -> Any:
+    def __pow__(self, exponent: Any) -> Any:  # type: ignore[override]
         return (np.array(self, object) ** exponent).astype(float).view(_Lanes)
 
-    def __rpow__(self, base: Any) -> Any:
+    def __rpow__(self, base: Any) -> Any:  # type: ignore[override]
         return (base ** np.array(self, object)).astype(float).view(_Lanes)
 
 

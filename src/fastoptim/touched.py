@@ -56,7 +56,8 @@ class SparseGradients:
         IndexError, ValueError
             As `sum_rows` does.
         """
-        bound, rows = list(gradients), [None] * len(gradients)
+        bound: list[Any] = list(gradients)
+        rows: list[Any] = [None] * len(gradients)
         for k, key in self._keys.items():
             if not isinstance(values[k], np.ndarray) or not isinstance(gradients[k], Rows):
                 return None
