@@ -1,4 +1,4 @@
-"""Group *family*: compositions beside plain rules, and every rule beside the memory it moves and beside torch."""
+"""Group *family*: compositions beside plain rules, every rule beside its memory and torch, rows beside torch."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -288,6 +289,44 @@ def _sweeps() -> Iterator[Race]:
     yield Race(f"sweep of 60 learning rates, {SWEEP_STEPS:,} steps", make, {"x": (60,), "y": (60,)}, threads=1)
 
 
+# A row-sparse gradient beside torch's
+
+
+def _lookups(grads: Arrays) -> Iterator[tuple[Any, Any]]:
+    """Yield sixteen sets of a thousand rows over and over, because a training looks up other rows at each step."""
+    g, rng = grads["E"], np.random.default_rng(1)
+    count = min(1000, len(g))
+    return cycle([(rng.choice(len(g), count, replace=False), g[:count].copy()) for _ in range(16)])
+
+
+def _row_sparse(race: Race, params: Arrays, grads: Arrays) -> Contestant:
+    optimizer, p, lookups = fo.Adam(eps=1e-8), {"E": params["E"].copy()}, _lookups(grads)
+    step = lambda: optimizer.update(p, {"E": fo.Rows(*next(lookups))})  # noqa: E731
+    return Contestant(step, lambda: p, limit=partial(limited, race.threads))
+
+
+def _torch_sparse(race: Race, params: Arrays, grads: Arrays) -> Contestant:
+    import torch
+
+    def make(tensors: list[Any]) -> Callable[[], None]:
+        (weight,) = tensors
+        update, lookups = torch.optim.SparseAdam([weight]).step, _lookups(grads)
+
+        def step() -> None:
+            rows, values = map(torch.from_numpy, next(lookups))
+            weight.grad = torch.sparse_coo_tensor(rows[None], values, weight.shape, check_invariants=False)
+            update()
+
+        return step
+
+    return of_tensors(make, race, params, grads)
+
+
+def _embedding() -> Iterator[Race]:
+    make = {OURS: _row_sparse, "torch SparseAdam": _torch_sparse}
+    yield Race("row-sparse Adam, 1,000 of 1,000,000 × 64", make, {"E": (1_000_000, 64)}, threads=1)
+
+
 def races(*, quick: bool = False) -> Iterator[Race]:
     """Yield the cases of the group *family*; with ``quick`` those of a few seconds each."""
     yield from _compositions()
@@ -297,3 +336,4 @@ def races(*, quick: bool = False) -> Iterator[Race]:
         yield from _sweeps()
     yield from _chain()
     yield from _muon()
+    yield from _embedding()

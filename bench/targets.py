@@ -116,6 +116,8 @@ def _family_rows() -> Iterator[Target]:
     yield Target(f"{chain}: faster than torch", _family(chain, "torch fused", "torch"), 8, 15)
     sweep = _family("60 learning rates", "NumPy")
     yield Target("sweep of 60 learning rates, 1,000 steps: faster than NumPy", sweep, 50, 200)
+    sparse = _family("row-sparse Adam", "torch SparseAdam", "torch")
+    yield Target("row-sparse Adam, 1,000 of 1e6 × 64: faster than torch.SparseAdam", sparse, 2, 5)
     yield Target(
         "Muon, four 1024 × 1024: faster than torch's", _family("Muon, four", "torch one by one", "torch"), 1, 1.3
     )
