@@ -277,10 +277,22 @@ def test_custom_rule():
     assert_allclose(p, np.array([[1], [1], [0.4], [1]]) * np.ones(2))
 
 
+class Average(fo.SGD):
+    slots = ("mean",)
+
+    def initial_state(self):
+        return {"mean": "p"}
+
+    @staticmethod
+    def rule(p, g, mean, lr):
+        p -= lr * g
+        return p, 0.9 * mean + 0.1 * p
+
+
 @pytest.mark.parametrize(
     ("opt", "what"),
     [(fo.Adam(accumulate=2), "accumulate"), (fo.Adam(centralize=True), "centralize"), (fo.Adam(ema=0.9), "ema"),
-     (fo.Adam(lookahead=(2, 0.5)), "lookahead"), (fo.LAMB(), "a rule with a measure")],
+     (fo.Adam(lookahead=(2, 0.5)), "lookahead"), (fo.LAMB(), "a rule with a measure"), (Average(), "state 'mean'")],
 )  # fmt: skip
 def test_what_needs_all_elements_is_an_error(opt, what):
     p = np.ones((4, 2))
@@ -422,6 +434,18 @@ def test_the_plan_is_kept(monkeypatch, compiled):
             compiled.clear()
     assert not made
     assert not compiled
+
+
+def test_tables_of_several_sizes_in_turn():
+    opt, tables = fo.SGD(1.0), [np.zeros((5, 3)), np.zeros((50, 3)), np.zeros((5, 4))]
+    for k in (0, 1, 2, 0, 1, 2):
+        p = tables[k]
+        opt.update([p], [fo.Rows([len(p) - 1], np.ones((1, p.shape[1])))])
+    for p in tables:
+        assert (p[:-1] == 0).all()
+        assert (p[-1] == -2).all()
+    with pytest.raises(IndexError, match="from 0 to 4"):
+        opt.update(tables[:1], [fo.Rows([49], np.ones((1, 3)))])
 
 
 @pytest.mark.parametrize("name", ["SGD", "Adam"])

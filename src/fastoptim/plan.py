@@ -86,7 +86,7 @@ class Plan:
         n_groups: int,
     ) -> None:
         self.rule, self.composition = rule, composition
-        check_touched(parameters, composition.needs_all)
+        check_touched(parameters, composition.needs_all, initial)
         count = n_scalars(composition.rule, composition.slots)
         self.state = attach_state(composition.rule, composition.slots, count, parameters, state, initial)
         self._given = np.zeros((n_groups, count))

@@ -59,8 +59,8 @@ class Rows:
     A row that is not touched stays as it is: its momentum does not move it, its averages do not decay, and neither
     ``l2`` nor ``weight_decay`` shrinks it. All rows share the number of steps, `iter`, as in PyTorch's ``SparseAdam``.
     Norms are those of the sums, with zeros elsewhere; ``cautious`` counts the elements of touched rows. A rule that
-    computes norms of parameters, such as `LAMB`, and ``accumulate``, ``centralize``, ``ema`` and ``lookahead`` need all
-    elements at each step, so they do not take such gradients.
+    computes norms of parameters, such as `LAMB`, or averages them, and ``accumulate``, ``centralize``, ``ema`` and
+    ``lookahead`` need all elements at each step, so they do not take such gradients.
 
     Values of one row are added in the order in which they are given, in their own dtype. The rows of a parameter of one
     axis are its elements. Indices below zero are errors.
@@ -113,8 +113,17 @@ class Rows:
         object.__setattr__(self, "values", np.asarray(values))
 
 
-def sum_rows(key: Hashable, p: NDArray[Any], gradient: Rows) -> tuple[NDArray[np.intp], NDArray[Any]]:
+def sum_rows(key: Hashable, shape: tuple[int, ...], gradient: Rows) -> tuple[NDArray[np.intp], NDArray[Any]]:
     """Return the rows that a gradient has, each once, and their values, both aligned and without gaps.
+
+    Parameters
+    ----------
+    key
+        That of the parameter, for messages.
+    shape : tuple of int
+        That of the parameter.
+    gradient : Rows
+        Its gradient.
 
     Raises
     ------
@@ -122,11 +131,10 @@ def sum_rows(key: Hashable, p: NDArray[Any], gradient: Rows) -> tuple[NDArray[np
         If the gradient is not that of rows of the parameter.
     """
     indices: NDArray[Any] = gradient.indices
-    n_rows = len(p) if p.ndim else 0
-    shape, row_shape = gradient.values.shape[indices.ndim :], p.shape[1:]
-    if not p.ndim:
+    row_shape = shape[1:]
+    if not shape:
         raise ValueError(f"the gradient of {key!r} is Rows, but its parameter has no axes, so it has no rows")
-    if shape != row_shape:
+    if gradient.values.shape[indices.ndim :] != row_shape:
         raise ValueError(
             f"the gradient of {key!r} is Rows with values of shape {gradient.values.shape}, expected "
             f"{(*indices.shape, *row_shape)}: the shape of its indices, then that of a row of its parameter"
@@ -138,10 +146,10 @@ def sum_rows(key: Hashable, p: NDArray[Any], gradient: Rows) -> tuple[NDArray[np
     # A copy, so that the indices that are checked are those that a kernel uses.
     indices = indices.reshape(-1).astype(np.intp)
     low, high = int(indices.min()), int(indices.max())
-    if low < 0 or high >= n_rows:
+    if low < 0 or high >= shape[0]:
         raise IndexError(
             f"the gradient of {key!r} is Rows with index {low if low < 0 else high}, expected indices from 0 to "
-            f"{n_rows - 1}, the rows of its parameter"
+            f"{shape[0] - 1}, the rows of its parameter"
         )
     values = np.require(gradient.values.reshape(count, *row_shape), requirements=["C", "ALIGNED"])
     rows, order = _sorted(indices, high)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -17,8 +17,12 @@ from fastoptim.validate import Array, Parameter
 __all__ = ["SparseGradients", "TouchedRows", "check_touched"]
 
 
-def check_touched(parameters: list[Parameter], needs_all: str) -> None:
-    """Raise `TypeError` if a gradient is row-sparse, but something needs all elements."""
+def check_touched(parameters: list[Parameter], needs_all: str, initial: Mapping[str, float | str]) -> None:
+    """Raise `TypeError` if a gradient is row-sparse, but something needs all elements.
+
+    So does state that begins as the parameters, such as an average of them: it moves where gradients are zero.
+    """
+    needs_all = needs_all or next((f"state {name!r}" for name, value in initial.items() if value == "p"), "")
     for parameter in parameters:
         if needs_all and parameter.rows is not None:
             raise TypeError(
@@ -37,10 +41,10 @@ class SparseGradients:
     """
 
     def __init__(self, parameters: list[Parameter]) -> None:
-        self._keys = {k: each.key for k, each in enumerate(parameters) if each.rows is not None}
+        self._expected = {k: (each.key, each.p.shape) for k, each in enumerate(parameters) if each.rows is not None}
 
     def __bool__(self) -> bool:
-        return bool(self._keys)
+        return bool(self._expected)
 
     def bind(self, values: Sequence[Any], gradients: Sequence[Any]) -> tuple[Sequence[Any], ...] | None:
         """Sum the gradients of the next step.
@@ -49,7 +53,7 @@ class SparseGradients:
         -------
         tuple or None
             Parameters, gradients, and for each the rows that it has, or None if it has all. None in place of the tuple
-            if a gradient has another type than before.
+            if a parameter has another shape than before, or a gradient another type.
 
         Raises
         ------
@@ -58,10 +62,11 @@ class SparseGradients:
         """
         bound: list[Any] = list(gradients)
         rows: list[Any] = [None] * len(gradients)
-        for k, key in self._keys.items():
-            if not isinstance(values[k], np.ndarray) or not isinstance(gradients[k], Rows):
+        for k, (key, shape) in self._expected.items():
+            # A kernel may use these indices only if the parameter has the form of the plan, which is looked at later.
+            if np.shape(values[k]) != shape or not isinstance(gradients[k], Rows):
                 return None
-            rows[k], bound[k] = sum_rows(key, values[k], gradients[k])
+            rows[k], bound[k] = sum_rows(key, shape, gradients[k])
         return values, tuple(bound), rows
 
 

@@ -161,7 +161,7 @@ def _parameter(key: Hashable, value: Any, gradient: Any) -> Parameter:
     if isinstance(value, np.ndarray) and not p.flags.writeable:
         raise ValueError(f"parameter {key!r} is read-only, so it cannot be updated in place; pass a writable copy")
     if isinstance(gradient, Rows):
-        rows, g = sum_rows(key, p, gradient)
+        rows, g = sum_rows(key, p.shape, gradient)
         return Parameter(key, value, g, p, g, rows=rows)
     if not isinstance(gradient, np.ndarray | np.number | float | int) or isinstance(gradient, np.ma.MaskedArray | bool):
         raise TypeError(
