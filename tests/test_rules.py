@@ -395,6 +395,22 @@ def test_ratios_of_groups(like):
 
 
 @pytest.mark.parametrize("name", FAMILY)
+def test_descent_into_the_valley_of_rosenbrock(name):
+    opt, params = getattr(fo, name)(lr=1e-3), {"x": np.array([-1.2, 1.0])}
+
+    def loss(x, y):
+        return (1 - x) ** 2 + 100 * (y - x * x) ** 2
+
+    losses = [loss(*params["x"])]
+    for _ in range(300):
+        x, y = params["x"]
+        opt.update(params, {"x": np.array([-2 * (1 - x) - 400 * x * (y - x * x), 200 * (y - x * x)])})
+        losses.append(loss(*params["x"]))
+    # Steps of one length go to and fro across the valley.
+    assert max(losses[100:]) < losses[0]
+
+
+@pytest.mark.parametrize("name", FAMILY)
 def test_flat_dicts_threads_and_groups_have_the_same_bits(name, compiled, monkeypatch):
     cls = getattr(fo, name)
     monkeypatch.setattr(fo.threads, "_PARALLEL_FROM", 16)

@@ -118,6 +118,33 @@ def test_every_kind_of_rule_takes_all(name):
         assert_allclose(p, expected[key], rtol=1e-12, atol=1e-13, err_msg=key)
 
 
+class Mine(fo.Optimizer):
+    """A user's copy of Adam."""
+
+    slots = ("m", "v")
+
+    def __init__(self, lr, beta1=0.9, beta2=0.999, **options):
+        super().__init__(**options)
+        self.lr, self.beta1, self.beta2 = lr, beta1, beta2
+
+    def scalars(self):
+        corrected = self.lr * (1 - self.beta2**self.iter) ** 0.5 / (1 - self.beta1**self.iter)
+        return corrected, 1 - self.beta1, 1 - self.beta2
+
+    @staticmethod
+    def rule(p, g, m, v, lr, b1, b2):
+        m = m + b1 * (g - m)
+        v = v + b2 * (g * g - v)
+        return p - lr * m / (np.sqrt(v) + 1e-7), m, v
+
+
+@pytest.mark.parametrize("groups", [None, {"b": {"lr": 0.5, "weight_decay": 0.0, "clip_value": 0.1}}])
+def test_a_users_rule_takes_all_as_the_built_in_one_does(groups):
+    expected, params = (run(cls(LR, groups=groups, **TRANSFORMS)) for cls in (fo.Adam, Mine))
+    for key, p in params.items():
+        assert_bits(expected[key], p, key)
+
+
 @pytest.mark.parametrize(
     ("on", "dtype"), [({"clip_norm": 1.0}, np.float32), (TRANSFORMS, np.float64)], ids=["norm", "all"]
 )
