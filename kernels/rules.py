@@ -12,7 +12,7 @@ import numpy as np
 __all__ = [
     "adadelta", "adagrad", "adagrad_inside", "adam", "lamb", "lars", "lion", "momentum", "nesterov", "prodigy",
     "rmsprop", "rmsprop_centered", "rmsprop_centered_momentum", "rmsprop_inside", "rmsprop_momentum", "rprop",
-    "scaled_momentum", "sgd", "sign_sgd", "signum",
+    "scaled_momentum", "schedule_free_sgd", "sgd", "sign_sgd", "signum",
 ]  # fmt: skip
 
 
@@ -46,6 +46,18 @@ def nesterov(p, g, v, lr, momentum, momentum_squared, lookahead_lr):
     v *= momentum
     v -= lr * g
     return p, v
+
+
+def schedule_free_sgd(p, g, z, lr, share, lr_p, weight_decay):
+    """Gradient descent by ``z``, at gradients between it and its average. Defazio et al. (2024), section 2.
+
+    The parameter is the point of the gradient; ``share`` is that of ``z`` in the average.
+    """
+    step = g + weight_decay * p
+    p += share * (z - p)
+    p -= lr_p * step
+    z -= lr * step
+    return p, z
 
 
 def adagrad(p, g, h, lr, eps):

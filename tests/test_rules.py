@@ -255,6 +255,24 @@ def rprop(p, g, s, _t):
     return p - s["step"] * np.sign(s["previous"])
 
 
+def schedule_free(scaled, decay=0, warmup=0, rho=0, power=2):
+    """The paper's three sequences, of which the optimizer keeps two."""
+
+    def step(p, g, s, t):
+        lr = LR * min(1, t / warmup) if warmup else LR
+        weight = t**rho * lr**power
+        s["weights"] = s.get("weights", 0) + weight
+        c = weight / s["weights"]
+        if scaled:
+            s["v"] = ema(s["v"], g * g, 0.99)
+            g = g / (np.sqrt(s["v"] / (1 - 0.99**t)) + 1e-8)
+        s["z"] = s.get("z", p) - lr * (g + decay * p)
+        s["x"] = (1 - c) * s.get("x", p) + c * s["z"]
+        return 0.1 * s["z"] + 0.9 * s["x"]
+
+    return step
+
+
 def prodigy(d_coef, corrected=False, safeguard=False):
     def step(p, g, s, t):
         d, p0, beta3 = s.setdefault("d", 1e-6), s.setdefault("p0", p), sqrt(B2)
@@ -307,6 +325,12 @@ CASES = [
     (fo.SignSGD, {}, sign_sgd),
     (fo.Signum, {}, signum),
     *((fo.Lion, {"like": like}, lion(decay)) for like, decay in {"paper": 0, "optax": 1e-3, "keras": 0}.items()),
+    (fo.ScheduleFreeSGD, {}, schedule_free(scaled=False)),
+    (
+        fo.ScheduleFreeSGD,
+        {"weight_decay": 0.1, "warmup": 20, "rho": 1, "power": 1},
+        schedule_free(scaled=False, decay=0.1, warmup=20, rho=1, power=1),
+    ),
     (fo.Rprop, {"step_min": 0.004, "step_max": 0.02}, rprop),
     (fo.Prodigy, {"d_coef": 2000, "weight_decay": 0.1, "safeguard_warmup": True}, prodigy(2000, safeguard=True)),
     (fo.Prodigy, {"d_coef": 20, "weight_decay": 0.1, "bias_correction": True}, prodigy(20, corrected=True)),

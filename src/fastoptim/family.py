@@ -39,6 +39,7 @@ FAMILY = {
     "Signum": Member("4"),
     "Lion": Member("+"),
     "Rprop": Member("|"),
+    "ScheduleFreeSGD": Member("$0$"),
     "Prodigy": Member("$\\pi$"),
 }
 

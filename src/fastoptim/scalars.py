@@ -10,7 +10,7 @@ from fastoptim.hyperparameters import Hyperparameter
 from fastoptim.plan import Plan
 from fastoptim.transforms import COUNTERS, Keyword
 
-__all__ = ["checked", "set_scalars"]
+__all__ = ["checked", "group_view", "set_scalars"]
 
 _CHANGING = "iter", "_state", *COUNTERS.values()
 """Attributes that a step changes."""
@@ -85,7 +85,7 @@ def _views_of_groups(optimizer: Any, steps: int) -> list[Any]:
     scalars_write = bool(optimizer.running or optimizer.shared)
     if not (rules or scalars_write):
         return [optimizer]
-    views = [_view(optimizer, k, steps) for k in range(1 + len(rules))]
+    views = [group_view(optimizer, k, steps) for k in range(1 + len(rules))]
     has_schedules = optimizer._schedules or any(callable(value) for _, own in rules for value in own.values())
     if not (scalars_write or has_schedules):
         # They are kept until an attribute is set.
@@ -93,7 +93,7 @@ def _views_of_groups(optimizer: Any, steps: int) -> list[Any]:
     return views
 
 
-def _view(optimizer: Any, k: int, steps: int) -> Any:
+def group_view(optimizer: Any, k: int, steps: int) -> Any:
     """Return a copy of the optimizer that has the hyperparameters of a group, 0 for the parameters in none."""
     view = object.__new__(type(optimizer))
     fields = vars(view)

@@ -13,7 +13,7 @@ from fastoptim.fallback import RuleArray
 from fastoptim.parameters import FlatDict, Layout
 from fastoptim.validate import Array, Parameter
 
-__all__ = ["Slot", "State", "attach_state", "with_slot"]
+__all__ = ["Slot", "State", "attach_state", "slot_of", "with_slot"]
 
 State = dict[str, FlatDict]
 """An array for each parameter, by slot and key."""
@@ -97,7 +97,7 @@ def attach_state(
                     for array in state[name].values():
                         array[...] = value
     for parameter in parameters:
-        parameter.slots = [_slot(parameter, name, arrays) for name, arrays in state.items()]
+        parameter.slots = [slot_of(parameter, name, arrays) for name, arrays in state.items()]
     changes: dict[str, dict[Hashable, np.dtype[Any]]] = {}
     for parameter in parameters:
         if len(set(parameter.dtypes)) > 1 or not parameter.p.dtype.isnative:
@@ -111,7 +111,7 @@ def attach_state(
         for parameter in parameters:
             if any(parameter.key in keys for keys in changes.values()):
                 parameter.before = parameter.slots
-            parameter.slots = [_slot(parameter, name, arrays) for name, arrays in state.items()]
+            parameter.slots = [slot_of(parameter, name, arrays) for name, arrays in state.items()]
     return state
 
 
@@ -143,8 +143,14 @@ def with_slot(state: State | None, names: tuple[str, ...], name: str, arrays: Ma
     return state
 
 
-def _slot(parameter: Parameter, name: str, arrays: FlatDict) -> Array:
-    """Return a view of an array of the state, which is still what was checked if the array is altered afterwards."""
+def slot_of(parameter: Parameter, name: str, arrays: FlatDict) -> Array:
+    """Return a view of an array of the state, which is still what was checked if the array is altered afterwards.
+
+    Raises
+    ------
+    KeyError, ValueError
+        If there is none, or none of its shape, or if it was altered or is read-only.
+    """
     given: Array | None = arrays.get(parameter.key)
     if given is None:
         known = ", ".join(map(repr, arrays))

@@ -23,8 +23,8 @@ __all__ = ["Checkpointed"]
 _PLAIN = (Number, np.bool_, str, type(None))
 """The types of hyperparameters. Attributes of other types are not saved."""
 
-_NOT_COPIED = {"_plan", "_plans", "_guard", "_composition", "_views"}
-"""Attributes that copies do not share: the plan holds the addresses of arrays, and each object has its own guard."""
+_NOT_COPIED = {"_plan", "_plans", "_guard", "_composition", "_views", "_evaluated"}
+"""Attributes that copies do not share: a plan holds addresses of arrays, and each object has a guard of its own."""
 
 
 class Checkpointed:
