@@ -40,12 +40,12 @@ def radam(p, g, m, v, lr_t, one_minus_beta1, one_minus_beta2, weight, eps):
     return p, m, v
 
 
-def adabelief(p, g, m, s, lr_t, one_minus_beta1, one_minus_beta2, stored_eps, eps):
-    """Adam scaled by how far gradients are from their mean. Zhuang et al. (2020), algorithm 2."""
+def adabelief(p, g, m, s, lr_t, one_minus_beta1, one_minus_beta2, stored_eps, weight, eps):
+    """Adam scaled by how far gradients are from their mean. Zhuang et al. (2020), algorithm 2, may be rectified."""
     m += one_minus_beta1 * (g - m)
     s += one_minus_beta2 * ((g - m) * (g - m) - s)
     s += stored_eps
-    p -= lr_t * m / (np.sqrt(s) + eps)
+    p -= lr_t * m / (weight * np.sqrt(s) + eps)
     return p, m, s
 
 

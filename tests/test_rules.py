@@ -121,17 +121,21 @@ def nadam(like):
     return step
 
 
+def rectified(m, v, t, eps, after):
+    m, limit = m / (1 - B1**t), 2 / (1 - B2) - 1
+    rho = limit - 2 * t * B2**t / (1 - B2**t)
+    if rho <= 5:
+        return m
+    r = sqrt((rho - 4) * (rho - 2) * limit / ((limit - 4) * (limit - 2) * rho))
+    if after:
+        return r * m / (np.sqrt(v / (1 - B2**t)) + eps)
+    return r * m * sqrt(1 - B2**t) / (np.sqrt(v) + eps)
+
+
 def radam(like):
     def step(p, g, s, t):
         s["m"], s["v"] = ema(s["m"], g, B1), ema(s["v"], g * g, B2)
-        m, limit = s["m"] / (1 - B1**t), 2 / (1 - B2) - 1
-        rho = limit - 2 * t * B2**t / (1 - B2**t)
-        if rho <= 5:
-            return p - LR * m
-        r = sqrt((rho - 4) * (rho - 2) * limit / ((limit - 4) * (limit - 2) * rho))
-        if like == "torch":
-            return p - LR * r * m * sqrt(1 - B2**t) / (np.sqrt(s["v"]) + 1e-8)
-        return p - LR * r * m / (np.sqrt(s["v"] / (1 - B2**t)) + 1e-8)
+        return p - LR * rectified(s["m"], s["v"], t, 1e-8, after=like == "optax")
 
     return step
 
@@ -150,10 +154,15 @@ def adam(eps, first):
     return step
 
 
-def adabelief(p, g, s, t):
-    s["m"] = ema(s["m"], g, B1)
-    s["s"] = ema(s["s"], (g - s["m"]) ** 2, B2) + 1e-16
-    return corrected(p, s["m"], s["s"], t, 1e-16)
+def adabelief(like):
+    def step(p, g, s, t):
+        s["m"] = ema(s["m"], g, B1)
+        s["s"] = ema(s["s"], (g - s["m"]) ** 2, B2) + 1e-16
+        if like == "optax":
+            return corrected(p, s["m"], s["s"], t, 1e-16)
+        return p - LR * rectified(s["m"], s["s"], t, 1e-16, after=False)
+
+    return step
 
 
 def yogi(p, g, s, t):
@@ -169,13 +178,16 @@ def grams(p, g, s, t):
     return p - abs(corrected(0, s["m"], s["v"], t, 1e-8)) * np.sign(g)
 
 
-def adopt(p, g, s, t):
-    if t > 1:
-        bound = (t - 1) ** 0.25
-        s["m"] = ema(s["m"], np.clip(g / np.maximum(np.sqrt(s["v"]), 1e-6), -bound, bound), B1)
-        p = p - LR * s["m"]
-    s["v"] = ema(s["v"], g * g, 0.9999) if t > 1 else g * g
-    return p
+def adopt(exponent):
+    def step(p, g, s, t):
+        if t > 1:
+            bound = (t - 1) ** exponent
+            s["m"] = ema(s["m"], np.clip(g / np.maximum(np.sqrt(s["v"]), 1e-6), -bound, bound), B1)
+            p = p - LR * s["m"]
+        s["v"] = ema(s["v"], g * g, 0.9999) if t > 1 else g * g
+        return p
+
+    return step
 
 
 def ademamix(p, g, s, t):
@@ -308,10 +320,10 @@ CASES = [
     *((fo.AdaMax, {"like": like}, adamax(like)) for like in ("torch", "optax", "keras")),
     *((fo.NAdam, {"like": like}, nadam(like)) for like in ("torch", "optax", "keras")),
     *((fo.RAdam, {"like": like}, radam(like)) for like in ("torch", "optax")),
-    (fo.AdaBelief, {}, adabelief),
+    *((fo.AdaBelief, {"like": like}, adabelief(like)) for like in ("optax", "timm")),
     (fo.Yogi, {}, yogi),
     (fo.Grams, {}, grams),
-    (fo.ADOPT, {}, adopt),
+    *((fo.ADOPT, {"like": like}, adopt(exponent)) for like, exponent in {"optax": 0.25, "timm": 0.333}.items()),
     (fo.AdEMAMix, {}, ademamix),
     *((fo.Adan, {"weight_decay": decay}, adan(decay or 0)) for decay in (None, 0.1)),
     *((fo.AdaDelta, {"like": like}, adadelta(like)) for like in ("torch", "optax", "keras")),

@@ -35,6 +35,8 @@ DIFFERENCES = [
     ("NAdam", 'eps=1e-8, like="torch"', 'eps=1e-8, like="keras"', "ψ is 0.004 in torch and 1 in Keras"),
     ("RAdam", 'like="torch"', 'like="optax"', "optax adds ε to the corrected root"),
     ("AdaMax", 'eps=1e-7, like="torch"', 'eps=1e-7, like="keras"', "Keras adds ε where it divides by `u`"),
+    ("AdaBelief", 'like="optax"', 'like="timm"', "timm rectifies it, as `RAdam`"),
+    ("ADOPT", 'like="optax"', 'like="timm"', "the bound grows as t^¼ in optax, as t^0.333 in timm"),
     (
         "LARS",
         'weight_decay=0.01, like="paper"',

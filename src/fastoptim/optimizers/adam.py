@@ -163,6 +163,16 @@ class AdamW(Adam):
             self.weight_decay = self.defaults[like]["weight_decay"]
 
 
+def rectification(beta2: float, t: int) -> tuple[float, float]:
+    """Return how many squares the mean of step t has seen, and the factor that their variance makes of the step.
+
+    Liu et al. (2020), algorithm 2. There is no variance, and the factor is 0, for less than four.
+    """
+    limit = 2 / (1 - beta2) - 1
+    rho = limit - 2 * t * beta2**t / (1 - beta2**t)
+    return rho, sqrt((rho - 4) * (rho - 2) * limit / ((limit - 4) * (limit - 2) * rho)) if rho > 4 else 0.0
+
+
 class RAdam(BuiltIn):
     r"""Adam whose first steps are not scaled, until its mean of squares has seen enough.
 
@@ -237,10 +247,8 @@ class RAdam(BuiltIn):
         """Return the step size, ``1 - beta1``, ``1 - beta2``, the weight of the root, and epsilon."""
         beta1, beta2, t = self.beta1, self.beta2, self.iter
         c1, c2 = 1 - beta1**t, 1 - beta2**t
-        limit = 2 / (1 - beta2) - 1
-        rho = limit - 2 * t * beta2**t / c2
+        rho, factor = rectification(beta2, t)
         if rho < 5 or (rho == 5 and self.like == "torch"):
             return self.lr / c1, 1 - beta1, 1 - beta2, 0.0, 1.0
-        rectification = sqrt((rho - 4) * (rho - 2) * limit / ((limit - 4) * (limit - 2) * rho))
         eps = self.eps * (sqrt(c2) if self.like == "optax" else 1)
-        return self.lr * rectification * sqrt(c2) / c1, 1 - beta1, 1 - beta2, 1.0, eps
+        return self.lr * factor * sqrt(c2) / c1, 1 - beta1, 1 - beta2, 1.0, eps

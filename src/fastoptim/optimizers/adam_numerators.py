@@ -99,8 +99,10 @@ class ADOPT(BuiltIn):
         The learning rate :math:`\eta`, not negative.
     beta1, beta2 : float
         The fractions of the two means kept at each step, from 0 to less than 1.
-    eps : float
-        :math:`\epsilon`, not negative.
+    eps : float, optional
+        :math:`\epsilon`, not negative; 1e-6 in both libraries.
+    like : {"optax", "timm"}
+        Whose rule: the exponent 1/4 is the paper's and optax's; timm has 0.333.
     **options
         Transforms, groups and ``on_nonfinite``; see `Optimizer`.
 
@@ -125,6 +127,7 @@ class ADOPT(BuiltIn):
     m: Slot
     v: Slot
     rule: ClassVar[Callable[..., Any]] = staticmethod(adam_rules.adopt)
+    defaults: ClassVar[dict[str, dict[str, float]]] = {"optax": {"eps": 1e-6}, "timm": {"eps": 1e-6}}
     lr = Hyperparameter(0)
     beta1 = Hyperparameter(0, 1, below=True)
     beta2 = Hyperparameter(0, 1, below=True)
@@ -136,18 +139,20 @@ class ADOPT(BuiltIn):
         beta1: Number = 0.9,
         beta2: Number = 0.9999,
         *,
-        eps: Number = 1e-6,
+        eps: Number | None = None,
+        like: str = "optax",
         **options: Unpack[Options],
     ) -> None:
         super().__init__(**options)
         self.lr = lr
         self.beta1 = beta1
         self.beta2 = beta2
-        self.eps = eps
+        self._follow(like, eps=eps)
 
     def scalars(self) -> tuple[float, ...]:
         """Return the learning rate, ``1 - beta1``, ``1 - beta2`` (1 in the first step), the bound, and epsilon."""
-        return self.lr, 1 - self.beta1, 1 - self.beta2 if self.iter > 1 else 1.0, (self.iter - 1) ** 0.25, self.eps
+        bound = (self.iter - 1) ** (0.333 if self.like == "timm" else 0.25)
+        return self.lr, 1 - self.beta1, 1 - self.beta2 if self.iter > 1 else 1.0, bound, self.eps
 
 
 class AdEMAMix(BuiltIn):

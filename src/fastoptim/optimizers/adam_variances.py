@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Unpack
 
 from fastoptim.hyperparameters import Hyperparameter
 from fastoptim.kernels import adam_rules
+from fastoptim.optimizers.adam import rectification
 from fastoptim.optimizers.base import BuiltIn, Slot
 from fastoptim.transforms import Number, Options
 
@@ -29,8 +30,11 @@ class AdaBelief(BuiltIn):
         The learning rate :math:`\eta`, not negative.
     beta1, beta2 : float
         The fractions of the two means kept at each step, from 0 to less than 1.
-    eps : float
-        :math:`\epsilon`, not negative.
+    eps : float, optional
+        :math:`\epsilon`, not negative; 1e-16 in both libraries.
+    like : {"optax", "timm"}
+        Whose rule. timm, as the authors' package, rectifies it as `RAdam`: where the mean of squares has seen too
+        little, :math:`p \leftarrow p - \eta m / (1 - \beta_1^t)`.
     **options
         Transforms, groups and ``on_nonfinite``; see `Optimizer`.
 
@@ -41,7 +45,8 @@ class AdaBelief(BuiltIn):
 
     References
     ----------
-    J. Zhuang et al., "AdaBelief optimizer", NeurIPS 2020, algorithm 2, as in optax: not rectified.
+    J. Zhuang et al., "AdaBelief optimizer", NeurIPS 2020, algorithm 2. L. Liu et al., "On the variance of the adaptive
+    learning rate and beyond", ICLR 2020.
 
     Examples
     --------
@@ -55,6 +60,7 @@ class AdaBelief(BuiltIn):
     m: Slot
     s: Slot
     rule: ClassVar[Callable[..., Any]] = staticmethod(adam_rules.adabelief)
+    defaults: ClassVar[dict[str, dict[str, float]]] = {"optax": {"eps": 1e-16}, "timm": {"eps": 1e-16}}
     lr = Hyperparameter(0)
     beta1 = Hyperparameter(0, 1, below=True)
     beta2 = Hyperparameter(0, 1, below=True)
@@ -66,21 +72,26 @@ class AdaBelief(BuiltIn):
         beta1: Number = 0.9,
         beta2: Number = 0.999,
         *,
-        eps: Number = 1e-16,
+        eps: Number | None = None,
+        like: str = "optax",
         **options: Unpack[Options],
     ) -> None:
         super().__init__(**options)
         self.lr = lr
         self.beta1 = beta1
         self.beta2 = beta2
-        self.eps = eps
+        self._follow(like, eps=eps)
 
     def scalars(self) -> tuple[float, ...]:
-        """Return the step size, ``1 - beta1``, ``1 - beta2``, and both epsilons."""
+        """Return the step size, one minus each beta, what is added to s, the weight of its root, and epsilon."""
         beta1, beta2, t = self.beta1, self.beta2, self.iter
-        root = sqrt(1 - beta2**t)
-        lr_t = self.lr * root / (1 - beta1**t)
-        return lr_t, 1 - beta1, 1 - beta2, self.eps, self.eps * root
+        lr_t, root = self.lr / (1 - beta1**t), sqrt(1 - beta2**t)
+        if self.like == "optax":
+            return lr_t * root, 1 - beta1, 1 - beta2, self.eps, 1.0, self.eps * root
+        rho, factor = rectification(beta2, t)
+        if rho < 5:
+            return lr_t, 1 - beta1, 1 - beta2, self.eps, 0.0, 1.0
+        return lr_t * root * factor, 1 - beta1, 1 - beta2, self.eps, 1.0, self.eps
 
 
 class Yogi(BuiltIn):
