@@ -12,7 +12,7 @@ import numpy as np
 __all__ = [
     "adadelta", "adagrad", "adagrad_inside", "adam", "lamb", "lars", "lion", "momentum", "nesterov", "prodigy",
     "rmsprop", "rmsprop_centered", "rmsprop_centered_momentum", "rmsprop_inside", "rmsprop_momentum", "rprop",
-    "scaled_momentum", "schedule_free_sgd", "sgd", "sign_sgd", "signum",
+    "scaled_momentum", "schedule_free_adamw", "schedule_free_sgd", "sgd", "sign_sgd", "signum",
 ]  # fmt: skip
 
 
@@ -58,6 +58,13 @@ def schedule_free_sgd(p, g, z, lr, share, lr_p, weight_decay):
     p -= lr_p * step
     z -= lr * step
     return p, z
+
+
+def schedule_free_adamw(p, g, z, v, lr, share, lr_p, weight_decay, root, one_minus_beta2, eps):
+    """`schedule_free_sgd` with scaled gradients. Defazio et al. (2024), algorithm 1; ``root`` corrects ``v``."""
+    v += one_minus_beta2 * (g * g - v)
+    p, z = schedule_free_sgd(p, root * g / (np.sqrt(v) + eps), z, lr, share, lr_p, weight_decay)
+    return p, z, v
 
 
 def adagrad(p, g, h, lr, eps):

@@ -343,6 +343,8 @@ CASES = [
         {"weight_decay": 0.1, "warmup": 20, "rho": 1, "power": 1},
         schedule_free(scaled=False, decay=0.1, warmup=20, rho=1, power=1),
     ),
+    (fo.ScheduleFreeAdamW, {"beta2": 0.99}, schedule_free(scaled=True)),
+    (fo.ScheduleFreeAdamW, {"beta2": 0.99, "weight_decay": 0.1, "warmup": 20}, schedule_free(True, 0.1, 20)),
     (fo.Rprop, {"step_min": 0.004, "step_max": 0.02}, rprop),
     (fo.Prodigy, {"d_coef": 2000, "weight_decay": 0.1, "safeguard_warmup": True}, prodigy(2000, safeguard=True)),
     (fo.Prodigy, {"d_coef": 20, "weight_decay": 0.1, "bias_correction": True}, prodigy(20, corrected=True)),

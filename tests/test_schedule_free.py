@@ -13,7 +13,7 @@ from naive import assert_bits
 
 RNG = np.random.default_rng(0)
 START = {"W": RNG.standard_normal((3, 4)), "b": np.zeros(4), "x": 0.5}
-OPTIMIZERS = [fo.ScheduleFreeSGD]
+OPTIMIZERS = [fo.ScheduleFreeSGD, fo.ScheduleFreeAdamW]
 
 
 def trained(**keywords):

@@ -40,6 +40,7 @@ FAMILY = {
     "Lion": Member("+"),
     "Rprop": Member("|"),
     "ScheduleFreeSGD": Member("$0$"),
+    "ScheduleFreeAdamW": Member("$W$"),
     "Prodigy": Member("$\\pi$"),
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
+from math import sqrt
 from typing import Any, ClassVar, Unpack
 
 import numpy as np
@@ -18,7 +19,7 @@ from fastoptim.state import slot_of
 from fastoptim.transforms import Number, Options
 from fastoptim.validate import Array, Parameter, Parameters, validate
 
-__all__ = ["ScheduleFreeSGD"]
+__all__ = ["ScheduleFreeAdamW", "ScheduleFreeSGD"]
 
 
 class ScheduleFreeSGD(BuiltIn):
@@ -188,6 +189,89 @@ class ScheduleFreeSGD(BuiltIn):
         z = slot_of(parameter, "z", self._state["z"])
         beta = group_view(self, parameter.group, self.iter).beta1
         return parameter.p + (1 - 1 / beta) * (z - parameter.p)
+
+
+class ScheduleFreeAdamW(ScheduleFreeSGD):
+    r"""`ScheduleFreeSGD` with gradients scaled, element by element, by past squared gradients.
+
+    .. math::
+
+        v &\leftarrow v + (1 - \beta_2)(g^2 - v) \\
+        z &\leftarrow z - \gamma \left(\frac{g}{\sqrt{v / (1 - \beta_2^t)} + \epsilon} + \lambda y\right),
+         \qquad x \leftarrow (1 - c) x + c z \\
+        y &\leftarrow (1 - \beta) z + \beta x
+
+    The parameters are :math:`y` while training and :math:`x` inside `evaluation`; for :math:`\gamma` and :math:`c` see
+    `ScheduleFreeSGD`.
+
+    Parameters
+    ----------
+    lr : float
+        The learning rate, not negative.
+    beta1 : float
+        The weight :math:`\beta` of the average in :math:`y`, from 0.01 to 1; it should not change during a run.
+    beta2 : float
+        The fraction of the mean of squares kept at each step, from 0 to less than 1.
+    eps : float
+        :math:`\epsilon`, not negative.
+    warmup : float
+        The number of steps in which the learning rate rises to ``lr``, not negative.
+    rho, power : float
+        The exponents of the weights in the average, not negative; see `ScheduleFreeSGD`.
+    **options
+        Transforms, groups and ``on_nonfinite``; see `Optimizer`. Here ``weight_decay`` is :math:`\lambda`, a part of
+        the step. ``cautious`` and ``lookahead`` move :math:`y` alone.
+
+    Attributes
+    ----------
+    z, v : dict or None
+        The point that descends, and the running mean of the squared gradient, for each parameter.
+    weight_sum, lr_max : float
+        The sum of the weights, and the largest learning rate so far.
+
+    References
+    ----------
+    A. Defazio et al., "The road less scheduled", NeurIPS 2024, algorithm 1.
+
+    Examples
+    --------
+    >>> params = {"x": 1.0}
+    >>> opt = ScheduleFreeAdamW(lr=0.5)
+    >>> for _ in range(2):
+    ...     opt.update(params, {"x": 4.0})
+    >>> round(params["x"], 6)
+    0.225
+    >>> with opt.evaluation(params):
+    ...     round(params["x"], 6)
+    0.25
+    """
+
+    slots = ("z", "v")
+    v: Slot
+    rule: ClassVar[Callable[..., Any]] = staticmethod(rules.schedule_free_adamw)
+    beta2 = Hyperparameter(0, 1, below=True)
+    eps = Hyperparameter(0)
+
+    def __init__(
+        self,
+        lr: Number = 0.0025,
+        beta1: Number = 0.9,
+        beta2: Number = 0.999,
+        *,
+        eps: Number = 1e-8,
+        warmup: Number = 0.0,
+        rho: Number = 0.0,
+        power: Number = 2.0,
+        **options: Unpack[Options],
+    ) -> None:
+        super().__init__(lr, beta1, warmup=warmup, rho=rho, power=power, **options)
+        self.beta2 = beta2
+        self.eps = eps
+
+    def scalars(self) -> tuple[float, ...]:
+        """Return the scalars of `ScheduleFreeSGD`, the root of the correction, ``1 - beta2``, and epsilon."""
+        root = sqrt(1 - self.beta2**self.iter)
+        return *super().scalars(), root, 1 - self.beta2, self.eps * root
 
 
 def _assign(params: Any, values: list[tuple[Parameter, Array]]) -> None:
