@@ -461,6 +461,8 @@ def test_flat_dicts_threads_and_groups_have_the_same_bits(name, compiled, monkey
         return {key: np.array(p) for key, p in params.items()}
 
     expected = ends(cls())
+    # The parallel loop is compiled once for all rules, here if the cache is empty.
+    ends(cls(), n_threads=2)
     compiled.clear()
     for n_threads in 1, 2:
         for key, p in ends(cls(), fo.flatten, n_threads).items():
