@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fastoptim.family import FAMILY
-from fastoptim.schedules import SCHEDULES
+from fastoptim.schedules.specs import SCHEDULES
 
 # Each example is a process of its own, which would run the kernels as plain Python for minutes.
 EXAMPLES = Path(__file__).parent.parent / "examples"

@@ -20,7 +20,12 @@ def read_layers(text):
 
 FILES = {
     f"{prefix}{path.stem}": path
-    for folder, prefix in (("src/fastoptim", ""), ("src/fastoptim/optimizers", "optimizers."), ("kernels", "kernels."))
+    for folder, prefix in (
+        ("src/fastoptim", ""),
+        ("src/fastoptim/optimizers", "optimizers."),
+        ("src/fastoptim/schedules", "schedules."),
+        ("kernels", "kernels."),
+    )
     for path in (ROOT / folder).glob("*.py")
 }
 KNOWN = {f"fastoptim.{module}".removesuffix(".__init__"): module for module in FILES}

@@ -7,7 +7,7 @@ import pytest
 
 import fastoptim as fo
 from fastoptim import schedules
-from fastoptim.schedules import SCHEDULES, from_spec, to_spec
+from fastoptim.schedules.specs import SCHEDULES, from_spec, to_spec
 
 EXAMPLES = {
     "constant": schedules.constant(0.5),

@@ -12,7 +12,7 @@ import numpy as np
 
 from fastoptim.concurrency import exclusive
 from fastoptim.parameters import FlatDict, Layout
-from fastoptim.schedules import from_spec, to_spec
+from fastoptim.schedules.specs import from_spec, to_spec
 from fastoptim.serialize import StateDict, StrPath, check_arrays, check_items, copied, format_and_class, reading, write
 from fastoptim.state import State
 from fastoptim.transforms import COUNTERS, EXTRA_SLOTS, KEYWORDS
