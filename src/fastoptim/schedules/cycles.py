@@ -124,8 +124,8 @@ class one_cycle:
 
     Examples
     --------
-    >>> [round(one_cycle(1.0, 11, start=10.0)(k), 4) for k in (0, 2, 3, 10)]
-    [0.1, 0.9548, 0.9829, 0.0]
+    >>> [round(one_cycle(1.0, 21, rise=1 / 3, start=10.0)(k), 4) for k in (0, 3, 6, 13, 20)]
+    [0.1, 0.55, 1.0, 0.5, 0.0]
     """
 
     peak: float
