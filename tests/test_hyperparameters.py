@@ -117,7 +117,7 @@ def test_numbers_of_any_type_act_as_python_floats(pair, number, dtype):
         (fo.Momentum, "momentun", "; did you mean 'momentum'?"),
         (fo.RMSprop, "decay", "; did you mean 'decay_rate'?"),
         (fo.RMSprop, "on_nonfinte", "; did you mean 'on_nonfinite'?"),
-        (fo.Nesterov, "zebra", "; it has on_nonfinite, like, lr, momentum, and a subclass may have more"),
+        (fo.Nesterov, "zebra", "; it has on_nonfinite, lr, momentum, like, and a subclass may have more"),
     ],
 )
 def test_an_attribute_that_a_class_does_not_have(cls, wrong, hint):

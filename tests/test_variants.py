@@ -86,6 +86,24 @@ def test_a_subclass_with_a_rule_of_its_own_has_no_variants(name):
     assert compose_optimizer(opt).slots == base.slots
 
 
+@pytest.mark.parametrize("cls", [fo.AdaGrad, fo.Adam, fo.Momentum, fo.Nesterov, fo.RMSprop])
+def test_a_subclass_that_does_not_call_init_has_the_defaults(cls):
+    class Silent(cls):
+        def __init__(self):
+            self.lr = 0.5
+
+    class ForAll(cls):
+        lr = 0.5
+
+        def __init__(self):
+            pass
+
+    ref = steps(cls(lr=0.5), parameters(), 1, 2)
+    assert_same(ref, steps(Silent(), parameters(), 1, 2))
+    assert_same(ref, steps(ForAll(), parameters(), 1, 2))
+    assert_same(steps(Silent(), parameters(), 3), steps(copy.copy(ForAll()), parameters(), 3))
+
+
 def test_files_and_pickles_from_before_an_option():
     opt, params = fo.Momentum(lr=0.5), parameters()
     steps(opt, params, 1)

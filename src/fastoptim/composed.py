@@ -226,8 +226,7 @@ class Composed(Checkpointed):
         shown = {name: value for name, value in public.items() if name in own}
         shown |= {name: public[name] for name in KEYWORDS if name in public}
         chosen = {name for name in shown if isinstance(getattr(type(self), name, None), Choice | Switch)}
-        order = [*inspect.signature(type(self)).parameters, *shown]
-        shown = {name: shown[name] for name in sorted(shown, key=order.index) if shown[name] or name not in chosen}
+        shown = {name: value for name, value in shown.items() if value or name not in chosen}
         if public.get("like") == next(iter(getattr(type(self), "defaults", ())), None):
             shown.pop("like", None)
         groups = {"groups": self.groups, "frozen": self.frozen}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from numpy.typing import NDArray
 
@@ -32,6 +33,19 @@ def _known_library(owner: BuiltIn, name: str, library: str) -> str:
     return library
 
 
+@lru_cache
+def _defaults(cls: type[BuiltIn], like: str | None) -> dict[str, float | str]:
+    """Return the defaults of the hyperparameters of a class; a subclass may give a number to all of its objects."""
+    own = next(base for base in cls.__mro__ if base.__module__.startswith(f"{__package__}."))
+    given = {name: it.default for name, it in inspect.signature(own).parameters.items()}
+    given |= cls.defaults.get(like or str(given.get("like")), {})
+    return {
+        name: value
+        for name, value in given.items()
+        if isinstance(value, int | float | str) and isinstance(getattr(cls, name, None), Hyperparameter | Choice)
+    }
+
+
 class BuiltIn(Optimizer):
     """An optimizer of this package. Setting an unknown attribute is an error; a user's subclass may have any.
 
@@ -48,6 +62,13 @@ class BuiltIn(Optimizer):
     variants: ClassVar[Variants] = {}
     _variant: tuple[str, ...] | None
     like = Choice(_known_library)
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:  # noqa: D102
+        # A subclass that does not call __init__ may lack hyperparameters that came later. They have the order of
+        # the constructor, in which they are shown.
+        self = super().__new__(cls, *args, **kwargs)
+        vars(self).update(_defaults(cls, None))
+        return self
 
     def variant(self) -> tuple[str, ...] | None:
         """Return the slots of the rule in `variants` that options choose, or None where ``rule`` is meant."""
@@ -67,14 +88,9 @@ class BuiltIn(Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        # A pickle of the textbook's class, or of an older version, lacks hyperparameters that came later. A transform
-        # that it lacks is off, and a subclass may give a number to all of its objects.
-        later = {name: it.default for name, it in inspect.signature(type(self)).parameters.items()}
-        library = str(vars(self).get("like", later.get("like")))
-        for name, value in (later | self.defaults.get(library, {})).items():
-            is_own = isinstance(getattr(type(self), name, None), Hyperparameter | Choice)
-            if is_own and isinstance(value, int | float | str):
-                vars(self).setdefault(name, value)
+        # A pickle of the textbook's class, or of an older version, lacks hyperparameters that came later.
+        later = _defaults(type(self), state.get("like"))
+        vars(self).update((name, value) for name, value in later.items() if name not in state)
         self._recompose()
 
     if not TYPE_CHECKING:  # With `__setattr__`, type checkers would accept any attribute.
