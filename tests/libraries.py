@@ -123,6 +123,7 @@ CASES = {
         Case('AdaDelta(like="optax")', "adadelta(lr)"),
         Case('LAMB(like="optax")', "lamb(lr)"),
         Case('LAMB(like="optax", weight_decay=0.1)', "lamb(lr, weight_decay=0.1)"),
+        Case("Muon()", "muon(lr)", bound=1e-13),
         Case("SignSGD()", "sign_sgd(lr)"),
         Case("Signum()", "signum(lr)"),
         Case('LARS(like="optax")', "lars(lr)"),

@@ -299,6 +299,28 @@ def prodigy(d_coef, corrected=False, safeguard=False):
     return step
 
 
+def muon(like, nesterov=True, rms=0):
+    torch, mu = like == "torch", 0.95
+
+    def step(p, g, s, t):
+        if p.ndim != 2:
+            return nadam("optax")(p, g, s, t) if like == "optax" and nesterov else adam(1e-8, first=True)(p, g, s, t)
+        s["m"] = ema(s["m"], g, mu)
+        u = ema(s["m"], g, mu) if nesterov else s["m"]
+        if not torch:
+            u = mu * s["m"] / (1 - mu ** (t + 1)) + (1 - mu) * g / (1 - mu**t) if nesterov else s["m"] / (1 - mu**t)
+        norm = np.linalg.norm(u)
+        x = u.T / (max(norm, 1e-7) if torch else norm + 1e-8)
+        for _ in range(5):
+            gram = x @ x.T
+            x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
+        rows, columns = p.shape
+        factor = rms * sqrt(rows) if rms else sqrt(rows / columns) if torch else 1
+        return p - LR * factor * x.T
+
+    return step
+
+
 LIBRARIES = "notes", "torch", "optax", "keras"
 CASES = [
     *((fo.SGD, {"like": like}, sgd) for like in LIBRARIES),
@@ -346,6 +368,12 @@ CASES = [
     (fo.ScheduleFreeAdamW, {"beta2": 0.99}, schedule_free(scaled=True)),
     (fo.ScheduleFreeAdamW, {"beta2": 0.99, "weight_decay": 0.1, "warmup": 20}, schedule_free(True, 0.1, 20)),
     (fo.Rprop, {"step_min": 0.004, "step_max": 0.02}, rprop),
+    *(
+        (fo.Muon, {"like": x, "nesterov": y, "weight_decay": None}, muon(x, y))
+        for x in ("torch", "optax")
+        for y in (0, 1)
+    ),
+    (fo.Muon, {"consistent_rms": 0.2}, muon("optax", rms=0.2)),
     (fo.Prodigy, {"d_coef": 2000, "weight_decay": 0.1, "safeguard_warmup": True}, prodigy(2000, safeguard=True)),
     (fo.Prodigy, {"d_coef": 20, "weight_decay": 0.1, "bias_correction": True}, prodigy(20, corrected=True)),
 ]

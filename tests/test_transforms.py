@@ -103,7 +103,8 @@ def test_alone_and_in_pairs(on):
 
 def kind(cls):
     """What composition asks of a class, besides its rule."""
-    return bool(cls.measure), bool(cls.running), bool(cls.shared), cls.in_rule, cls.before, cls.after
+    has = cls.measure, cls.running, cls.shared, cls.array_slots is not fo.Optimizer.array_slots
+    return (*map(bool, has), cls.in_rule, cls.before, cls.after)
 
 
 @pytest.mark.parametrize("name", {kind(getattr(fo, name)): name for name in FAMILY}.values())

@@ -173,7 +173,7 @@ def _run_compiled(function: Any, before: list[Array], scalars: tuple[float, ...]
 
 def _run_text(function: Any, before: list[Array], scalars: tuple[float, ...]) -> list[Array]:
     parameter = _parameter(before)
-    task = FallbackTask(function, [parameter], 0, in_place=False)
+    task = FallbackTask([function], [parameter], 0, in_place=False)
     task.bind([parameter.p], [parameter.g])
     # Kernels round the scalars of a step to the dtype of the arrays.
     with flushed():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Self, Unpack
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from numpy.typing import NDArray
 
@@ -12,6 +12,7 @@ from fastoptim._suggest import did_you_mean
 from fastoptim.composition import Composition
 from fastoptim.concurrency import Guard, exclusive
 from fastoptim.groups import Groups, Pattern
+from fastoptim.hooks import Hooks
 from fastoptim.hyperparameters import Choice, Hyperparameter, Switch, is_schedule
 from fastoptim.scalars import checked
 from fastoptim.state_dicts import Checkpointed
@@ -25,17 +26,9 @@ _OPTIONS = {*KEYWORDS, "groups", "frozen", "on_nonfinite"}
 """The keywords of every optimizer."""
 
 
-class Composed(Checkpointed):
+class Composed(Hooks, Checkpointed):
     """Base class of `Optimizer`: the attributes that extend a rule, and the scalars that follow from them."""
 
-    before: ClassVar[tuple[Callable[..., Any], ...]] = ()
-    after: ClassVar[tuple[Callable[..., Any], ...]] = ()
-    measure: ClassVar[Callable[..., Any] | None] = None
-    squares: ClassVar[tuple[bool, ...]] = ()
-    n_ratios: ClassVar[int] = 0
-    in_rule: ClassVar[tuple[str, ...]] = ()
-    running: ClassVar[Mapping[str, float]] = {}
-    shared: ClassVar[Mapping[str, float]] = {}
     accumulated: int
     averages: int
     skipped: int
@@ -73,7 +66,7 @@ class Composed(Checkpointed):
             "_composition": None,
             "_variant": None,
             "_views": None,
-            "_extended": bool(cls.before or cls.after or cls.measure or cls.running),
+            "_extended": cls._is_extended(),
             "on_nonfinite": "ignore",
             "iter": 0,
             "skipped": 0,
@@ -99,14 +92,6 @@ class Composed(Checkpointed):
             self.groups = groups
         if frozen:
             self.frozen = frozen
-
-    def scalars(self) -> tuple[float, ...]:
-        """Return the numbers that `rule` takes after the state in this step.
-
-        They are computed once a step as Python floats, and rounded once to the dtype of the arrays. `iter` already
-        counts this step: it is 1 in the first one.
-        """
-        raise NotImplementedError(f"{type(self).__name__} must define scalars(), the numbers that its rule takes")
 
     @property
     def on_nonfinite(self) -> str:
@@ -152,26 +137,6 @@ class Composed(Checkpointed):
         """The averages of the parameters that ``ema`` asks for: None before the first update."""
         return (self._state or {}).get("averaged")
 
-    def initial_state(self) -> Mapping[str, float | str]:
-        """Return the numbers that slots begin with, or ``"p"`` for a copy of the parameters; others begin with 0."""
-        return {}
-
-    def ratios(self, sums: NDArray[Any], scalars: NDArray[Any], sizes: NDArray[Any]) -> Any:
-        """Return the last scalars of `rule` for each array, from the sums of what `measure` returns.
-
-        It is called once a step, after `scalars`, and may change the numbers in `shared`.
-
-        Parameters
-        ----------
-        sums : ndarray of shape (arrays, sums)
-            For each array the sums over its elements.
-        scalars : ndarray of shape (arrays, scalars)
-            For each array the scalars of `rule`; the last ``n_ratios``, which are to be returned, are NaN.
-        sizes : ndarray of shape (arrays,)
-            Number of elements of each array.
-        """
-        raise NotImplementedError(f"{type(self).__name__} has a measure, so it must define ratios()")
-
     def _checked_group(self, own: Mapping[str, Any]) -> dict[str, Any]:
         """Return the hyperparameters of a group as numbers and schedules, or raise an error for one that is none."""
         if not isinstance(own, Mapping):
@@ -211,10 +176,7 @@ class Composed(Checkpointed):
                 fields.setdefault(counter, 0)
             else:
                 fields.pop(counter, None)
-        cls = type(self)
-        fields["_extended"] = bool(
-            on or self._groups or self._schedules or cls.before or cls.after or cls.measure or cls.running
-        )
+        fields["_extended"] = bool(on or self._groups or self._schedules or self._is_extended())
 
     def __repr__(self) -> str:
         counted: dict[str, Any] = {"iter": self.iter}

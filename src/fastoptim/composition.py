@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from math import inf, nan, sqrt
 from typing import Any, NamedTuple
@@ -25,6 +25,10 @@ from fastoptim.transforms import EXTRA_SLOTS, KEYWORDS
 __all__ = ["Composition", "Sums", "compose_optimizer"]
 
 _NEED_ALL = "accumulate", "centralize", "ema", "lookahead"
+
+
+_OPTIMIZER = "the optimizer"
+"""Name of a value; no slot has one with a space."""
 
 
 class Sums(NamedTuple):
@@ -56,6 +60,8 @@ class Composition:
     """Number of scalars of the rule that follow from sums."""
     needs_all: str = ""
     """What needs all elements of a parameter at each step, so that gradients cannot be row-sparse."""
+    arrays: Composition | None = None
+    """The same with `array_rule`, whose functions take the optimizer after the state; None if the class has none."""
 
     def further_scalars(self, optimizer: Any) -> list[Any]:
         """Return what follows the scalars of `Optimizer.scalars`; NaN until sums are known."""
@@ -125,6 +131,10 @@ def _cautious_factors(_optimizer: Any, sums: NDArray[Any], _scalars: Any, sizes:
         return 1.0 / np.maximum(1.0 - sums / sizes[:, None], 1e-3)
 
 
+def _call_array_rule(optimizer: Any, *values: Any) -> Any:
+    return optimizer.array_rule(*values)
+
+
 def structure(optimizer: Any) -> tuple[str, ...]:
     """Return the names of the transforms that are on, in an optimizer or in any of its groups, outside of its rule."""
     names = set(vars(optimizer)) | {name for _, own in optimizer._groups.rules for name in own}
@@ -139,7 +149,8 @@ def compose_optimizer(optimizer: Any) -> Composition:
     """Return the composition of an optimizer's rule with the transforms that are on."""
     cls = type(optimizer)
     rule, slots = optimizer._choose()
-    return _compose(
+    compose_both = _compose_with_arrays if optimizer._takes_arrays() else _compose
+    return compose_both(
         function_of(rule),
         tuple(slots),
         structure(optimizer),
@@ -150,6 +161,11 @@ def compose_optimizer(optimizer: Any) -> Composition:
         tuple(cls.squares),
         cls.ratios,
     )
+
+
+@lru_cache(maxsize=64)
+def _compose_with_arrays(*of: Any) -> Composition:
+    return replace(_compose(*of), arrays=_compose(*of, takes_arrays=True))
 
 
 @lru_cache(maxsize=256)
@@ -163,6 +179,7 @@ def _compose(
     n_ratios: int,
     squares: tuple[bool, ...],
     ratios: Any,
+    takes_arrays: bool = False,
 ) -> Composition:
     needs_all = next((name for name in _NEED_ALL if name in on), "a rule with a measure" if measure else "")
     own = [_names(function) for function in (*before, *after)]
@@ -170,7 +187,7 @@ def _compose(
     rule_slots = tuple(slot for slot in slots if slot not in further)
     count = n_scalars(rule, rule_slots)
     result = Composition(rule, slots, n_rule_scalars=count - n_ratios, n_ratios=n_ratios, needs_all=needs_all)
-    if not (on or before or after or measure):
+    if not (on or before or after or measure or takes_arrays):
         return result
     result.slots = slots = (
         *slots,
@@ -237,7 +254,11 @@ def _compose(
             values = tuple(f"measured {k}" for k in range(len(squares)))
             stage = Stage(measure, ("p", "g", *rule_slots), values, known)
             sums([stage], values, squares, slice(count - n_ratios, count), ratios)
-        chain.append(Stage(rule, ("p", "g", *rule_slots), ("p", *rule_slots), tuple(range(count))))
+        takes, gives = ("p", "g", *rule_slots), ("p", *rule_slots)
+        if takes_arrays:
+            chain.append(Stage(_call_array_rule, (_OPTIMIZER, *takes), gives, tuple(range(count))))
+        else:
+            chain.append(Stage(rule, takes, gives, tuple(range(count))))
         if "cautious" in on:
             position = count + len(result.scalars)
             stage = Stage(stages.disagrees, ("g", "p", "before"), ("x",))
@@ -249,11 +270,12 @@ def _compose(
         if "lookahead" in on:
             add(stages.lookahead, "p slow", "p slow", _lookahead_alpha)
     total = count + len(result.scalars)
+    arguments = (*slots, *([_OPTIMIZER] if takes_arrays else []))
     for functions, values, squared, (columns, finish) in pending:
-        function = compose(tuple(functions), slots, total, values)
+        function = compose(tuple(functions), arguments, total, values)
         function.__wrapped__ = rule
         result.sums.append(Sums(function, squared, columns, finish))
-    result.rule = compose(tuple(chain), slots, total, ("p", *slots))
+    result.rule = compose(tuple(chain), arguments, total, ("p", *slots))
     result.rule.__wrapped__ = rule
     return result
 

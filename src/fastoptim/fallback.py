@@ -43,13 +43,29 @@ def _at(place: Any, arrays: Sequence[Array]) -> list[Array]:
     return [array[place] for array in arrays]
 
 
+def _new_values(results: tuple[Any, ...], targets: Sequence[Array], arguments: Sequence[Any]) -> list[Array]:
+    """Return the results of a rule as arrays that have the shapes of parameter and slots, and memory of their own."""
+    if len(results) != len(targets):
+        raise TypeError(f"the rule returns {len(results)} values, expected {len(targets)}: p and state")
+    new = []
+    for target, result in zip(targets, results, strict=True):
+        # A rule may return its arguments, as where it exchanges its slots.
+        is_new = isinstance(result, np.ndarray) and not any(np.may_share_memory(result, each) for each in arguments)
+        if not (is_new and (result.shape, result.dtype) == (target.shape, target.dtype)):
+            copied = np.empty_like(target, subok=False)
+            np.copyto(copied, result, casting="same_kind")
+            result = copied
+        new.append(result)
+    return new
+
+
 class FallbackTask:
-    """Updates arrays by the text of the rule, with NumPy's promotion and rounding.
+    """Updates arrays by the text of a rule, with NumPy's promotion and rounding.
 
     Parameters
     ----------
-    rule : function
-        The rule.
+    rules : list of function
+        The rule of each parameter.
     parameters : list of Parameter
         Those to update, in order.
     first : int
@@ -63,10 +79,13 @@ class FallbackTask:
         Positions of its parameters.
     """
 
-    def __init__(self, rule: Rule, parameters: list[Parameter], first: int, *, in_place: bool) -> None:
-        self._rule, self._in_place = rule, in_place
+    def __init__(self, rules: list[Rule], parameters: list[Parameter], first: int, *, in_place: bool) -> None:
+        self._in_place = in_place
         self.rows = slice(first, first + len(parameters))
-        self._state = [(parameter.slots, parameter.before, parameter.is_weak) for parameter in parameters]
+        self._state = [
+            (rule, each.slots, each.before, each.is_weak, each.slot_shapes is not None)
+            for rule, each in zip(rules, parameters, strict=True)
+        ]
         self.is_reusable = not any(parameter.before for parameter in parameters)
         self._arrays: list[tuple[Array, Array, Any]] = []
         self._writes: list[tuple[Array, Any, Any]] = []
@@ -81,39 +100,41 @@ class FallbackTask:
         return all(p.flags.writeable for p, *_ in self._arrays)
 
     def measure(
-        self, function: Rule, squares: Sequence[bool], lines: Sequence[tuple[float, ...]]
+        self, functions: Sequence[Rule], squares: Sequence[bool], lines: Sequence[tuple[Any, ...]]
     ) -> list[list[np.float64]]:
-        """Return, for each array, the sums of what a function returns for its elements, or of the squares."""
+        """Return, for each array, the sums of what its function returns for its elements, or of the squares."""
         sums = []
         with np.errstate(all="ignore"):
-            for (p, gradient, place), (slots, before, is_weak), scalars in zip(
-                self._arrays, self._state, lines, strict=True
+            for (p, gradient, place), (_, slots, before, is_weak, is_whole), function, scalars in zip(
+                self._arrays, self._state, functions, lines, strict=True
             ):
                 p, *state = _at(place, [p, *(before or slots)])
                 g = gradient.item() if is_weak else gradient
                 arrays = (a.copy() if isinstance(a, np.ndarray) else a for a in (p, g, *state))
-                values = self._call(function, tuple(arrays), scalars)
+                values = self._call(function, tuple(arrays), scalars, is_whole)
                 numbers = (np.broadcast_to(x, p.shape).astype(np.float64) for x in values)
                 sums.append([np.sum(x * x if square else x) for x, square in zip(numbers, squares, strict=True)])
         return sums
 
-    def prepare(self, lines: Sequence[tuple[float, ...]]) -> None:
+    def prepare(self, lines: Sequence[tuple[Any, ...]]) -> None:
         """Compute the new values, and do all that may fail; `rollback` undoes it.
 
         Parameters
         ----------
         lines : sequence of tuple
-            The scalars of each array.
+            What each array's rule takes after its state: the scalars, and before them the optimizer if it updates the
+            array as a whole.
         """
         with np.errstate(all="ignore"):
-            for (p, gradient, place), (slots, before, is_weak), scalars in zip(
+            for (p, gradient, place), (rule, slots, before, is_weak, is_whole), scalars in zip(
                 self._arrays, self._state, lines, strict=True
             ):
                 if self._in_place:
                     self._undo += [(array, array.copy()) for array in (p, *before, *slots)]
                 g = gradient.item() if is_weak else gradient
-                (target,) = _at(place, [p])
-                results = self._results(target, g, _at(place, before or slots), _at(place, slots), scalars)
+                arrays = *_at(place, [p]), g, *_at(place, before or slots)
+                targets = _at(place, [p, *slots])
+                results = _new_values(self._call(rule, arrays, scalars, is_whole), targets, arrays)
                 writes = [(array, place, result) for array, result in zip((p, *slots), results, strict=True)]
                 if self._in_place:
                     _write(writes)
@@ -133,28 +154,14 @@ class FallbackTask:
         """Let go of the arrays of this step."""
         self._arrays, self._writes, self._undo = [], [], []
 
-    def _results(
-        self, p: Array, g: Any, state: list[Array], slots: list[Array], scalars: tuple[float, ...]
-    ) -> list[Array]:
-        """Return new arrays, of the dtypes of parameter and slots."""
-        results = self._call(self._rule, (p, g, *state), scalars)
-        if len(results) != 1 + len(slots):
-            raise TypeError(f"the rule returns {len(results)} values, expected {1 + len(slots)}: p and state")
-        new = []
-        for target, result in zip((p, *slots), results, strict=True):
-            # A rule may return views of its arguments, as where it exchanges its slots.
-            new.append(np.empty_like(target, subok=False))
-            np.copyto(new[-1], result, casting="same_kind")
-        return new
-
-    def _call(self, rule: Rule, arrays: tuple[Any, ...], scalars: tuple[float, ...]) -> tuple[Any, ...]:
+    def _call(self, rule: Rule, arrays: tuple[Any, ...], scalars: tuple[Any, ...], is_whole: bool) -> tuple[Any, ...]:
         if not self._in_place:
             arrays = tuple(a.view(RuleArray) if isinstance(a, np.ndarray) else a for a in arrays)
         try:
             result = rule(*arrays, *scalars)
         except (TypeError, ValueError):
-            if self._in_place:
-                # It may have written already, so it cannot be run once more.
+            if self._in_place or is_whole:
+                # It may have written already, so it cannot be run once more; or it needs all elements together.
                 raise
         else:
             return result if isinstance(result, tuple) else (result,)

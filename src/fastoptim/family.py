@@ -42,6 +42,7 @@ FAMILY = {
     "ScheduleFreeSGD": Member("$0$"),
     "ScheduleFreeAdamW": Member("$W$"),
     "Prodigy": Member("$\\pi$"),
+    "Muon": Member("$M$"),
 }
 
 NOTES_FIVE = tuple(name for name, member in FAMILY.items() if member.in_notes)

@@ -51,7 +51,8 @@ def choose_kernel(parameter: Parameter, rule: Callable[..., Any]) -> None:
     is_weak = parameter.is_weak and set(kinds) != {np.float64}
     # The elements of a touched row must follow each other in the state.
     is_scattered = parameter.rows is not None and not all(slot.flags.c_contiguous for slot in slots)
-    if DISABLED or overlaps_itself or None in kinds or is_weak or parameter.before or is_scattered:
+    is_whole = parameter.slot_shapes is not None
+    if DISABLED or overlaps_itself or None in kinds or is_weak or parameter.before or is_scattered or is_whole:
         return
     order = _order(parameter)
     p_strided, g_strided = (not is_packed(a, tuple(step * a.itemsize for step in order)) for a in _walked(parameter))

@@ -89,8 +89,7 @@ class Optimizer(Composed):
     in_rule : tuple of str
         Transforms that the rule applies itself, so that none is composed with it: `scalars` reads their attributes.
     running : dict
-        Attributes that `scalars` changes at each step, with what they begin with; a step that fails leaves them. Each
-        group has its own.
+        Attributes that `scalars` changes at each step, one a group, by their first values; a failed step leaves them.
     shared : dict
         The same for attributes that `ratios` changes: numbers that belong to all arrays together.
     averaged : dict or None
@@ -112,6 +111,7 @@ class Optimizer(Composed):
     NumPy 2: ``(1 - beta) * m`` is float32 if ``beta`` and ``m`` are. So are global numbers and ``np.pi``. Values that
     change between steps must be in `scalars`, because global values are compiled in.
 
+    Arrays for which `array_slots` returns shapes are updated as a whole, by NumPy code in `array_rule`.
     Arrays of longdouble, of swapped bytes, or that share memory with their own gradient or state are updated by a
     fallback: the rule runs as NumPy code. A rule that branches runs there element by element.
 
@@ -281,6 +281,8 @@ class Optimizer(Composed):
                 return plan, arrays
         parameters = validate(params, grads, self._groups.frozen_keys(params))
         self._groups.assign(parameters)
+        for each in parameters:
+            each.slot_shapes = self.array_slots(each.p.shape)
         plan = Plan(
             self.rule,
             composition,

@@ -64,6 +64,8 @@ class Plan:
         Of one word: 0 as long as nothing has been written, 1 once the step cannot be undone.
     groups : set of int
         The groups that have a parameter.
+    takes_arrays, views : bool, list
+        Whether `array_rule` updates any arrays; then the optimizer as each group sees it is to be set before each run.
     is_reusable : bool
         Whether `bind` can succeed.
 
@@ -95,13 +97,15 @@ class Plan:
         self.set_scalars = self.setters[0]
         self._order = [parameter.key for parameter in parameters]
         # Norms are those of each array, and groups have scalars of their own.
-        is_whole = len(parameters) == len(params) and n_groups == 1 and not composition.sums
+        is_whole = len(parameters) == len(params) and n_groups == 1 and not (composition.sums or composition.arrays)
         flat = self._as_one(params, grads) if is_whole and not any(each.before for each in parameters) else None
         segments, in_place, may_move = self._sort([flat] if flat else parameters)
         rows = [row for segment in segments for row in segment]
         self._scalars = np.zeros((len(rows), count)) if composition.sums else self._given
         self._groups = np.array([row.group for row in rows], np.intp)
         self.groups = set(self._groups.tolist()) or {0}
+        self._compositions: list[Any] = [composition if row.slot_shapes is None else composition.arrays for row in rows]
+        self.takes_arrays, self.views = any(row.slot_shapes is not None for row in rows), list[Any]()
         self._sizes = np.array([row.g.size for row in rows], float)
         self._numbers, self._sparse = Numbers(params, rows), SparseGradients(rows)
         self._kernels = KernelTask(
@@ -117,7 +121,8 @@ class Plan:
         first = 0
         for segment in segments:
             if segment[0].kernel is None:
-                self._fallbacks.append(FallbackTask(composition.rule, segment, first, in_place=segment in in_place))
+                rules = [each.rule for each in self._compositions[first : first + len(segment)]]
+                self._fallbacks.append(FallbackTask(rules, segment, first, in_place=segment in in_place))
             first += len(segment)
         self.is_reusable = not DISABLED and all(task.is_reusable for task in self._fallbacks)
         self._checks_finite = checks_finite
@@ -274,15 +279,18 @@ class Plan:
         for k, each in enumerate(self.composition.sums):
             sums = self._kernels.measure(k)
             for task in self._fallbacks:
-                sums[task.rows] = task.measure(each.function, each.squares, self._lines(task.rows))
-            columns = each.columns
-            self._scalars[:, columns] = each.finish(optimizer, sums, self._scalars[:, : columns.stop], self._sizes)
+                functions = [own.sums[k].function for own in self._compositions[task.rows]]
+                sums[task.rows] = task.measure(functions, each.squares, self._lines(task.rows))
+            known = self._scalars[:, : each.columns.stop]
+            self._scalars[:, each.columns] = each.finish(optimizer, sums, known, self._sizes)
 
-    def _lines(self, rows: slice) -> list[tuple[float, ...]]:
-        """Return the scalars of some rows."""
-        if self._scalars is self._given:
-            return list(map(tuple, self._given[self._groups[rows]].tolist()))
-        return list(map(tuple, self._scalars[rows].tolist()))
+    def _lines(self, rows: slice) -> list[tuple[Any, ...]]:
+        """Return the scalars of some rows, after the optimizer if it updates them as a whole."""
+        lines = (self._given[self._groups[rows]] if self._scalars is self._given else self._scalars[rows]).tolist()
+        return [
+            (*([self.views[group]] if own is self.composition.arrays else []), *line)
+            for group, own, line in zip(self._groups[rows], self._compositions[rows], lines, strict=True)
+        ]
 
     def _run_all(self) -> None:
         writers: list[Any] = [*self._fallbacks, self._numbers]
@@ -308,3 +316,4 @@ class Plan:
         for task in self._fallbacks:
             task.release()
         self._numbers.release()
+        self.views = []

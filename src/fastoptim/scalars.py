@@ -44,6 +44,7 @@ def set_scalars(optimizer: Any, plan: Plan, steps: int) -> dict[str, Any]:
         changes.update(_plan=None, _composition=None, accumulated=0 if is_last else optimizer.accumulated + 1)
         if not is_last:
             changes["iter"] = steps
+            plan.views = [optimizer] * len(plan.setters) if plan.takes_arrays else []
             plan.set_scalars(*[nan] * plan.composition.n_rule_scalars, *plan.composition.further_scalars(optimizer))
             return changes
     if "ema" in fields:
@@ -63,6 +64,7 @@ def set_scalars(optimizer: Any, plan: Plan, steps: int) -> dict[str, Any]:
             enter(*values, *composition.further_scalars(view))
         except (struct.error, TypeError):
             raise composition.error(values) from None
+    plan.views = views if plan.takes_arrays else []
     if composition.sums:
         plan.measure(views[0])
     if optimizer.running:

@@ -87,20 +87,18 @@ def attach_state(
     if tuple(state) != names:
         # All slots of a parameter have one memory order, in which kernels walk it.
         like: Mapping[Hashable, Array] = next(iter(state.values()), {})
-        arrays = {each.key: np.empty_like(like.get(each.key, each.p), each.p.dtype, subok=False) for each in parameters}
-        layout = Layout.of(arrays.items())
-        state = {name: state[name] if name in state else FlatDict.zeros(layout) for name in names}
-        for name, value in initial.items():
-            if state[name].layout is layout:
-                state[name].update({each.key: each.p if value == "p" else arrays[each.key] for each in parameters})
-                if value != "p":
-                    for array in state[name].values():
-                        array[...] = value
+        added = {name: _new_slot(name, parameters, like) for name in names if name not in state}
+        state = {name: added[name] if name in added else state[name] for name in names}
+        for name in initial.keys() & added.keys():
+            for parameter in parameters:
+                value = initial[name]
+                added[name][parameter.key][...] = parameter.p if value == "p" else value
     for parameter in parameters:
         parameter.slots = [slot_of(parameter, name, arrays) for name, arrays in state.items()]
     changes: dict[str, dict[Hashable, np.dtype[Any]]] = {}
     for parameter in parameters:
-        if len(set(parameter.dtypes)) > 1 or not parameter.p.dtype.isnative:
+        # What is updated as a whole keeps its dtypes.
+        if parameter.slot_shapes is None and (len(set(parameter.dtypes)) > 1 or not parameter.p.dtype.isnative):
             p, g, *slots = parameter.dtypes
             dtypes = (p, None if parameter.is_weak else g, *slots)
             for name, slot, dtype in zip(names, parameter.slots, _slot_dtypes(rule, dtypes, n_scalars), strict=True):
@@ -143,6 +141,18 @@ def with_slot(state: State | None, names: tuple[str, ...], name: str, arrays: Ma
     return state
 
 
+def _new_slot(name: str, parameters: list[Parameter], like: Mapping[Hashable, Array]) -> FlatDict:
+    """Return zeros for each parameter, in the memory order of another slot or else of the parameter."""
+
+    def blank(parameter: Parameter) -> Array:
+        other = like.get(parameter.key, parameter.p)
+        if other.shape != parameter.slot_shape(name):
+            return np.empty(parameter.slot_shape(name), parameter.p.dtype)
+        return np.empty_like(other, parameter.p.dtype, subok=False)
+
+    return FlatDict.zeros(Layout.of((parameter.key, blank(parameter)) for parameter in parameters))
+
+
 def slot_of(parameter: Parameter, name: str, arrays: FlatDict) -> Array:
     """Return a view of an array of the state, which is still what was checked if the array is altered afterwards.
 
@@ -159,10 +169,11 @@ def slot_of(parameter: Parameter, name: str, arrays: FlatDict) -> Array:
             f"expected keys among {known}. Use another optimizer object for other parameters"
         )
     slot = given.view()
-    if slot.shape != parameter.p.shape:
-        raise ValueError(
-            f"parameter {parameter.key!r} has shape {parameter.p.shape}, expected {slot.shape} as in its state {name!r}"
-        )
+    if slot.shape != parameter.slot_shape(name):
+        expected_shape = f"expected {slot.shape} as in its state {name!r}"
+        if parameter.slot_shape(name) != parameter.p.shape:
+            expected_shape = f"so its state {name!r} must have {parameter.slot_shape(name)}, not {slot.shape}"
+        raise ValueError(f"parameter {parameter.key!r} has shape {parameter.p.shape}, {expected_shape}")
     expected = arrays.layout.fields[parameter.key]
     if (slot.dtype, slot.strides) != (expected.dtype, expected.strides):
         raise ValueError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from numbers import Number
 from typing import Any, ClassVar
 
@@ -35,6 +35,7 @@ class Checkpointed:
     iter: int
     _state: State | None
     _schedules: dict[str, Any]
+    _takes_arrays: Callable[[], bool]
 
     @exclusive
     def state_dict(self, params: Any = None) -> StateDict:
@@ -273,11 +274,18 @@ def _checked_state(saved: Any, optimizer: Checkpointed) -> State | None:
     slots = (*slots, *further)
     for slot in slots:
         expected = own[slot] if own is not None and slot in own else saved[slots[0]]
+        if expected is saved[slots[0]] and optimizer._takes_arrays() and isinstance(saved[slot], Mapping):
+            # Slots may have shapes of their own, which the next update compares with its parameters.
+            expected = expected | {key: array for key, array in saved[slot].items() if key in expected}
         check_arrays(f"state {slot!r}", saved[slot], expected, any_dtype=True)
     state = {}
     for slot in slots:
         # All slots have the memory order of the first one, each in its own dtype.
-        like = ((key, np.empty_like(array, saved[slot][key].dtype)) for key, array in saved[slots[0]].items())
-        state[slot] = FlatDict.zeros(Layout.of(like))
+        pairs = {key: (saved[slots[0]][key], array) for key, array in saved[slot].items()}
+        like = {
+            key: np.empty_like(first if first.shape == array.shape else array, array.dtype)
+            for key, (first, array) in pairs.items()
+        }
+        state[slot] = FlatDict.zeros(Layout.of((key, like[key]) for key in saved[slots[0]]))
         state[slot].update(saved[slot])
     return state

@@ -190,7 +190,7 @@ def _fits_one_kernel(copies: list[Optimizer], problem: _Problem, grads: list[Arr
     first, composition = copies[0], compose_optimizer(copies[0])
     dtypes = {each.dtype for each in (problem.block, *grads) if each is not None}
     return (
-        not (DISABLED or problem.block is None or composition.sums)
+        not (DISABLED or problem.block is None or composition.sums or composition.arrays)
         and len(dtypes) == 1
         and dtypes <= _DTYPES
         and type(first).update is Optimizer.update

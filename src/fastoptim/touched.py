@@ -24,9 +24,10 @@ def check_touched(parameters: list[Parameter], needs_all: str, initial: Mapping[
     """
     needs_all = needs_all or next((f"state {name!r}" for name, value in initial.items() if value == "p"), "")
     for parameter in parameters:
-        if needs_all and parameter.rows is not None:
+        needs = needs_all or ("its update as a whole" if parameter.slot_shapes is not None else "")
+        if needs and parameter.rows is not None:
             raise TypeError(
-                f"the gradient of {parameter.key!r} is Rows, expected an array: {needs_all} needs all elements of a "
+                f"the gradient of {parameter.key!r} is Rows, expected an array: {needs} needs all elements of a "
                 "parameter at each step"
             )
 

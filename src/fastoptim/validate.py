@@ -60,6 +60,8 @@ class Parameter:
     """Whether parameter and gradient lie in memory otherwise than the state."""
     group: int = 0
     """Which scalars are its: 0, or those of one of the optimizer's groups."""
+    slot_shapes: Mapping[str, tuple[int, ...]] | None = None
+    """The shapes of slots that have another than the parameter's, if it is updated as a whole; None if by a kernel."""
     is_fixed: bool = False
     """Whether the gradient overlaps what is written, so that it must stay where it is."""
     rows: Array | None = None
@@ -69,6 +71,10 @@ class Parameter:
     def written(self) -> list[Array]:
         """The arrays that the update writes to."""
         return [self.p, *self.slots]
+
+    def slot_shape(self, name: str) -> tuple[int, ...]:
+        """Return the shape of a slot."""
+        return (self.slot_shapes or {}).get(name, self.p.shape)
 
     @property
     def dtypes(self) -> tuple[np.dtype[Any], ...]:

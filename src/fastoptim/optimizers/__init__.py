@@ -10,6 +10,7 @@ from fastoptim.optimizers.adam_numerators import *  # noqa: F403
 from fastoptim.optimizers.adam_variances import *  # noqa: F403
 from fastoptim.optimizers.adaptive import *  # noqa: F403
 from fastoptim.optimizers.layerwise import *  # noqa: F403
+from fastoptim.optimizers.matrices import *  # noqa: F403
 from fastoptim.optimizers.prodigy import *  # noqa: F403
 from fastoptim.optimizers.schedule_free import *  # noqa: F403
 from fastoptim.optimizers.sgd import *  # noqa: F403

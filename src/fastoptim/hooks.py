@@ -1,0 +1,87 @@
+"""What a class of optimizers may define beside its rule; `Optimizer` documents each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+from numpy.typing import NDArray
+
+__all__ = ["Hooks"]
+
+
+class Hooks:
+    """Base class of `Optimizer`: attributes and methods that a class may override."""
+
+    before: ClassVar[tuple[Callable[..., Any], ...]] = ()
+    after: ClassVar[tuple[Callable[..., Any], ...]] = ()
+    measure: ClassVar[Callable[..., Any] | None] = None
+    squares: ClassVar[tuple[bool, ...]] = ()
+    n_ratios: ClassVar[int] = 0
+    in_rule: ClassVar[tuple[str, ...]] = ()
+    running: ClassVar[Mapping[str, float]] = {}
+    shared: ClassVar[Mapping[str, float]] = {}
+
+    def scalars(self) -> tuple[float, ...]:
+        """Return the numbers that `rule` takes after the state in this step.
+
+        They are computed once a step as Python floats, and rounded once to the dtype of the arrays. `iter` already
+        counts this step: it is 1 in the first one.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define scalars(), the numbers that its rule takes")
+
+    def initial_state(self) -> Mapping[str, float | str]:
+        """Return the numbers that slots begin with, or ``"p"`` for a copy of the parameters; others begin with 0."""
+        return {}
+
+    def ratios(self, sums: NDArray[Any], scalars: NDArray[Any], sizes: NDArray[Any]) -> Any:
+        """Return the last scalars of `rule` for each array, from the sums of what `measure` returns.
+
+        It is called once a step, after `scalars`, and may change the numbers in `shared`.
+
+        Parameters
+        ----------
+        sums : ndarray of shape (arrays, sums)
+            For each array the sums over its elements.
+        scalars : ndarray of shape (arrays, scalars)
+            For each array the scalars of `rule`; the last ``n_ratios``, which are to be returned, are NaN.
+        sizes : ndarray of shape (arrays,)
+            Number of elements of each array.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has a measure, so it must define ratios()")
+
+    def array_slots(self, shape: tuple[int, ...]) -> Mapping[str, tuple[int, ...]] | None:  # noqa: ARG002
+        """Choose whether `array_rule` updates an array of some shape.
+
+        Returns
+        -------
+        dict or None
+            None where `rule` updates its elements. Where `array_rule` updates it as a whole, the shapes of the slots
+            that have another shape than the array; ``(0,)`` for those that it does not need.
+        """
+        return None
+
+    def array_rule(self: Any, *values: Any) -> Any:
+        """Return the new parameter and state of a whole array; a class may override this.
+
+        Parameters
+        ----------
+        *values
+            The parameter, its gradient, the slots and the scalars, as `rule` takes them. Hyperparameters of a group are
+            attributes of ``self``, and what transforms do to the gradient is done.
+
+        Notes
+        -----
+        Augmented assignments, as in ``m += g``, make a new array, rounded to the dtype of ``m``. Nothing may be written
+        to the arrays otherwise: what is returned is copied to them when all arrays have been computed.
+        """
+        return self.rule(*values)
+
+    @classmethod
+    def _takes_arrays(cls) -> bool:
+        return cls.array_slots is not Hooks.array_slots
+
+    @classmethod
+    def _is_extended(cls) -> bool:
+        has_numbers = cls.running or cls.shared
+        return bool(cls.before or cls.after or cls.measure or has_numbers or cls._takes_arrays())
