@@ -18,6 +18,8 @@ _A, _B, _C = 3.4445, -4.7750, 2.0315
 _SCALE = _C**0.25
 _HALF = _B / (2 * _C**0.5)
 _N_ITERATIONS = 5
+_BLOCK = 32768
+"""Number of elements of Adafactor that are computed at a time."""
 
 
 def orthogonalized(u: NDArray[Any], least: float, added: float) -> NDArray[Any]:
@@ -63,8 +65,9 @@ def muon(
     return p, m
 
 
-def _root_mean_square(x: NDArray[Any]) -> float:
-    return float(np.sqrt(np.mean(x * x)))
+def _sum_of_squares(x: NDArray[Any]) -> float:
+    x = x.ravel()
+    return float(np.einsum("i,i->", x, x))
 
 
 def adafactor(
@@ -73,23 +76,42 @@ def adafactor(
 ) -> tuple[Any, ...]:  # fmt: skip
     """Scaled steps with a mean of squares for each row and column alone. Shazeer and Stern (2018), algorithms 4-5.
 
-    An ``eps`` of 0 stands for the machine epsilon.
+    An ``eps`` of 0 stands for the machine epsilon. Float16 is computed in float32.
     """
     if not p.size:
         return p, rows, columns, v
-    g = np.asarray(g, np.result_type(g, np.float32))
-    eps = eps or float(np.finfo(p.dtype).eps)
-    lr *= max(least, _root_mean_square(np.asarray(p, np.result_type(p, np.float32))))
-    p -= decay * p
-    square = g * g
-    if p.ndim > 1:
-        rows += weight * (square.mean(axis=-1, keepdims=True) - rows)
-        columns += weight * (square.mean(axis=-2, keepdims=True) - columns)
-        mean = np.asarray(rows) / np.maximum(np.asarray(rows).mean(axis=-2, keepdims=True), eps)
-        square = mean * np.asarray(columns)
-    else:
-        v += weight * (square - v)
-        square = np.asarray(v)
-    step = g / np.sqrt(np.maximum(square, eps * eps))
-    p -= lr / max(1.0, _root_mean_square(step) / clip_threshold) * step
-    return p, rows, columns, v
+    kind = np.result_type(p, g, np.float32)
+    shape, eps, g = p.shape, eps or float(np.finfo(p.dtype).eps), np.atleast_1d(np.asarray(g, kind))
+    p, v = np.atleast_1d(np.asarray(p)), np.atleast_1d(np.asarray(v))
+    if is_matrix := p.ndim > 1:
+        rows, columns = np.asarray(rows), np.asarray(columns)
+        rows = rows + weight * (np.einsum("...ij,...ij->...i", g, g)[..., np.newaxis] / p.shape[-1] - rows)
+        columns = columns + weight * (np.einsum("...ij,...ij->...j", g, g)[..., np.newaxis, :] / p.shape[-2] - columns)
+        of_rows = np.sqrt(rows / np.maximum(rows.mean(axis=-2, keepdims=True), eps))
+        of_columns = np.broadcast_to(np.sqrt(columns), (len(p), *columns.shape[1:]))
+    means, step = np.empty_like(v), np.empty_like(p, kind)
+    # Blocks stay in the processor's cache from one line to the next.
+    n_blocks = -(-p.size // _BLOCK)
+    blocks = [slice(len(p) * k // n_blocks, len(p) * (k + 1) // n_blocks) for k in range(n_blocks)]
+    of_p = of_step = 0.0
+    for block in blocks:
+        part = step[block]
+        if is_matrix:
+            np.multiply(of_rows[block], of_columns[block], out=part)
+        else:
+            np.multiply(g[block], g[block], out=part)
+            part -= v[block]
+            part *= weight
+            part += v[block]
+            means[block] = part
+            np.sqrt(part, out=part)
+        np.maximum(part, eps, out=part)
+        np.divide(g[block], part, out=part)
+        of_p += _sum_of_squares(p[block])
+        of_step += _sum_of_squares(part)
+    lr *= max(least, (of_p / p.size) ** 0.5) / max(1.0, (of_step / p.size) ** 0.5 / clip_threshold)
+    for block in blocks:
+        part = step[block]
+        part *= lr
+        np.subtract(p[block] * (1 - decay) if decay else p[block], part, out=part)
+    return step.reshape(shape), rows, columns, v if is_matrix else means.reshape(shape)

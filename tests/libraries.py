@@ -95,6 +95,8 @@ CASES = {
         Case("RAdam()", "RAdam(params)"),
         Case('AdaDelta(like="torch")', "Adadelta(params)"),
         Case("Rprop()", "Rprop(params)"),
+        Case("Adafactor()", "Adafactor(params)"),
+        Case("Adafactor(weight_decay=0.1)", "Adafactor(params, weight_decay=0.1)"),
     ],
     "optax": [
         Case('SGD(like="optax")', "sgd(lr)"),

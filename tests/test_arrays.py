@@ -9,6 +9,7 @@ from numpy.testing import assert_allclose
 import fastoptim as fo
 from fastoptim.kernels.matrix import orthogonalized
 from naive import assert_bits
+from test_rules import adafactor
 
 SHAPES = {"W": (30, 20), "V": (3, 50), "b": (20,), "empty": (0, 3), "s": ()}
 
@@ -74,6 +75,24 @@ def test_a_users_rule_of_whole_arrays_in_groups_and_with_transforms():
 ON = {"clip_norm": 1.0, "cautious": True, "accumulate": 2, "ema": 0.9, "lookahead": (2, 0.5)}
 
 
+@pytest.mark.parametrize("shape", [(300, 400), (2, 150, 200), (40_000, 2), (70_000,), ()])
+def test_adafactor_in_blocks(shape):
+    rng = np.random.default_rng(0)
+    opt, step, state = fo.Adafactor(0.01, weight_decay=0.1), adafactor(0.1), {"v": 0.0}
+    params = {"w": rng.standard_normal(shape) + np.zeros(shape)}
+    p = params["w"].copy()
+    for t in range(1, 4):
+        g = rng.standard_normal(shape) + np.zeros(shape)
+        opt.update(params, {"w": g})
+        p = step(p, g, state, t)
+    assert_allclose(params["w"], p, rtol=0, atol=1e-13)
+    if len(shape) > 1:
+        assert_allclose(opt.rows["w"], state["rows"], rtol=1e-12)
+        assert_allclose(opt.columns["w"], state["columns"], rtol=1e-12)
+    else:
+        assert_allclose(opt.v["w"], state["v"], rtol=1e-12)
+
+
 @pytest.mark.parametrize("on", [{}, ON], ids=["plain", "transforms"])
 def test_layouts_of_both_kinds_of_arrays(on):
     opt, other = fo.Muon(0.01, **on), fo.Muon(0.01, **on)
@@ -89,7 +108,7 @@ def test_layouts_of_both_kinds_of_arrays(on):
             assert opt.averaged[key].shape == p.shape
 
 
-@pytest.mark.parametrize(("cls", "on"), [(RowSteps, {}), (fo.Muon, ON)])
+@pytest.mark.parametrize(("cls", "on"), [(RowSteps, {}), (fo.Muon, ON), (fo.Adafactor, ON)])
 def test_a_resumed_run_has_the_bits_of_the_uninterrupted_one(cls, on, tmp_path):
     opt = cls(0.01, **on)
     params = run(opt, 3)
@@ -101,9 +120,22 @@ def test_a_resumed_run_has_the_bits_of_the_uninterrupted_one(cls, on, tmp_path):
     for key, p in params.items():
         assert_bits(p, twin[key], key)
     bad = opt.state_dict()
-    bad["state"]["m"].pop("V")
+    bad["state"][cls.slots[1]].pop("V")
     with pytest.raises(ValueError, match="lacks the keys"):
         cls().load_state_dict(bad)
+
+
+def test_an_array_of_a_flat_dict_is_a_whole_of_its_own():
+    class Means(fo.Optimizer):
+        slots = ("m",)
+        rule = staticmethod(lambda p, g, m: (p - g.mean(), m))
+        scalars = array_slots = lambda *_: {}
+
+    params = {"W": np.ones((2, 2)), "b": np.ones(3)}
+    flat = fo.flatten(params)
+    Means().update(flat, fo.flatten({"W": params["W"], "b": 2 * params["b"]}))
+    assert_bits(flat["W"], np.zeros((2, 2)))
+    assert_bits(flat["b"], -np.ones(3))
 
 
 def test_a_step_that_fails_leaves_everything():
@@ -151,15 +183,18 @@ def test_orthogonalized_keeps_the_directions_and_levels_the_singular_values(shap
     for _ in range(5):
         x = 3.4445 * x - 4.7750 * x**3 + 2.0315 * x**5
     assert_allclose(inner, np.diag(x), atol=1e-12)
+    half = u.astype(np.float16)
+    assert_bits(orthogonalized(half, 0.0, 0.0), orthogonalized(half.astype(np.float32), 0.0, 0.0))
     assert ((x > 0.6) & (x < 1.3)).all()
 
 
+@pytest.mark.parametrize("cls", [fo.Muon, fo.Adafactor])
 @pytest.mark.parametrize(
     ("dtype", "bound"), [(np.float16, 2e-2), (np.float32, 1e-5), (np.longdouble, 1e-13), (">f8", 0)]
 )
-def test_muon_in_other_dtypes(dtype, bound):
+def test_other_dtypes(cls, dtype, bound):
     params, expected = {"W": numbers(99, dtype)["W"]}, {"W": numbers(99)["W"]}
-    for opt, own in ((fo.Muon(0.01), params), (fo.Muon(0.01), expected)):
+    for opt, own in ((cls(0.01), params), (cls(0.01), expected)):
         for n in range(3):
             opt.update(own, {"W": numbers(n, own["W"].dtype)["W"]})
     assert params["W"].dtype == dtype

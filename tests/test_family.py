@@ -12,7 +12,7 @@ import script
 from fastoptim import optimizers
 from fastoptim.cli import main
 from fastoptim.family import FAMILY, NOTES_FIVE
-from fastoptim.kernels import adam_rules, rules
+from fastoptim.kernels import adam_rules, matrix, rules
 from fastoptim.optimizers.base import BuiltIn
 from test_rules import CASES
 
@@ -38,7 +38,7 @@ def test_each_class_has_an_oracle():
 def test_each_rule_is_that_of_a_class():
     classes = [getattr(fo, name) for name in FAMILY]
     used = {cls.rule for cls in classes} | {rule for cls in classes for rule in cls.variants.values()}
-    assert used == {getattr(page, name) for page in (rules, adam_rules) for name in page.__all__}
+    assert used == {getattr(page, name) for page in (rules, adam_rules) for name in page.__all__} | {matrix.adafactor}
     assert all(re.search(r"\(\d{4}\)", rule.__doc__) for rule in used)
 
 

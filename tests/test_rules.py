@@ -321,6 +321,25 @@ def muon(like, nesterov=True, rms=0):
     return step
 
 
+def adafactor(decay=0.0, threshold=1.0):
+    def rms(x):
+        return np.sqrt(np.mean(x * x))
+
+    def step(p, g, s, t):
+        eps, share = np.finfo(p.dtype).eps, t**-0.8
+        size = max(1e-3, rms(p)) * min(LR, t**-0.5)
+        if p.ndim > 1:
+            s["rows"] = ema(s.get("rows", 0), (g * g).mean(axis=-1, keepdims=True), 1 - share)
+            s["columns"] = ema(s.get("columns", 0), (g * g).mean(axis=-2, keepdims=True), 1 - share)
+            v = s["rows"] * s["columns"] / np.maximum(s["rows"].mean(axis=-2, keepdims=True), eps)
+        else:
+            v = s["v"] = ema(s["v"], g * g, 1 - share)
+        u = g / np.sqrt(np.maximum(v, eps**2))
+        return p * (1 - LR * decay) - size * u / max(1, rms(u) / threshold)
+
+    return step
+
+
 LIBRARIES = "notes", "torch", "optax", "keras"
 CASES = [
     *((fo.SGD, {"like": like}, sgd) for like in LIBRARIES),
@@ -374,6 +393,8 @@ CASES = [
         for y in (0, 1)
     ),
     (fo.Muon, {"consistent_rms": 0.2}, muon("optax", rms=0.2)),
+    (fo.Adafactor, {}, adafactor()),
+    (fo.Adafactor, {"weight_decay": 0.1, "clip_threshold": 0.5}, adafactor(0.1, 0.5)),
     (fo.Prodigy, {"d_coef": 2000, "weight_decay": 0.1, "safeguard_warmup": True}, prodigy(2000, safeguard=True)),
     (fo.Prodigy, {"d_coef": 20, "weight_decay": 0.1, "bias_correction": True}, prodigy(20, corrected=True)),
 ]

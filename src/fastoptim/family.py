@@ -43,6 +43,7 @@ FAMILY = {
     "ScheduleFreeAdamW": Member("$W$"),
     "Prodigy": Member("$\\pi$"),
     "Muon": Member("$M$"),
+    "Adafactor": Member("$F$"),
 }
 
 NOTES_FIVE = tuple(name for name, member in FAMILY.items() if member.in_notes)

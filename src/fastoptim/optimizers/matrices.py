@@ -11,7 +11,7 @@ from fastoptim.kernels import adam_rules, matrix
 from fastoptim.optimizers.base import BuiltIn, Slot
 from fastoptim.transforms import Number, Options
 
-__all__ = ["Muon"]
+__all__ = ["Adafactor", "Muon"]
 
 
 class Muon(BuiltIn):
@@ -141,3 +141,101 @@ class Muon(BuiltIn):
             factor = self.consistent_rms * sqrt(max(inputs, outputs))
         least, added = (0.0, 1e-8) if is_optax else (1e-7, 0.0)
         return *matrix.muon(p, g, m, self.lr * factor, of_gradient, of_mean, 1 - mu, least, added), v
+
+
+class Adafactor(BuiltIn):
+    r"""RMSprop with a mean of squares for each row and each column in place of each element.
+
+    .. math::
+
+        R &\leftarrow R + t^{-\gamma} (\operatorname{mean}_\text{columns} g^2 - R), \qquad
+        C \leftarrow C + t^{-\gamma} (\operatorname{mean}_\text{rows} g^2 - C) \\
+        u &= g / \sqrt{R C / \operatorname{mean} R}, \qquad \rho = \min(\eta, 1 / \sqrt{t}) \\
+        p &\leftarrow p - \rho \max(\epsilon_2, \operatorname{rms} p) \frac{u}{\max(1, \operatorname{rms}(u) / d)}
+
+    The state of a matrix is a row and a column; more axes are matrices side by side. Arrays of one axis or none have a
+    mean of squares ``v`` for each element.
+
+    Parameters
+    ----------
+    lr : float
+        The largest relative step :math:`\eta`, not negative.
+    decay_rate : float
+        :math:`\gamma`: the means are those of about all steps if it is 1, and of fewer the less it is; not negative.
+    eps : float
+        The root of the least mean of squares, not negative. 0 stands for the machine epsilon of the arrays' dtype.
+    eps2 : float
+        :math:`\epsilon_2`, the least size of a parameter that a step is relative to, not negative.
+    clip_threshold : float
+        The largest root mean square :math:`d` of the step before it is scaled, greater than 0.
+    **options
+        Transforms, groups and ``on_nonfinite``; see `Optimizer`.
+
+    Attributes
+    ----------
+    rows, columns : dict or None
+        The running means of the squared gradient over the last axis, and over the last but one, which has length 1.
+    v : dict or None
+        The running mean of the squared gradient, of shape (0,) for arrays of two or more axes.
+
+    References
+    ----------
+    N. Shazeer and M. Stern, "Adafactor: adaptive learning rates with sublinear memory cost", ICML 2018, algorithms 4
+    and 5, as in PyTorch.
+
+    Notes
+    -----
+    NumPy computes each array as a whole, on one thread: what is saved is memory, not time.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> params = {"W": np.ones((2, 3))}
+    >>> opt = Adafactor(lr=0.5)
+    >>> opt.update(params, {"W": np.array([[1.0, -1.0, 1.0], [2.0, 2.0, -2.0]])})
+    >>> params["W"]
+    array([[0.5, 1.5, 0.5],
+           [0.5, 0.5, 1.5]])
+    >>> opt.rows["W"].shape, opt.columns["W"].shape
+    ((2, 1), (1, 3))
+    """
+
+    slots = ("rows", "columns", "v")
+    rows: Slot
+    columns: Slot
+    v: Slot
+    rule: ClassVar[Callable[..., Any]] = staticmethod(matrix.adafactor)
+    in_rule = ("weight_decay",)
+    lr = Hyperparameter(0)
+    decay_rate = Hyperparameter(0)
+    eps = Hyperparameter(0)
+    eps2 = Hyperparameter(0)
+    clip_threshold = Hyperparameter(1e-300)
+
+    def __init__(
+        self,
+        lr: Number = 0.01,
+        decay_rate: Number = 0.8,
+        *,
+        eps: Number = 0.0,
+        eps2: Number = 1e-3,
+        clip_threshold: Number = 1.0,
+        **options: Unpack[Options],
+    ) -> None:
+        super().__init__(**options)
+        self.lr = lr
+        self.decay_rate = decay_rate
+        self.eps = eps
+        self.eps2 = eps2
+        self.clip_threshold = clip_threshold
+
+    def scalars(self) -> tuple[float, ...]:
+        """Return the relative step, the share of this step in the means, the bounds, and the decay."""
+        t, decay = self.iter, self.lr * (self.weight_decay or 0.0)
+        return min(self.lr, t**-0.5), t**-self.decay_rate, self.eps, self.eps2, self.clip_threshold, decay
+
+    def array_slots(self, shape: tuple[int, ...]) -> Mapping[str, tuple[int, ...]] | None:
+        """Return the shapes of rows and columns for arrays of two or more axes."""
+        if len(shape) < 2:
+            return {"rows": (0,), "columns": (0,)}
+        return {"rows": (*shape[:-1], 1), "columns": (*shape[:-2], 1, shape[-1]), "v": (0,)}
