@@ -43,6 +43,12 @@ DIFFERENCES = [
         'weight_decay=0.01, like="optax"',
         "optax takes the norm after the decay",
     ),
+    (
+        "Muon",
+        'weight_decay=0.0, like="torch"',
+        'weight_decay=0.0, like="optax"',
+        "optax has weights of shape (inputs, outputs), and corrects the bias of both means; other arrays are NAdam's",
+    ),
 ]
 """A rule, two sets of keywords, and what differs."""
 
