@@ -130,28 +130,27 @@ def sum_rows(key: Hashable, shape: tuple[int, ...], gradient: Rows) -> tuple[NDA
     IndexError, ValueError
         If the gradient is not that of rows of the parameter.
     """
-    indices: NDArray[Any] = gradient.indices
-    row_shape = shape[1:]
+    # A copy and a view, so that nobody can alter what was checked.
+    indices, values, row_shape = gradient.indices.astype(np.intp), gradient.values.view(), shape[1:]
     if not shape:
         raise ValueError(f"the gradient of {key!r} is Rows, but its parameter has no axes, so it has no rows")
-    if gradient.values.shape[indices.ndim :] != row_shape:
+    if values.shape != indices.shape + row_shape:
         raise ValueError(
-            f"the gradient of {key!r} is Rows with values of shape {gradient.values.shape}, expected "
+            f"the gradient of {key!r} is Rows with values of shape {values.shape}, expected "
             f"{(*indices.shape, *row_shape)}: the shape of its indices, then that of a row of its parameter"
         )
     count = indices.size
     if not count:
         # The strides of an array that was made without rows are zero.
-        return np.zeros(0, np.intp), np.zeros((1, *row_shape), gradient.values.dtype)[:0]
-    # A copy, so that the indices that are checked are those that a kernel uses.
-    indices = indices.reshape(-1).astype(np.intp)
+        return np.zeros(0, np.intp), np.zeros((1, *row_shape), values.dtype)[:0]
+    indices = indices.reshape(-1)
     low, high = int(indices.min()), int(indices.max())
     if low < 0 or high >= shape[0]:
         raise IndexError(
             f"the gradient of {key!r} is Rows with index {low if low < 0 else high}, expected indices from 0 to "
             f"{shape[0] - 1}, the rows of its parameter"
         )
-    values = np.require(gradient.values.reshape(count, *row_shape), requirements=["C", "ALIGNED"])
+    values = np.require(values.reshape(count, *row_shape), requirements=["C", "ALIGNED"])
     rows, order = _sorted(indices, high)
     is_first = np.ones(count, bool)
     np.not_equal(rows[1:], rows[:-1], out=is_first[1:])
