@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 from numpy.typing import NDArray
 
@@ -34,7 +34,7 @@ def _known_library(owner: BuiltIn, name: str, library: str) -> str:
 
 
 @lru_cache
-def _defaults(cls: type[BuiltIn], like: str | None) -> dict[str, float | str]:
+def _defaults(cls: Any, like: str | None) -> dict[str, float | str]:
     """Return the defaults of the hyperparameters of a class; a subclass may give a number to all of its objects."""
     own = next(base for base in cls.__mro__ if base.__module__.startswith(f"{__package__}."))
     given = {name: it.default for name, it in inspect.signature(own).parameters.items()}
@@ -67,7 +67,7 @@ class BuiltIn(Optimizer):
         # A subclass that does not call __init__ may lack hyperparameters that came later. They have the order of
         # the constructor, in which they are shown.
         self = super().__new__(cls, *args, **kwargs)
-        vars(self).update(_defaults(cls, None))
+        vars(self).update(_defaults(cast(Any, cls), None))
         return self
 
     def variant(self) -> tuple[str, ...] | None:
@@ -89,7 +89,7 @@ class BuiltIn(Optimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         # A pickle of the textbook's class, or of an older version, lacks hyperparameters that came later.
-        later = _defaults(type(self), state.get("like"))
+        later = _defaults(cast(Any, type(self)), state.get("like"))
         vars(self).update((name, value) for name, value in later.items() if name not in state)
         self._recompose()
 
