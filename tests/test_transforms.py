@@ -10,6 +10,7 @@ from numpy.testing import assert_allclose
 
 import fastoptim as fo
 import naive
+import script
 from fastoptim.family import FAMILY
 from naive import assert_bits
 
@@ -157,6 +158,19 @@ def test_bits_do_not_depend_on_threads_and_layout(on, dtype, monkeypatch):
             params = run(fo.Adam(LR, **on), flat=flat, dtype=dtype)
         for key, p in params.items():
             assert_bits(expected[key], p, key)
+
+
+def test_sums_without_compiled_code(tmp_path):
+    source = """
+        import numpy as np
+        import fastoptim as fo
+
+        for opt in fo.SGD(1.0, clip_norm=1.0), fo.LAMB(0.25):
+            params = {"a": np.array([3.0, 4.0]), "b": np.zeros(2)}
+            opt.update(params, {"a": np.array([3.0, 4.0]), "b": np.zeros(2)})
+            print(params["a"].round(3).tolist())
+    """
+    assert script.run(source, tmp_path, NUMBA_DISABLE_JIT="1") == "[2.4, 3.2]\n[2.116, 3.116]"
 
 
 def test_sums_of_arrays_of_many_blocks():
