@@ -57,7 +57,7 @@ if __name__ == "__main__":
         axes.axvline(getattr(fo, name)().lr, color="C1", linestyle=":")
         axes.plot(RATES, losses, color="C0", linewidth=1.8)
         axes.plot(RATES[losses.argmin()], losses.min(), "o", color="C1", markersize=5)
-        axes.set(xscale="log", yscale="log", xticks=10.0 ** np.arange(-4, 2))
+        axes.set(xscale="log", yscale="log", xticks=[1e-4, 1e-2, 1])
         axes.set_title(name, fontsize=10)
         axes.tick_params(labelbottom=k >= len(curves) - COLUMNS)
     for axes in panels:

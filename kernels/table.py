@@ -55,7 +55,7 @@ from fastoptim.kernels.memory import integers, scratch, set_word, word
 
 __all__ = ["ALIGNED", "AXES", "COMMITTED", "COUNT", "FIXED", "FORM", "FOUND", "G_FORM", "HIGH", "LOW", "NEXT"]
 __all__ += ["SEGMENTS", "SLOTS", "START", "STOP", "SUMS", "TOUCHED", "VALUE", "WALK", "WRITEABLE", "G", "P"]
-__all__ += ["bind", "each_row", "each_touched_row"]
+__all__ += ["bind", "block_table", "each_row", "each_touched_row"]
 
 START, STOP, NEXT, VALUE, FOUND, WALK, FORM, G_FORM, FIXED, SUMS, TOUCHED, P, G, SLOTS = range(14)
 COMMITTED, COUNT, SEGMENTS = range(3)
@@ -202,3 +202,23 @@ def bind(check, arrays):
         set_word(row, G, start)
         row = word(row, NEXT)
     return True
+
+
+def block_table(scalars: Any, blocks: Any) -> Any:
+    """Return the table of a segment of blocks, for a kernel to run; no `bind` fits it.
+
+    Parameters
+    ----------
+    scalars : ndarray of float64, shape (rows, scalars)
+        The scalars of each row.
+    blocks : sequence of ndarray, shape (rows, elements)
+        Parameter, gradient and state. They must stay alive while the table is used, as the scalars must.
+    """
+    count, size = blocks[0].shape
+    rows = np.zeros((count, P + len(blocks)), np.intp)
+    numbers = np.arange(count)
+    rows[:, START], rows[:, STOP] = numbers * size, (numbers + 1) * size
+    rows[:, NEXT] = rows.ctypes.data + (numbers + 1) * rows.strides[0]
+    for column, array in ((VALUE, scalars), *enumerate(blocks, P)):
+        rows[:, column] = array.ctypes.data + numbers * array.strides[0]
+    return rows

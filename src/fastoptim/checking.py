@@ -13,11 +13,13 @@ import numpy as np
 from fastoptim.composition import compose_optimizer
 from fastoptim.fallback import FallbackTask, RuleArray
 from fastoptim.kernels.compose import function_of
-from fastoptim.kernels.fuse import n_scalars
+from fastoptim.kernels.fuse import fuse, n_scalars
 from fastoptim.kernels.jit import DISABLED
 from fastoptim.kernels.subnormals import flushed
-from fastoptim.kerneltask import KernelTask, choose_kernel
+from fastoptim.kernels.table import block_table
+from fastoptim.layout import address
 from fastoptim.optimizer import Optimizer
+from fastoptim.threads import Autotuner
 from fastoptim.validate import Array, Parameter
 
 __all__ = ["check_rule"]
@@ -162,27 +164,24 @@ def _edge_cases(dtype: Any, n_arrays: int) -> list[Array]:
     return [rng.choice([*edges, *-edges, dtype(np.nan)], _CASES) for _ in range(n_arrays)]
 
 
-def _parameter(before: list[Array]) -> Parameter:
-    p, g, *slots = (array.copy() for array in before)
-    return Parameter(0, p, g, p, g, slots=slots)
-
-
 def _run_compiled(function: Any, before: list[Array], scalars: tuple[float, ...]) -> list[Array]:
-    parameter = _parameter(before)
-    choose_kernel(parameter, function)
-    KernelTask([[parameter]], scalars=np.array([scalars]), sums=(), state={}, views=[], may_move=False).run()
-    return parameter.written
+    p, _, *slots = blocks = [array[np.newaxis].copy() for array in before]
+    kernel = fuse(function, (p.dtype.type,) * len(blocks))
+    values = np.array([scalars])
+    rows = block_table(values, blocks)
+    Autotuner([(kernel.address, address(rows), p.size)]).run()
+    return [block[0] for block in (p, *slots)]
 
 
 def _run_text(function: Any, before: list[Array], scalars: tuple[float, ...]) -> list[Array]:
-    parameter = _parameter(before)
-    task = FallbackTask([function], [parameter], 0, in_place=False)
-    task.bind([parameter.p], [parameter.g])
+    p, g, *slots = (array.copy() for array in before)
+    task = FallbackTask([function], [Parameter(0, p, g, p, g, slots=slots)], 0, in_place=False)
+    task.bind([p], [g])
     # Kernels round the scalars of a step to the dtype of the arrays.
     with flushed():
-        task.prepare([tuple(map(parameter.p.dtype.type, scalars))])
+        task.prepare([tuple(map(p.dtype.type, scalars))])
     task.write()
-    return parameter.written
+    return [p, *slots]
 
 
 def _differences(

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from fastoptim.composition import Composition, compose_optimizer, structure
-from fastoptim.kernels import table
 from fastoptim.kernels.fuse import fuse, n_scalars
 from fastoptim.kernels.jit import DISABLED
+from fastoptim.kernels.table import block_table
 from fastoptim.layout import address
 from fastoptim.optimizer import Optimizer
 from fastoptim.threads import Autotuner
@@ -218,12 +218,7 @@ class _Together:
                 if slot in state:
                     state[slot][k] = p[k] if value == "p" else value
         values = np.zeros((len(copies), n_scalars(composition.rule, composition.slots)))
-        rows = np.zeros((len(copies), table.SLOTS + len(state)), np.intp)
-        numbers = np.arange(len(copies))
-        rows[:, table.START], rows[:, table.STOP] = numbers * p.shape[1], (numbers + 1) * p.shape[1]
-        rows[:, table.NEXT] = address(rows) + (numbers + 1) * rows.strides[0]
-        for column, array in {table.VALUE: values, **dict(enumerate((p, g, *state.values()), table.P))}.items():
-            rows[:, column] = address(array) + numbers * array.strides[0]
+        rows = block_table(values, (p, g, *state.values()))
         kernel = fuse(composition.rule, (p.dtype.type,) * (2 + len(state)))
         self._run = Autotuner([(kernel.address, address(rows), p.size)]).run
         # The kernel only has the addresses of its arrays.
