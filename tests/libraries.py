@@ -118,9 +118,9 @@ CASES = {
         Case('NAdam(like="optax")', "nadam(lr)"),
         Case('NAdam(like="optax", weight_decay=0.1)', "nadamw(lr, weight_decay=0.1)"),
         Case('RAdam(like="optax")', "radam(lr)"),
-        Case("AdaBelief()", "adabelief(lr)"),
+        Case('AdaBelief(like="optax")', "adabelief(lr)"),
         Case("Yogi()", "yogi(lr)"),
-        Case("ADOPT()", "adopt(lr)"),
+        Case('ADOPT(like="optax")', "adopt(lr)"),
         Case("AdEMAMix()", "ademamix(lr)"),
         Case('AdaDelta(like="optax")', "adadelta(lr)"),
         Case('LAMB(like="optax")', "lamb(lr)"),
@@ -131,6 +131,8 @@ CASES = {
         Case('LARS(like="optax")', "lars(lr)"),
         Case('LARS(like="optax", weight_decay=0.1)', "lars(lr, weight_decay=0.1)"),
         Case('Lion(like="optax")', "lion(lr)"),
+        Case("ScheduleFreeSGD()", "schedule_free(sgd(lr), lr)"),
+        Case("ScheduleFreeAdamW()", "schedule_free(rmsprop(lr, 0.999, eps_in_sqrt=False, bias_correction=True), lr)"),
         Case("Prodigy(bias_correction=True)", "prodigy(lr)", quadratic=True),
         Case("Prodigy(bias_correction=True, weight_decay=0.1)", "prodigy(lr, weight_decay=0.1)", quadratic=True),
     ],
@@ -151,6 +153,19 @@ CASES = {
         Case('LAMB(like="keras")', "Lamb()"),
         Case('LAMB(like="keras", weight_decay=0.1)', "Lamb(weight_decay=0.1)"),
         Case('Lion(like="keras")', "Lion()"),
+        Case("ScheduleFreeAdamW()", "ScheduleFreeAdamW()"),
+    ],
+    "schedulefree": [
+        Case("ScheduleFreeSGD()", "SGDScheduleFree(params)"),
+        Case(
+            "ScheduleFreeSGD(weight_decay=0.1, warmup=30, rho=1.0)",
+            "SGDScheduleFree(params, weight_decay=0.1, warmup_steps=30, r=1.0)",
+        ),
+        Case("ScheduleFreeAdamW()", "AdamWScheduleFree(params)"),
+        Case(
+            "ScheduleFreeAdamW(weight_decay=0.1, warmup=30, rho=1.0)",
+            "AdamWScheduleFree(params, weight_decay=0.1, warmup_steps=30, r=1.0)",
+        ),
     ],
     "prodigyopt": [
         Case("Prodigy()", "Prodigy(params)", quadratic=True),
@@ -227,6 +242,9 @@ def run_ours(case, grads):
     for t in range(STEPS):
         opt.update(params, {key: gradient(case, g[t], params[key]) for key, g in grads.items()})
         path.append(vector((opt.averaged if case.average else params).values()))
+    if hasattr(opt, "evaluation"):
+        with opt.evaluation(params):
+            path.append(vector(params.values()))
     return np.array(path)
 
 
@@ -240,6 +258,8 @@ def run_torch(module, case, grads, _lr):
     with redirect_stdout(sys.stderr):  # prodigyopt prints what it does.
         optimizer = eval(case.theirs, names)
     average = eval(case.average, names) if case.average else None
+    if is_schedule_free := hasattr(optimizer, "train"):
+        optimizer.train()
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, HALVED, 0.5)
     for t in range(STEPS):
         for tensor, g in zip(params, grads.values(), strict=True):
@@ -249,7 +269,10 @@ def run_torch(module, case, grads, _lr):
         scheduler.step()
         if average:
             average.update_parameters(model)
-        path.append(vector(p.detach() for p in (average or model).parameters(case)))
+        path.append(vector(p.detach() for p in (average or model).parameters()))
+    if is_schedule_free:
+        optimizer.eval()
+        path.append(vector(p.detach() for p in params))
     return np.array(path)
 
 
@@ -309,6 +332,7 @@ LIBRARIES = {
     "torch": partial(run_torch, "torch.optim"),
     "optax": run_optax,
     "keras": run_keras,
+    "schedulefree": partial(run_torch, "schedulefree"),
     "prodigyopt": partial(run_torch, "prodigyopt"),
 }
 
@@ -324,6 +348,8 @@ def difference(library, case):
     grads = gradients(least=1e-2 if "l2" in case.ours else 0)
     ours = run_ours(case, grads)
     theirs = LIBRARIES[library](case, grads, eval(case.ours, vars(optimizers)).lr)
+    # The average that ends a schedule-free path is compared where the other side has it too.
+    ours = ours[: len(theirs)]
     largest = np.maximum(abs(vector(parameters(case).values())), np.maximum.accumulate(abs(theirs)))
     return float(np.max(abs(ours - theirs) / np.where(largest > 0, largest, 1)))
 
