@@ -248,9 +248,8 @@ def _torch_muon(race: Race, params: Arrays, grads: Arrays) -> Contestant:
 
 
 def _muon() -> Iterator[Race]:
-    if "Muon" in FAMILY:
-        make = {OURS: partial(_ours, partial(fo.Muon, like="torch", weight_decay=0.0)), "torch one by one": _torch_muon}
-        yield Race("Muon, four 1024 × 1024", make, {f"W{k}": (1024, 1024) for k in range(4)}, layout="separate")
+    make = {OURS: partial(_ours, partial(fo.Muon, like="torch", weight_decay=0.0)), "torch one by one": _torch_muon}
+    yield Race("Muon, four 1024 × 1024", make, {f"W{k}": (1024, 1024) for k in range(4)}, layout="separate")
 
 
 # A sweep beside separate runs of the notes' code
