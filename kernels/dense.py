@@ -11,22 +11,39 @@ column   name    meaning
 2        WEIGHTS start of its weights in a flat buffer; its bias follows them
 3        OUTPUT  start of its output in the workspace, divided by the number of rows
 4        DELTA   start of the gradient of its output in the workspace, likewise
+5        MASKS   start of the masks of its inputs in the buffer of all masks, likewise
 ======== ======= ==========================================================================
 """
+
+from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 
 # This loads the BLAS. Numba would load it at the first product, and limits on its threads set earlier would be lost.
 import scipy.linalg.cython_blas  # noqa: F401
+from numpy.typing import NDArray
 
 from fastoptim.kernels.jit import inline_jit, jit
 from fastoptim.kernels.losses import softmax_cross_entropy, softmax_cross_entropy_backward
+from fastoptim.kernels.masked import AS_IT_IS, FEWEST_ROWS, TRANSPOSED, WIDTH, fill_masks, masked_dot
 
-__all__ = ["RELU", "SIGMOID", "gradient", "loss", "numerical_gradient", "predict"]
+__all__ = ["RELU", "SIGMOID", "gradient", "loss", "numerical_gradient", "predict", "table"]
 
 RELU, SIGMOID = range(2)
 
-INPUTS, OUTPUTS, WEIGHTS, OUTPUT, DELTA = range(5)
+INPUTS, OUTPUTS, WEIGHTS, OUTPUT, DELTA, MASKS = range(6)
+
+
+def table(sizes: Sequence[int]) -> tuple[NDArray[np.intp], int]:
+    """Return the table of the layers of a network, and its workspace in elements per sample."""
+    outputs = np.cumsum([0, *sizes[1:]])
+    # Gradients by outputs alternate between two places, each as wide as the widest layer.
+    deltas = [outputs[-1] + k % 2 * max(sizes[1:]) for k in range(len(sizes) - 1)]
+    weights = np.cumsum([0, *((n + 1) * m for n, m in pairwise(sizes))])
+    masks = np.cumsum([0, *(-(-n // WIDTH) for n in sizes[:-1])])
+    columns = sizes[:-1], sizes[1:], weights[:-1], outputs[:-1], deltas, masks[:-1]
+    return np.array(columns, np.intp).T.copy(), int(outputs[-1] + 2 * max(sizes[1:]))
 
 
 @inline_jit
@@ -83,18 +100,37 @@ def _activate_backward(delta, output, activation):
 
 
 @inline_jit
+def _words(layer):
+    return (layer[INPUTS] + WIDTH - 1) // WIDTH
+
+
+@inline_jit
+def _masks(masks, rows, layer):
+    return _rows(masks, layer[MASKS], rows, _words(layer))
+
+
+@inline_jit
 def _forward(x, params, layers, activation, work):
+    """Return the scores; and the masks of the inputs of each layer, and how many are not zero, or -1 without masks."""
+    rows = x.shape[0]
+    masks = np.empty(rows * (layers[-1, MASKS] + _words(layers[-1])), np.uint64)
+    nonzero = np.empty(len(layers), np.intp)
     a = x
     for k in range(len(layers)):
         layer = layers[k]
-        z = _rows(work, layer[OUTPUT], x.shape[0], layer[OUTPUTS])
-        np.dot(a, _weights(params, layer), z)
+        z = _rows(work, layer[OUTPUT], rows, layer[OUTPUTS])
+        nonzero[k] = -1
+        if rows >= FEWEST_ROWS and (k == 0 or activation == RELU):
+            nonzero[k] = fill_masks(a, _masks(masks, rows, layer))
+        weights = _weights(params, layer)
+        if nonzero[k] < 0 or not masked_dot(a, AS_IT_IS, _masks(masks, rows, layer), nonzero[k], weights, AS_IT_IS, z):
+            np.dot(a, weights, z)
         if k < len(layers) - 1:
             _activate(z, _bias(params, layer), activation)
         else:
             _add_bias(z, _bias(params, layer))
         a = z
-    return a
+    return a, masks, nonzero
 
 
 @inline_jit
@@ -130,31 +166,43 @@ def _sum_rows(delta, out):
 @jit
 def predict(x, params, layers, activation, work):
     """Return the scores before softmax, a view of the workspace."""
-    return _forward(x, params, layers, activation, work)
+    return _forward(x, params, layers, activation, work)[0]
 
 
 @jit
 def loss(x, labels, params, layers, activation, decay, work):
     """Return the mean cross-entropy plus ``decay / 2`` times the sum of the squared weights."""
-    scores = _forward(x, params, layers, activation, work)
+    scores, _, _ = _forward(x, params, layers, activation, work)
     return softmax_cross_entropy(scores, labels) + _penalty(params, layers, decay)
 
 
 @jit
 def gradient(x, labels, params, layers, activation, decay, work, out):
     """Compute the gradient of `loss` with respect to the parameters by back-propagation; write it to ``out``."""
-    rows = x.shape[0]
-    delta = _forward(x, params, layers, activation, work)
+    rows, last = x.shape[0], len(layers) - 1
+    delta, masks, nonzero = _forward(x, params, layers, activation, work)
     softmax_cross_entropy_backward(delta, labels)
-    for k in range(len(layers) - 1, -1, -1):
+    for k in range(last, -1, -1):
         layer = layers[k]
         below = layers[max(k - 1, 0)]
         a = x if k == 0 else _rows(work, below[OUTPUT], rows, below[OUTPUTS])
-        np.dot(a.T, delta, _weights(out, layer))
+        weights, d_weights = _weights(params, layer), _weights(out, layer)
+        if nonzero[k] < 0 or not masked_dot(
+            a, TRANSPOSED, _masks(masks, rows, layer), nonzero[k], delta, AS_IT_IS, d_weights
+        ):
+            np.dot(a.T, delta, d_weights)
         _sum_rows(delta, _bias(out, layer))
         if k > 0:
             d_a = _rows(work, below[DELTA], rows, below[OUTPUTS])
-            np.dot(delta, _weights(params, layer).T, d_a)
+            # Where ReLU gave zero to the layer above, this gradient is zero.
+            if not (
+                k < last
+                and nonzero[k + 1] >= 0
+                and masked_dot(
+                    delta, AS_IT_IS, _masks(masks, rows, layers[k + 1]), nonzero[k + 1], weights, TRANSPOSED, d_a
+                )
+            ):
+                np.dot(delta, weights.T, d_a)
             _activate_backward(d_a, a, activation)
             delta = d_a
     if decay != 0:

@@ -19,16 +19,23 @@ from numba.core.compiler import Compiler, CompilerBase
 from fastoptim.concurrency import compiling
 from fastoptim.kernels.cache import CodeCache
 
-__all__ = ["DISABLED", "HAS_FLOAT16", "bind_globals", "cfunc", "inline_jit", "jit", "parallel_jit"]
+__all__ = ["DISABLED", "HAS_FLOAT16", "HAS_FMA", "bind_globals", "cfunc", "inline_jit", "jit", "parallel_jit"]
 
 DISABLED = bool(numba.config.DISABLE_JIT)
 """Whether ``NUMBA_DISABLE_JIT`` is set: then networks run as Python, and rules by the fallback."""
 
 _FEATURES = numba.config.CPU_FEATURES
-HAS_FLOAT16 = (get_host_cpu_features().get("f16c", False) if _FEATURES is None else "+f16c" in _FEATURES) or (
-    get_process_triple().startswith(("aarch64", "arm64"))
-)
+
+
+def _has(feature: str) -> bool:
+    """Return whether Numba compiles for a processor with a feature."""
+    return get_host_cpu_features().get(feature, False) if _FEATURES is None else f"+{feature}" in _FEATURES
+
+
+HAS_FLOAT16 = _has("f16c") or get_process_triple().startswith(("aarch64", "arm64"))
 """Whether the processor converts float16 numbers; LLVM would call functions for it that are not there."""
+HAS_FMA = _has("fma") and _has("avx2") and bool(numba.config.ENABLE_AVX)
+"""Whether vectors of 32 bytes are multiplied and added at once; LLVM would call a function for each element."""
 
 _OPTIONS = {"error_model": "numpy", "nogil": True}
 

@@ -1,0 +1,291 @@
+"""Products that skip zeros are chains of fused multiply-adds, to the bit; networks that use them agree with NumPy."""
+
+from fractions import Fraction
+
+import numba
+import numpy as np
+import pytest
+from llvmlite import ir
+from numba.core import cgutils
+from numba.extending import intrinsic
+from numpy.testing import assert_allclose, assert_array_equal
+
+import fastoptim as fo
+import naive
+from fastoptim.kernels import masked
+from fastoptim.kernels.jit import DISABLED, HAS_FMA
+from naive import assert_bits
+
+pytestmark = pytest.mark.skipif(DISABLED, reason="needs compiled code")
+chosen = pytest.mark.skipif(
+    not HAS_FMA, reason="networks skip zeros only where the processor multiplies and adds at once"
+)
+DTYPES = np.float32, np.float64
+
+
+@intrinsic
+def fma(_typing, a, _b, _c):
+    def codegen(_context, builder, _signature, args):
+        kind = ir.FunctionType(args[0].type, [args[0].type] * 3)
+        name = f"llvm.fma.f{a.bitwidth}"
+        return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), args)
+
+    return a(a, a, a), codegen
+
+
+@numba.njit
+def chains(x, b, out):
+    """Multiply one element after the other, in the order of the columns of x, without its zeros."""
+    for i in range(out.shape[0]):
+        for j in range(out.shape[1]):
+            total = out.dtype.type(0)
+            for k in range(x.shape[1]):
+                if x[i, k] != 0:
+                    total = fma(x[i, k], b[k, j], total)
+            out[i, j] = total
+
+
+def chained(x, b):
+    out = np.empty((x.shape[0], b.shape[1]), b.dtype)
+    # Steps of any size, so that one compilation serves all layouts.
+    chains(*(np.lib.stride_tricks.as_strided(a, a.shape, a.strides) for a in (x, b)), out)
+    return out
+
+
+def product_of(dtype):
+    T, size = {np.float32: (np.float32, 4), np.float64: (np.float64, 8)}[dtype]
+
+    @numba.njit
+    def product(shape, left, words, right, out):
+        return masked.multiply(T, size, shape, left, words, right, out)
+
+    return product
+
+
+PRODUCTS = {dtype: product_of(dtype) for dtype in DTYPES}
+
+
+@numba.njit
+def fill(x, masks):
+    return masked.fill_masks(x, masks)
+
+
+def guarded(shape, dtype, pad=0):
+    """An array inside of a larger buffer of NaN, with gaps between its rows, and the buffer."""
+    rows, width = shape
+    buffer = np.full(64 + rows * (width + pad) + 64, np.nan, dtype)
+    return buffer[64 : len(buffer) - 64].reshape(rows, width + pad)[:, :width], buffer
+
+
+def random_left(rng, shape, dtype, density):
+    array, _ = guarded(shape, dtype)
+    array[:] = rng.standard_normal(shape) * (rng.random(shape) < density)
+    masks = np.full((shape[0] + 2, (shape[1] + 63) // 64), 2**64 - 1, np.uint64)
+    assert fill(array, masks[1:-1]) == np.count_nonzero(array)
+    assert (masks[[0, -1]] == 2**64 - 1).all()
+    return array, masks[1:-1]
+
+
+def check_product(rng, dtype, rows, inner, columns, density, x_is_transposed, b_is_transposed, pad):
+    size = np.dtype(dtype).itemsize
+    x, masks = random_left(rng, (inner, rows) if x_is_transposed else (rows, inner), dtype, density)
+    b, _ = guarded((columns, inner) if b_is_transposed else (inner, columns), dtype, pad)
+    b[:] = rng.standard_normal(b.shape)
+    out, buffer = guarded((rows, columns), dtype)
+    left, right = x.T if x_is_transposed else x, b.T if b_is_transposed else b
+    # The strides of an axis of length 1 are arbitrary in NumPy.
+    row = x.shape[1] * size
+    left_steps = (size, row) if x_is_transposed else (row, size)
+    row = (b.shape[1] + pad) * size
+    right_steps = (size, row) if b_is_transposed else (row, size)
+    finite = PRODUCTS[dtype](
+        (rows, inner, columns),
+        (x.ctypes.data, *left_steps),
+        (masks.ctypes.data, masks.shape[1], x_is_transposed),
+        (b.ctypes.data, *right_steps),
+        out.ctypes.data,
+    )
+    # The guards of b are not finite, so this also says that none of them was read.
+    assert finite
+    assert_bits(chained(left, right), out)
+    assert np.isnan(buffer[:64]).all()
+    assert np.isnan(buffer[len(buffer) - 64 :]).all()
+
+
+def lengths(rng, count, low, high):
+    return np.exp(rng.uniform(np.log(max(low, 0.5)), np.log(high + 1), count)).astype(int).clip(low, high)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_products_are_chains_of_multiply_adds(dtype):
+    """On random shapes, densities and steps, with guards around every buffer."""
+    rng = np.random.default_rng(0)
+    lanes = 64 // np.dtype(dtype).itemsize
+    shapes = zip(lengths(rng, 300, 0, 300), lengths(rng, 300, 1, 300), lengths(rng, 300, lanes, 300), strict=True)
+    for n, (rows, inner, columns) in enumerate(shapes):
+        density = rng.choice([0, 0.05, 0.2, 0.5, 0.9, 1])
+        check_product(rng, dtype, rows, inner, columns, density, n % 2 == 1, n % 4 > 1, int(rng.integers(0, 20)))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_width(dtype):
+    rng = np.random.default_rng(1)
+    for columns in range(64 // np.dtype(dtype).itemsize, 301):
+        check_product(rng, dtype, 3, 67, columns, 0.5, columns % 3 == 0, columns % 2 == 0, 0)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_chains_round_once(dtype):
+    """The oracle itself, with fractions."""
+    rng = np.random.default_rng(2)
+    x, b = rng.standard_normal((1, 9)).astype(dtype), rng.standard_normal((9, 20)).astype(dtype)
+    for j, found in enumerate(chained(x, b)[0]):
+        total = dtype(0)
+        for k in range(9):
+            exact = Fraction(float(x[0, k])) * Fraction(float(b[k, j])) + Fraction(float(total))
+            near = dtype(float(exact))
+            choices = near, np.nextafter(near, dtype(-np.inf)), np.nextafter(near, dtype(np.inf))
+            total = min(choices, key=lambda value: abs(Fraction(float(value)) - exact))
+        assert found == total
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_masks(dtype):
+    """Of every width, with every kind of number."""
+    rng = np.random.default_rng(3)
+    values = np.array([0, -0.0, 1, -1, np.nan, np.inf, -np.inf, np.finfo(dtype).smallest_subnormal], dtype)
+    for width in range(1, 301):
+        x = rng.choice(values, (3, width))
+        masks = np.full((3, (width + 63) // 64), 2**64 - 1, np.uint64)
+        assert fill(x, masks) == np.count_nonzero(x)
+        bits = np.unpackbits(masks.view(np.uint8), axis=1, bitorder="little")
+        assert_array_equal(bits[:, :width], x != 0)
+        assert not bits[:, width:].any()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_an_element_that_is_not_finite_is_found(value):
+    """Wherever it is in the right matrix, whatever the left one skips."""
+    rng = np.random.default_rng(4)
+    for dtype in DTYPES:
+        size = np.dtype(dtype).itemsize
+        for columns, transposed in (16, False), (113, False), (40, True):
+            b = rng.standard_normal((70, columns)).astype(dtype)
+            steps = (size, 70 * size) if transposed else (columns * size, size)
+            masks, x, out = np.zeros((5, 2), np.uint64), np.zeros((5, 70), dtype), np.empty((5, columns), dtype)
+            for place in 0, 15, b.size // 2, b.size - 1:
+                found = []
+                for element in dtype(1), dtype(value):
+                    b.reshape(-1)[place] = element
+                    right = b.ctypes.data, *steps
+                    left = x.ctypes.data, 70 * size, size
+                    words = masks.ctypes.data, 2, False
+                    found.append(not PRODUCTS[dtype]((5, 70, columns), left, words, right, out.ctypes.data))
+                b.reshape(-1)[place] = 1
+                assert found == [False, True]
+                assert not out.any()
+
+
+# Networks whose layers are wide enough to be skipped in.
+
+SIZES = 70, [33, 150, 20], 17
+
+
+def sparse(rng, shape, density):
+    return rng.standard_normal(shape) * (rng.random(shape) < density)
+
+
+def nets(activation="relu", sizes=SIZES, decay=0.0, dtype=np.float64):
+    np.random.seed(0)
+    ref = naive.MultiLayerNet(*sizes, activation=activation, weight_decay_lambda=decay)
+    net = fo.MultiLayerNet(*sizes, activation=activation, weight_decay_lambda=decay, dtype=dtype, seed=0)
+    for key in ref.params:
+        if key.startswith("b"):
+            ref.params[key] += 0.1
+            net.params[key] += 0.1
+    return ref, net
+
+
+@pytest.mark.parametrize("activation", ["relu", "sigmoid"])
+@pytest.mark.parametrize("density", [0, 0.05, 0.2, 0.6, 1])
+def test_networks_agree_with_numpy(activation, density):
+    rng = np.random.default_rng(5)
+    ref, net = nets(activation, decay=0.1)
+    for rows in 1, 15, 16, 64, 65, 150:
+        x, t = sparse(rng, (rows, 70), density), rng.integers(0, 17, rows)
+        assert_allclose(net.predict(x), ref.predict(x), rtol=0, atol=1e-10)
+        assert_allclose(net.loss(x, t), ref.loss(x, t), rtol=0, atol=1e-10)
+        for key, g in ref.gradient(x, t).items():
+            assert_allclose(net.gradient(x, t)[key], g, rtol=0, atol=1e-10, err_msg=key)
+
+
+@chosen
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_networks_skip_zeros(dtype):
+    """Their scores have the bits of the chains."""
+    rng = np.random.default_rng(6)
+    _, net = nets(dtype=dtype)
+    x = sparse(rng, (40, 70), 0.2).astype(dtype)
+    a = x
+    for k in range(1, 5):
+        a = chained(a, net.params[f"W{k}"]) + net.params[f"b{k}"]
+        if k < 4:
+            a = np.maximum(a, 0)
+            assert (a != 0).mean() < 0.7
+    assert_bits(a, net.predict(x))
+    # The rows do not depend on one another.
+    assert_bits(a[:20], net.predict(x[:20]))
+
+
+def gradient(ref, x, t):
+    """The gradient in NumPy, where an output of zero ends the path of a gradient even if that is NaN."""
+    *signals, scores = ref.forward(x)
+    d = ref.softmax(scores)
+    d[np.arange(len(d)), t] -= 1
+    d /= len(d)
+    grads = {}
+    for i in range(ref.depth, 0, -1):
+        a = signals[i - 1]
+        grads[f"W{i}"], grads[f"b{i}"] = a.T @ d, d.sum(axis=0)
+        d = np.where(a <= 0, 0, d @ ref.params[f"W{i}"].T)
+    return grads
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("where", ["x", "W1", "W3", "b2", "W4"])
+def test_what_is_not_finite_spreads_as_in_numpy(where, value, dtype):
+    rng = np.random.default_rng(7)
+    ref, net = nets(dtype=dtype)
+    x, t = sparse(rng, (40, 70), 0.2), rng.integers(0, 17, 40)
+    # NumPy multiplies zeros with it, too.
+    x[:, 3] = 0
+    if where == "x":
+        x[5, 7] = value
+    else:
+        for params in ref.params, net.params:
+            params[where].reshape(-1)[3 * params[where].shape[-1] if where == "W1" else 2] = value
+    with np.errstate(all="ignore"):
+        expected = {"scores": ref.predict(x), "loss": ref.loss(x, t)} | gradient(ref, x, t)
+        found = {"scores": net.predict(x), "loss": net.loss(x, t)} | dict(net.gradient(x, t))
+    assert not all(np.isfinite(a).all() for a in [*expected.values(), ref.params["b2"]])
+    for key, a in expected.items():
+        for kind in np.isnan, np.isposinf, np.isneginf:
+            assert_array_equal(kind(found[key]), kind(a), err_msg=key)
+
+
+@chosen
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_any_number_of_blas_threads_gives_the_same_bits(dtype):
+    """Of the notes' network, whose larger products all skip zeros on images."""
+    limits = pytest.importorskip("threadpoolctl").threadpool_limits
+    rng = np.random.default_rng(8)
+    net = fo.MultiLayerNet(784, [100] * 4, 10, weight_decay_lambda=0.1, dtype=dtype, seed=0)
+    x, t = abs(sparse(rng, (128, 784), 0.2)), rng.integers(0, 10, 128)
+    results = []
+    for threads in 1, 2, 3, 1:
+        with limits(threads, "blas"):
+            results.append([net.predict(x), net.loss(x, t), net.gradient(x, t).flat])
+    for result in results:
+        for one, other in zip(results[0], result, strict=True):
+            assert_bits(one, other)
