@@ -140,7 +140,8 @@ class Story:
                 self.put("params", key, both[: p.size].reshape(p.shape))
             case "buffer":
                 self.is_state_altered = True
-                choice([self.params, self.grads, *state])._flat = self.array((choice([2, 4999]),), np.float64, PLAIN)
+                flat = choice([self.params, self.grads, *state])
+                flat._flat = self.array((choice([max(flat.flat.size - 1, 0), 4999]),), np.float64, PLAIN)
             case "state":
                 self.is_state_altered, a = True, choice([*state])[key]
                 set_strides(a, a.strides[::-1])

@@ -1,8 +1,10 @@
 """The oracle: the notes' code in plain NumPy, slow and obvious. It imports nothing from fastoptim."""
 
 from collections.abc import Mapping
+from copy import copy
 from itertools import pairwise
 from math import sqrt
+from types import MappingProxyType
 
 import numpy as np
 
@@ -20,17 +22,24 @@ class Optimizer:
 
     slots = ()
     iter = 0
+    groups = MappingProxyType({})
+    """Hyperparameters of some keys."""
 
-    def update(self, params, grads):
+    def begin(self, params):
         for slot in self.slots:
             if getattr(self, slot) is None:
                 setattr(self, slot, {key: np.zeros_like(params[key], subok=False) for key in keys(params)})
+
+    def update(self, params, grads):
+        self.begin(params)
         self.iter += 1
         for key in keys(params):
             value = params[key]
             # A scalar becomes a 0-d array, which the in-place statements of a step can update.
             p = value if isinstance(value, np.ndarray) else np.array(value)
-            rebound = self.step(p, grads[key], *(getattr(self, slot)[key] for slot in self.slots))
+            rule = copy(self)
+            vars(rule).update(self.groups.get(key, {}))
+            rebound = rule.step(p, grads[key], *(getattr(self, slot)[key] for slot in self.slots))
             for slot, array in zip(self.slots, rebound or (), strict=rebound is not None):
                 state = getattr(self, slot)
                 if state[key].dtype == array.dtype:
@@ -131,6 +140,75 @@ class AdamW(Optimizer):
 
 
 RULES = {rule.__name__: rule for rule in Optimizer.__subclasses__()}
+
+
+def norm(arrays):
+    with np.errstate(over="ignore"):
+        return np.sqrt(sum(np.sum(np.asarray(a, np.float64) ** 2) for a in arrays))
+
+
+class Transforms:
+    """What surrounds the update of a rule, in the documented order, for parameters that share no memory."""
+
+    def __init__(self, **on):
+        self.on = on
+        self.reset()
+
+    def reset(self):
+        self.accumulated = self.averages = 0
+        self.state = {"gradient_mean": {}, "averaged": {}, "slow": {}}
+
+    def update(self, rule, params, grads):
+        on, means, averages, slow = self.on, *self.state.values()
+        arrays = {key: np.asarray(params[key]) for key in keys(params)}
+        grads = {key: grads[key] for key in arrays}
+        if "centralize" in on:
+            # This is linear, so it may come first.
+            axes = {key: tuple(range(g.ndim - 1)) for key, g in grads.items() if np.ndim(g) > 1 and g.dtype.kind == "f"}
+            grads |= {
+                key: g - g.mean(axis, keepdims=True) for key, g in grads.items() if (axis := axes.get(key)) and g.size
+            }
+        if "maximize" in on or "grad_scale" in on:
+            scale = (-1.0 if "maximize" in on else 1.0) * on.get("grad_scale", 1.0)
+            grads = {key: g * scale for key, g in grads.items()}
+        if "accumulate" in on:
+            share = 1 / (self.accumulated + 1)
+            for key, g in grads.items():
+                mean = means.get(key, np.zeros_like(arrays[key]))
+                means[key] = grads[key] = np.where(share == 1, g, mean + (g - mean) * share)
+            self.accumulated = (self.accumulated + 1) % on["accumulate"]
+            if self.accumulated:
+                return
+        if limit := on.get("clip_value"):
+            grads = {key: np.clip(g, -limit, limit) for key, g in grads.items()}
+        if limit := on.get("clip_norm"):
+            factor = float(np.minimum(1.0, limit / (norm(grads.values()) + 1e-6)))
+            grads = {key: g * factor for key, g in grads.items()}
+        if limit := on.get("clip_array_norm"):
+            grads = {key: g * float(np.minimum(1.0, limit / (norm([g]) + 1e-6))) for key, g in grads.items()}
+        if "l2" in on:
+            grads = {key: g + on["l2"] * arrays[key] for key, g in grads.items()}
+        for key, p in arrays.items():
+            slow.setdefault(key, p.copy())
+            if "weight_decay" in on:
+                p *= 1 - rule.groups.get(key, {}).get("lr", rule.lr) * on["weight_decay"]
+        before = {key: p.copy() for key, p in arrays.items()}
+        rule.update(arrays, grads)
+        for key, p in arrays.items():
+            step, g = p - before[key], grads[key]
+            if "cautious" in on and p.size:
+                moves = step * g < 0
+                factor = float(1 / np.maximum(np.mean(moves), 1e-3))
+                p[...] = before[key] + np.where(moves, step * factor, 0 * factor)
+            if "ema" in on:
+                share = 1 - on["ema"] if self.averages else 1
+                mean = averages.get(key, np.zeros_like(p))
+                averages[key] = p.copy() if share == 1 else mean + share * (p - mean)
+            if "lookahead" in on and rule.iter % on["lookahead"][0] == 0:
+                p[...] = slow[key] = slow[key] + on["lookahead"][1] * (p - slow[key])
+            if p is not params[key]:
+                params[key] = type(params[key])(p)
+        self.averages += 1
 
 
 class MultiLayerNet:

@@ -1,5 +1,8 @@
 """Hypothesis strategies for random sequences of updates, and the errors expected of each update."""
 
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 from hypothesis import strategies as st
 from numpy.lib.array_utils import byte_bounds
@@ -64,11 +67,40 @@ class Envelope(fo.Optimizer):
 OPTIMIZERS = {name: (ref, getattr(fo, name)) for name, ref in naive.RULES.items()}
 OPTIMIZERS |= {"Adam": (Adam, fo.Adam), "Envelope": (NaiveEnvelope, Envelope)}
 
+TRANSFORMS = {
+    "SGD": {"maximize": True, "grad_scale": 0.5, "clip_value": 0.7, "l2": 0.1},
+    "Momentum": {"clip_norm": 1.5, "weight_decay": 0.1},
+    "Adam": {"accumulate": 2, "centralize": True, "clip_array_norm": 0.5, "ema": 0.9},
+    "AdaGrad": {"cautious": True, "lookahead": (2, 0.5)},
+}
+"""Transforms that are drawn with a rule; few, because each composition is compiled for itself."""
+
+
+EXTRAS = [(name, extra) for name in OPTIMIZERS for extra in (None, None, "group", "frozen", "schedule")]
+EXTRAS += [(name, "transforms") for name in TRANSFORMS] * 5
+"""Rules, and what an optimizer has beside its rule."""
+ROUNDING = {np.dtype(T): bound for T, bound in [(np.float16, 1e-2), (np.float32, 1e-4), (np.float64, 1e-11)]}
+"""How far numbers may differ where the sums of norms are rounded otherwise."""
+
+
+@dataclass(frozen=True)
+class IsKey:
+    """A pattern of groups, and of what is frozen, which can be pickled."""
+
+    key: Any
+
+    def __call__(self, key, _array):
+        return key == self.key
+
+
 KEYS = ["W1", "", 0, (2, "b"), None, 2.5, frozenset({1}), b"x", True, -1]
 SHAPES = [(3,), (), (2, 3), (0,), (1,), (5, 1), (2, 3, 4), (3, 0), (7, 9), (130,), (LARGE,), (LARGE // 7, 7)]
 FLOATS = [np.float64, np.float32, np.float16, np.longdouble]
-INTEGERS = [np.int8, np.uint8, np.int32, np.int64]
 NUMBERS = [float, np.float64, np.float32, np.float16]
+# With more, each rule would be compiled for hundreds of combinations; in the order of the rules, all of them are used.
+OTHER_DTYPES = [np.uint8, np.float64, np.float32, np.int64, np.int8, np.float64, np.int32, np.float64]
+OTHERS = dict(zip(OPTIMIZERS, OTHER_DTYPES, strict=True))
+"""The dtype of gradients, and of state, that differs from that of the parameters, for each rule."""
 BAD_GRADIENTS = [None, "text", [1.0], 1j, True, np.ones(3, bool), np.ones(3, complex), np.ones(3, object)]
 BAD_GRADIENTS += [np.ma.ones(3), np.array(["a"] * 3), np.ones(3, "M8[s]"), np.bool_(True)]
 BAD_PARAMETERS = [None, "text", [1.0], 1j, 3, np.ones(3, int), np.ones(3, bool), np.ones(3, complex), np.ma.ones(3)]
@@ -90,8 +122,8 @@ seeds = st.integers(0, 2**16)
 indices = st.integers(0, 5)
 layouts = st.just(PLAIN) | st.sampled_from(LAYOUTS)
 parameters = st.tuples(st.sampled_from([*FLOATS[:2] * 3, *FLOATS, *NUMBERS]), st.sampled_from(SHAPES), layouts, seeds)
-# None stands for the dtype of the parameter.
-gradients = st.tuples(st.sampled_from([None] * 6 + FLOATS + INTEGERS + NUMBERS), st.none(), layouts, seeds)
+# None stands for the dtype of the parameter, "other" for the one that the rule has in `OTHERS`.
+gradients = st.tuples(st.sampled_from([None] * 6 + ["other"] * 3 + NUMBERS), st.none(), layouts, seeds)
 
 # Dicts of one kind, which mixtures of all kinds would rarely give: strided arrays, gradients of another dtype, numbers.
 floats = st.sampled_from(FLOATS[:2])
@@ -101,7 +133,7 @@ strided_entries = st.tuples(
 )
 mixed_entries = st.tuples(
     st.tuples(floats, st.sampled_from(SHAPES), layouts, seeds),
-    st.tuples(st.sampled_from(FLOATS[:2] * 2 + INTEGERS), st.none(), layouts, seeds),
+    st.tuples(st.just("other"), st.none(), layouts, seeds),
 )
 number_entries = st.tuples(
     st.tuples(st.sampled_from([float, *NUMBERS]), st.just(()), st.just(PLAIN), seeds),
@@ -168,12 +200,14 @@ def is_array(value):
     return isinstance(value, np.ndarray) and not isinstance(value, np.ma.MaskedArray)
 
 
-def expected_errors(opt, params, grads):
+def expected_errors(opt, params, grads, frozen=()):
     """Return the types of all errors that this update may raise, without use of the library's own validation."""
     if isinstance(params, list | tuple) != isinstance(grads, list | tuple):
         return {TypeError}
     errors = set()
     for key in keys(params):
+        if key in frozen:
+            continue
         p = params[key]
         if not (is_number(p) or is_array(p)) or np.asarray(p).dtype.kind != "f":
             errors.add(TypeError)

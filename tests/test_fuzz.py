@@ -25,21 +25,27 @@ from hypothesis.stateful import (
 )
 
 import fastoptim as fo
+import naive
 from fastoptim import threads
 from naive import keys
 from strategies import (
     BAD_GRADIENTS,
     BAD_HYPERPARAMETERS,
     BAD_PARAMETERS,
+    EXTRAS,
     FLOATS,
     KEYS,
     MODES,
     NEAR_ZERO,
     NUMBERS,
     OPTIMIZERS,
+    OTHERS,
     PLAIN,
+    ROUNDING,
     SHAPES,
+    TRANSFORMS,
     Envelope,
+    IsKey,
     at_a_new_address,
     dicts,
     draw,
@@ -71,6 +77,7 @@ class Updates(RuleBasedStateMachine):
         self.writes_to_state = False
         self.good_hyper = {}
         self.threads, self.mode, self.pause, self.steps = None, "plain", 0, 0
+        self.transforms, self.frozen, self.schedule = None, (), None
 
     def teardown(self):
         threads._PARALLEL_FROM = self.parallel_from
@@ -102,6 +109,8 @@ class Updates(RuleBasedStateMachine):
 
     def gradient_like(self, p, spec, mode="plain"):
         kind, _, layout, seed = spec
+        if kind == "other" or (kind in NUMBERS and not is_number(p)):
+            kind = self.other
         kind = kind or (type(p) if is_number(p) else getattr(p, "dtype", np.dtype(float)).type)
         if not isinstance(p, np.ndarray) and not is_number(p):
             kind = float
@@ -145,8 +154,16 @@ class Updates(RuleBasedStateMachine):
             for key in keys(params):
                 if isinstance(params[key], np.ndarray):
                     params[key].flags.writeable = True
-        if expected_errors(self.opts[1], self.params[1], self.grads[1]):
+        if self.expected_errors():
             self.forget_state()
+
+    def expected_errors(self):
+        params, errors = self.params[1], expected_errors(self.opts[1], self.params[1], self.grads[1], self.frozen)
+        active = [key for key in keys(params) if key not in self.frozen]
+        patterns = [(key, active) for key in self.opts[0].groups] + [(key, list(keys(params))) for key in self.frozen]
+        if any(known and key not in known for key, known in patterns):
+            errors.add(ValueError)
+        return errors
 
     def pack(self, containers, form):
         """Return the same values in containers of another form; a dict, if they cannot be flat."""
@@ -173,12 +190,14 @@ class Updates(RuleBasedStateMachine):
     # Operations.
 
     @initialize(
-        name=st.sampled_from(list(OPTIMIZERS)),
+        drawn=st.sampled_from(EXTRAS),
         entries=dicts,
         only=st.sampled_from([None, None, None, np.float64, np.float32]),
         form=st.sampled_from(["dict", "dict", "list", "flat"]),
     )
-    def begin(self, name, entries, only, form):
+    def begin(self, drawn, entries, only, form):
+        name, extra = drawn
+        self.other = OTHERS[name]
         self.opts = tuple(cls() for cls in OPTIMIZERS[name])
         params, grads = ({}, {}), ({}, {})
         for key, ((kind, *p), (g_kind, *g)) in zip(KEYS, entries, strict=False):
@@ -187,7 +206,23 @@ class Updates(RuleBasedStateMachine):
             for i in range(2):
                 params[i][key], grads[i][key] = values[i], gradients[i]
         self.params, self.grads = self.pack(params, form), self.pack(grads, form)
+        self.extend(extra, TRANSFORMS.get(name))
         self.remember()
+
+    def extend(self, extra, transforms):
+        """Give the optimizer what it has beside its rule."""
+        ref, comp = self.opts
+        last = list(keys(self.params[0]))[-1]
+        if extra == "transforms":
+            self.transforms = naive.Transforms(**transforms)
+            for name, value in transforms.items():
+                setattr(comp, name, value)
+        elif extra == "group":
+            ref.groups, comp.groups = {last: {"lr": 0.5}}, {IsKey(last): {"lr": 0.5}}
+        elif extra == "frozen":
+            self.frozen, comp.frozen = (last,), (IsKey(last),)
+        elif extra == "schedule" and type(comp) is not Envelope:
+            self.schedule = comp.lr = fo.schedules.exponential(0.1, 0.9)
 
     @invariant()
     def update_twice(self):
@@ -265,11 +300,12 @@ class Updates(RuleBasedStateMachine):
 
     def step_once(self, threads):
         (ref_opt, comp_opt), (ref, comp), (ref_grads, comp_grads) = self.opts, self.params, self.grads
-        errors = expected_errors(comp_opt, comp, comp_grads)
+        errors = self.expected_errors()
+        active = [key for key in keys(comp) if key not in self.frozen]
         skips = False
         if not errors and comp_opt.on_nonfinite != "ignore":
             with np.errstate(invalid="ignore"):
-                nonfinite = not all(np.all(np.isfinite(comp_grads[key])) for key in keys(comp))
+                nonfinite = not all(np.all(np.isfinite(comp_grads[key])) for key in active)
             skips = nonfinite and comp_opt.on_nonfinite == "skip"
             errors |= {FloatingPointError, ValueError} if nonfinite and not skips else set()
         # A skipped step asks for no scalars.
@@ -286,7 +322,7 @@ class Updates(RuleBasedStateMachine):
                 if not skips:
                     vars(ref_opt).update((slot, None) for slot in ref_opt.slots if getattr(ref_opt, slot) == {})
                     with np.errstate(all="ignore"):
-                        ref_opt.update(ref, ref_grads)
+                        self.update_oracle(ref_opt, ref, ref_grads, active)
         for key, value in held.items():
             assert comp[key] is value or (is_number(value) and not errors and not skips), f"{key!r} was rebound"
         assert getattr(comp_opt, "skipped", 0) == skipped + skips
@@ -295,6 +331,22 @@ class Updates(RuleBasedStateMachine):
             self.mend()
         else:
             self.remember()
+
+    def update_oracle(self, opt, params, grads, active):
+        if self.schedule:
+            opt.lr = self.schedule(opt.iter)
+        if not self.transforms and not self.frozen:
+            opt.update(params, grads)
+            return
+        values = {key: params[key] for key in active}
+        if self.transforms:
+            opt.begin(values)
+            self.transforms.update(opt, values, grads)
+        else:
+            opt.update(values, {key: grads[key] for key in active})
+        for key, value in values.items():
+            if value is not params[key]:
+                params[key] = value
 
     @precondition(lambda self: len(self.params[0]))
     @rule(index=indices, spec=parameters, other_shape=st.booleans(), mode=st.sampled_from(MODES))
@@ -363,7 +415,7 @@ class Updates(RuleBasedStateMachine):
             self.memory.append(pair)
         self.put(name, self.key(index), pair)
 
-    @precondition(lambda self: len(self.params[0]))
+    @precondition(lambda self: len(self.params[0]) and not self.transforms)
     @rule(
         index=indices,
         other=indices,
@@ -396,7 +448,7 @@ class Updates(RuleBasedStateMachine):
         self.memory.append(pair)
         self.put(name, key, pair)
 
-    @precondition(lambda self: len(self.params[0]))
+    @precondition(lambda self: len(self.params[0]) and not self.transforms)
     @rule(
         index=indices,
         other=indices,
@@ -445,12 +497,13 @@ class Updates(RuleBasedStateMachine):
     @rule(index=indices, value=st.floats(0.01, 0.99), whole=st.booleans())
     def set_hyperparameter(self, index, value, whole):
         ref, comp = self.opts
-        names = [name for name in vars(ref) if name not in (*ref.slots, "iter")]
+        names = [name for name in vars(ref) if name not in (*ref.slots, "iter", "groups")]
         name = names[index % len(names)]
         value = 1 if whole and name == "lr" else value
         setattr(ref, name, float(value))
         setattr(comp, name, value)
         self.good_hyper.pop(name, None)
+        self.schedule = None if name == "lr" else self.schedule
 
     @rule(bad=st.sampled_from(BAD_HYPERPARAMETERS))
     def set_bad_hyperparameter(self, bad):
@@ -479,12 +532,17 @@ class Updates(RuleBasedStateMachine):
         for opt in self.opts:
             for slot in opt.slots:
                 setattr(opt, slot, None)
+        if self.transforms:
+            self.transforms.reset()
 
     @precondition(lambda self: self.opts[0].slots)
-    @rule(index=indices, dtype=st.sampled_from([None, None, *FLOATS]), seed=seeds, lacks=st.integers(0, 5))
+    @rule(
+        index=indices, dtype=st.sampled_from([None, None, "other", np.longdouble]), seed=seeds, lacks=st.integers(0, 5)
+    )
     def assign_state(self, index, dtype, seed, lacks):
         """Assign a dict to a slot, which copies it into the state, or makes the state if there is none."""
         ref, comp = self.opts
+        dtype = dtype if dtype != "other" else self.other if np.dtype(self.other).kind == "f" else None
         slot = ref.slots[index % len(ref.slots)]
         old = getattr(ref, slot)
         like = self.params[0] if old is None else old
@@ -524,7 +582,7 @@ class Updates(RuleBasedStateMachine):
     @rule(through_file=st.booleans())
     def save_and_load(self, through_file):
         old = self.opts[1]
-        new = type(old)()
+        new = type(old)(groups=old.groups, frozen=old.frozen)
         if through_file:
             with tempfile.TemporaryDirectory() as folder:
                 if not is_storable(old):
@@ -540,7 +598,8 @@ class Updates(RuleBasedStateMachine):
 
     @rule(choice=st.sampled_from(["ignore", "raise", "skip"]))
     def set_on_nonfinite(self, choice):
-        self.opts[1].on_nonfinite = choice
+        # The means that are subtracted from huge gradients may be infinite.
+        self.opts[1].on_nonfinite = choice if not self.opts[1].centralize else "ignore"
 
     # Comparing.
 
@@ -557,6 +616,10 @@ class Updates(RuleBasedStateMachine):
                 for key in keys(ref):
                     assert (ref[key].shape, ref[key].dtype) == (comp[key].shape, comp[key].dtype), (slot, key)
                     self.agree(ref[key], comp[key], exact)
+        for slot, arrays in self.transforms.state.items() if self.transforms else ():
+            for key, ref in arrays.items() if slot in (comp_opt._state or {}) else ():
+                assert ref.dtype == comp_opt._state[slot][key].dtype
+                self.agree(ref, comp_opt._state[slot][key], exact)
         ref, comp = self.params
         assert list(keys(ref)) == list(keys(comp))
         for key in keys(ref):
@@ -574,6 +637,10 @@ class Updates(RuleBasedStateMachine):
             same = ((ref == comp) & (np.signbit(ref) == np.signbit(comp))) | (np.isnan(ref) & np.isnan(comp))
             if self.had_tiny and not exact:
                 same |= abs(ref - comp) <= NEAR_ZERO.get(ref.dtype, 0)
+            if self.transforms and not exact:
+                same |= abs(ref - comp) <= ROUNDING.get(ref.dtype, 1e-11) * np.max(
+                    abs(ref), where=np.isfinite(ref), initial=1
+                )
         assert same.all(), f"expected {ref[~same]}, got {comp[~same]}"
         # The next step must start from the same bits.
         comp[...] = ref

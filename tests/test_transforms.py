@@ -12,7 +12,7 @@ import fastoptim as fo
 import naive
 import script
 from fastoptim.family import FAMILY
-from naive import assert_bits
+from naive import assert_bits, norm
 
 SHAPES = {"W": (40, 30), "b": (30,), "empty": (0, 3), "s": ()}
 LR = 0.01
@@ -37,43 +37,12 @@ def numbers(seed, dtype=np.float64):
     return {key: rng.standard_normal(shape).astype(dtype) for key, shape in SHAPES.items()}
 
 
-def norm(arrays):
-    return np.sqrt(sum((a * a).sum() for a in arrays))
-
-
 def surrounded(rule, steps, on):
-    """A rule with transforms, one line each, in the documented order; returns the parameters and their averages."""
-    p, slow, average, calls, t = numbers(99), numbers(99), {}, [], 0
+    """Return the parameters and their averages after some steps of a rule with transforms."""
+    params, transforms = numbers(99), naive.Transforms(**on)
     for n in range(steps):
-        sign = -1 if "maximize" in on else 1
-        calls.append({key: sign * on.get("grad_scale", 1) * g for key, g in numbers(n).items()})
-        if len(calls) < on.get("accumulate", 1):
-            continue
-        grads, calls, t = {key: np.mean([call[key] for call in calls], axis=0) for key in SHAPES}, [], t + 1
-        if "centralize" in on:
-            grads["W"] = grads["W"] - grads["W"].mean(axis=0)
-        if limit := on.get("clip_value"):
-            grads = {key: np.clip(g, -limit, limit) for key, g in grads.items()}
-        if limit := on.get("clip_norm"):
-            factor = min(1, limit / (norm(grads.values()) + 1e-6))
-            grads = {key: g * factor for key, g in grads.items()}
-        if limit := on.get("clip_array_norm"):
-            grads = {key: g * min(1, limit / (norm([g]) + 1e-6)) for key, g in grads.items()}
-        grads = {key: g + on.get("l2", 0) * p[key] for key, g in grads.items()}
-        p = {key: np.array(a * (1 - LR * on.get("weight_decay", 0))) for key, a in p.items()}
-        before = copy.deepcopy(p)
-        rule.update(p, grads)
-        for key, g in grads.items():
-            step = before[key] - p[key]
-            if "cautious" in on and g.size:
-                agrees = step * g > 0
-                step = step * agrees / max(agrees.mean(), 1e-3)
-            p[key] = before[key] - step
-            average[key] = p[key] + (0 if t == 1 else on.get("ema", 0)) * (average.get(key, 0) - p[key])
-            k, alpha = on.get("lookahead", (steps + 1, 0))
-            if t % k == 0:
-                p[key] = slow[key] = slow[key] + alpha * (p[key] - slow[key])
-    return p, average
+        transforms.update(rule, params, numbers(n))
+    return params, transforms.state["averaged"]
 
 
 def run(opt, steps=7, flat=False, dtype=np.float64, first=0, params=None):
