@@ -180,11 +180,12 @@ class Story:
 
     def update(self):
         """Update, and return the error, if there is a documented one."""
-        if isinstance(self.params, FlatDict) and not (self.params.is_as_laid_out() and self.grads.is_as_laid_out()):
+        params, grads = self.params, self.grads
+        if not all(each.is_as_laid_out() for each in (params, grads) if isinstance(each, FlatDict)):
             # A flat dict is updated as one array; its views are compared with it when this is planned.
             self.opt.on_nonfinite = "ignore"
         try:
-            self.opt.update(self.params, self.grads)
+            self.opt.update(params, grads)
         except DOCUMENTED as error:
             return error
 

@@ -454,6 +454,40 @@ def test_child_forked_during_an_update_of_another_thread(tmp_path):
     assert script.run(source, tmp_path, str(Path(__file__).parent)).split() == ["7", "1", "-1.0"]
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_child_forked_inside_an_update_for_which_another_thread_waits(tmp_path):
+    """The waiter has put a guard of its own in the place of the one that the forking thread holds."""
+    source = """
+        import os, sys, threading, time
+        sys.path.insert(0, sys.argv[1])
+        import numpy as np
+        from counting import Count, assert_steps
+
+        opt, params, grads = Count(), {"a": np.zeros(3)}, {"a": np.ones(3)}
+        waiter = threading.Thread(target=opt.update, args=(params, grads))
+        first, pids = opt._guard, []
+
+        def scalars():
+            if not pids:
+                waiter.start()
+                while opt._guard is first:
+                    time.sleep(0.001)
+                pids.append(os.fork())
+            return ()
+
+        opt.scalars = scalars
+        opt.update(params, grads)
+        if pids[0]:
+            waiter.join(30)
+        else:
+            opt.update(params, grads)
+        assert_steps(opt, params, 2)
+        if pids[0]:
+            print(os.waitstatus_to_exitcode(os.waitpid(pids[0], 0)[1]))
+    """
+    assert script.run(source, tmp_path, str(Path(__file__).parent)) == "0"
+
+
 def test_waiter_is_not_starved_by_a_thread_that_updates_without_a_pause():
     opt, params, grads = fo.Momentum(), {"w": np.ones(100)}, {"w": np.ones(100)}
     opt.update(params, grads)

@@ -52,10 +52,10 @@ class Guard(list[None]):
 
     __slots__ = ("instead", "is_abandoned")
 
-    def __init__(self, owner: Any, is_taken: bool = False, is_abandoned: bool = False) -> None:
+    def __init__(self, owner: Any, is_taken: bool = False) -> None:
         super().__init__(() if is_taken else (None,))
         self.instead: Guard | None = None
-        self.is_abandoned = is_abandoned
+        self.is_abandoned = False
         _owners[id(owner)] = owner
 
 
@@ -98,53 +98,52 @@ def acquire(owner: Any, method: str) -> Guard:
     """
     name = type(owner).__name__
     # The frame of the method that called has not got the guard yet.
-    held = list(_held(sys._getframe(2)))
-    if any(each is owner for each in held):
+    held = _held(sys._getframe(2))
+    if any(each is owner for each, _ in held):
         raise RuntimeError(
             f"this {name} is inside an update, so its scalars() or a signal handler cannot call "
             f"{method.lstrip('_')}; let that set a flag, and look at it after the update"
         )
     deadline = time.monotonic() + _NESTED_TIMEOUT_S if held or _compiler_lock._is_owned() else inf
-    guard, pause, taken = Guard(owner, is_taken=True), _POLL_S, False
+    guard, pause = Guard(owner, is_taken=True), _POLL_S
     before: Any = None
     try:
         with _exchange:
             before, vars(owner)["_guard"] = owner._guard, guard
-        while not taken:
+        while True:
             try:
                 del before[0]
-                taken = True
             except IndexError:
                 if before.instead is not None:
                     before = before.instead
                     continue
-                if before.is_abandoned:
-                    raise RuntimeError(
-                        f"this process was forked while a thread was inside an update of this {name}, which may be "
-                        "half done here; make a new optimizer"
-                    ) from None
-                if sys.is_finalizing() or time.monotonic() > deadline:
-                    raise RuntimeError(
-                        f"this {name} is inside an update of another thread, which cannot end: the interpreter exits, "
-                        "or that thread waits for an update that this one is inside of, or for its compilation"
-                    ) from None
-                time.sleep(pause)
-                pause = min(2 * pause, _LONGEST_POLL_S)
-        return guard
+            else:
+                return guard
+            if before.is_abandoned:
+                raise RuntimeError(
+                    f"this process was forked while a thread was inside an update of this {name}, which may be half "
+                    "done here; make a new optimizer"
+                )
+            if sys.is_finalizing() or time.monotonic() > deadline:
+                raise RuntimeError(
+                    f"this {name} is inside an update of another thread, which cannot end: the interpreter exits, or "
+                    "that thread waits for an update that this one is inside of, or for its compilation"
+                )
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST_POLL_S)
     except BaseException:
-        if taken:
-            guard.append(None)
-        else:
-            guard.instead = before
+        guard.instead = before
         raise
 
 
-def _held(frame: FrameType | None) -> Iterator[Any]:
-    """Yield the objects whose guarded methods a frame and its callers are in."""
+def _held(frame: FrameType | None) -> list[tuple[Any, Guard]]:
+    """Return the objects whose guarded methods a frame and its callers are in, and the guards that these hold."""
+    held = []
     while frame is not None:
         if frame.f_code in _guarded_code:
-            yield frame.f_locals.get("self")
+            held.append((frame.f_locals["self"], frame.f_locals.get("guard")))
         frame = frame.f_back
+    return held
 
 
 class _BlasCalls:
@@ -186,10 +185,13 @@ def _after_fork_in_child() -> None:
     _exchange = threading.RLock()
     blas_calls.threads &= {threading.get_ident()}
     _after_fork()
-    held = list(_held(sys._getframe()))
-    for owner in list(_owners.values()):
-        if not any(each is owner for each in held):
-            owner._guard = Guard(owner, *([True, True] if not owner._guard else []))
+    held = {id(owner): guard for owner, guard in _held(sys._getframe())}
+    for number, owner in list(_owners.items()):
+        if number in held:
+            # A thread that waited for this one has put a guard in its place.
+            owner._guard = held[number]
+        else:
+            owner._guard.is_abandoned = not owner._guard
 
 
 if hasattr(os, "register_at_fork"):
