@@ -582,7 +582,8 @@ class Updates(RuleBasedStateMachine):
     @rule(through_file=st.booleans())
     def save_and_load(self, through_file):
         old = self.opts[1]
-        new = type(old)(groups=old.groups, frozen=old.frozen)
+        new = type(old)()
+        new.groups, new.frozen = old.groups, old.frozen
         if through_file:
             with tempfile.TemporaryDirectory() as folder:
                 if not is_storable(old):
