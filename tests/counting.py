@@ -37,7 +37,7 @@ WAYS = {
     "separate": (lambda: {"a": np.zeros(5), "b": np.zeros((2, 3))}, None),
     "two dtypes": (lambda: {"a": np.zeros(5), "b": np.zeros(5, np.float32)}, None),
     "strided": (lambda: {"a": strided(), "b": np.zeros(3), "c": strided(np.float32)}, None),
-    "fallback": (lambda: {"a": np.zeros(5, np.float16), "b": 0.0, "c": np.zeros(3)}, None),
+    "fallback": (lambda: {"a": np.zeros(5, np.longdouble), "b": 0.0, "c": np.zeros(3)}, None),
     "overlapping": (interleaved, None),
     "mixed": (lambda: {"a": np.zeros(5), "b": np.zeros(5, np.float32), "c": strided()}, {"a": np.float32}),
 }
