@@ -99,7 +99,8 @@ def alter(rng, root):
     elif kind == 5 and type(value) is int:
         container[key] = {f"numpy.{rng.choice(SCALARS)}": value}
     else:
-        container[key] = random_value(rng, root)
+        # A copy, because lists among the plain values would otherwise come to hold themselves.
+        container[key] = copy.deepcopy(random_value(rng, root))
 
 
 def mutated(rng, data):
