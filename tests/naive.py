@@ -203,9 +203,11 @@ class Transforms:
             if "ema" in on:
                 share = 1 - on["ema"] if self.averages else 1
                 mean = averages.get(key, np.zeros_like(p))
-                averages[key] = p.copy() if share == 1 else mean + share * (p - mean)
-            if "lookahead" in on and rule.iter % on["lookahead"][0] == 0:
-                p[...] = slow[key] = slow[key] + on["lookahead"][1] * (p - slow[key])
+                averages[key] = np.where(share == 1, p, mean + share * (p - mean))
+            if "lookahead" in on:
+                k, alpha = on["lookahead"]
+                is_due, moved = rule.iter % k == 0, slow[key] + alpha * (p - slow[key])
+                p[...], slow[key] = np.where(is_due, moved, p), np.where(is_due, moved, slow[key])
             if p is not params[key]:
                 params[key] = type(params[key])(p)
         self.averages += 1
