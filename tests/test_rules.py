@@ -420,7 +420,14 @@ def joined(arrays):
     return {"all": np.concatenate([array.ravel() for array in arrays.values()])}
 
 
-@pytest.mark.parametrize(("cls", "keywords", "step"), CASES, ids=lambda each: getattr(each, "__name__", str(each)))
+def named(value):
+    """Return a name of a case that is the same in each process of pytest-xdist."""
+    if isinstance(value, dict):
+        return " ".join(f"{key}={named(each)}" for key, each in value.items())
+    return getattr(value, "__name__", str(value))
+
+
+@pytest.mark.parametrize(("cls", "keywords", "step"), CASES, ids=named)
 def test_each_follows_its_formula(cls, keywords, step):
     opt, params = cls(**{"lr": LR, **keywords}), parameters()
     # What sums over all arrays takes them as one.
