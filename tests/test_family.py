@@ -16,7 +16,9 @@ from fastoptim.kernels import adam_rules, matrix, rules
 from fastoptim.optimizers.base import BuiltIn
 from test_rules import CASES
 
-CHANGELOG = (Path(__file__).parent.parent / "CHANGELOG.md").read_text(encoding="utf-8")
+CHANGELOG, README = (
+    (Path(__file__).parent.parent / page).read_text(encoding="utf-8") for page in ("CHANGELOG.md", "README.md")
+)
 
 
 def subclasses(cls):
@@ -53,6 +55,7 @@ def test_each_class_is_documented(name):
     assert described == {*inspect.signature(cls).parameters, *slots, *cls.running, *cls.shared} - {"options"}
     assert "\n**options\n" in text
     assert f"`{name}`" in CHANGELOG
+    assert f"`{name}`" in README
 
 
 def test_markers_tell_the_curves_apart():

@@ -36,7 +36,6 @@ DIFFERENCES = [
     ("RAdam", 'like="torch"', 'like="optax"', "optax adds ε to the corrected root"),
     ("AdaMax", 'eps=1e-7, like="torch"', 'eps=1e-7, like="keras"', "Keras adds ε where it divides by `u`"),
     ("AdaBelief", 'like="optax"', 'like="timm"', "timm rectifies it, as `RAdam`"),
-    ("ADOPT", 'like="optax"', 'like="timm"', "the bound grows as t^¼ in optax, as t^0.333 in timm"),
     ("ADOPT", 'like="optax"', 'like="timm"', "the exponent of the bound is 0.333 in timm, 1/4 in the paper and optax"),
     (
         "LARS",
