@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-__all__ = ["Choice", "Hyperparameter", "Schedule", "Switch", "is_schedule"]
+__all__ = ["Choice", "Hyperparameter", "Schedule", "Switch", "is_schedule", "true_or_false"]
 
 Schedule = Callable[[int], float]
 """A hyperparameter as a function of the number of updates done: 0 in the first step."""
@@ -122,8 +122,15 @@ class Choice:
         owner._recompose()
 
 
+def true_or_false(name: str, value: Any) -> bool:
+    """Return a value as a bool; raise `TypeError` if it is another object."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be True or False, not {value!r}")
+    return bool(value)
+
+
 def is_schedule(value: Any) -> bool:
-    """Tell whether a value that is assigned to an attribute without a descriptor is a schedule: a function of one."""
+    """Tell whether a value assigned to an attribute without a descriptor is a schedule: a function of one argument."""
     if not callable(value) or isinstance(value, type):
         return False
     try:

@@ -8,7 +8,7 @@ from typing import Any, TypedDict
 import numpy as np
 
 from fastoptim.groups import Pattern
-from fastoptim.hyperparameters import Hyperparameter, Schedule
+from fastoptim.hyperparameters import Hyperparameter, Schedule, true_or_false
 
 __all__ = [
     "COUNTERS",
@@ -86,16 +86,6 @@ class Keyword:
             optimizer._recompose()
 
 
-def _number(low: float = 0) -> Hyperparameter:
-    return Hyperparameter(low)
-
-
-def _true(name: str, value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise TypeError(f"{name} must be True or False, not {value!r}")
-    return True
-
-
 def _count(name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
         raise ValueError(f"{name} must be a whole number from 1 on, not {value!r}")
@@ -120,16 +110,20 @@ def _pair(name: str, value: Any) -> tuple[int, float]:
 
 
 KEYWORDS: dict[str, Keyword] = {
-    "maximize": Keyword("Whether to climb instead of descend.", _true, off=False),
+    "maximize": Keyword("Whether to climb instead of descend.", true_or_false, off=False),
     "grad_scale": Keyword("A factor of all gradients, such as one over a loss scale.", Hyperparameter(-1e300)),
     "accumulate": Keyword("Number of updates whose mean gradient makes one step.", _count),
-    "centralize": Keyword("Whether to subtract the mean over all axes but the last from gradients.", _true, off=False),
-    "clip_value": Keyword("The largest magnitude of an element of a gradient.", _number()),
-    "clip_norm": Keyword("The largest norm of all gradients together.", _number()),
-    "clip_array_norm": Keyword("The largest norm of each gradient.", _number()),
-    "l2": Keyword("The factor of the parameter that is added to its gradient.", _number()),
-    "weight_decay": Keyword("Decoupled weight decay: parameters shrink by ``lr * weight_decay`` a step.", _number()),
-    "cautious": Keyword("Whether to step only where the step goes against the gradient.", _true, off=False),
+    "centralize": Keyword(
+        "Whether to subtract the mean over all axes but the last from gradients.", true_or_false, off=False
+    ),
+    "clip_value": Keyword("The largest magnitude of an element of a gradient.", Hyperparameter(0)),
+    "clip_norm": Keyword("The largest norm of all gradients together.", Hyperparameter(0)),
+    "clip_array_norm": Keyword("The largest norm of each gradient.", Hyperparameter(0)),
+    "l2": Keyword("The factor of the parameter that is added to its gradient.", Hyperparameter(0)),
+    "weight_decay": Keyword(
+        "Decoupled weight decay: parameters shrink by ``lr * weight_decay`` a step.", Hyperparameter(0)
+    ),
+    "cautious": Keyword("Whether to step only where the step goes against the gradient.", true_or_false, off=False),
     "ema": Keyword("The decay of the averages of the parameters in `averaged`.", _fraction),
     "lookahead": Keyword("``(k, alpha)``: every k steps, move slow copies by alpha and restart from them.", _pair),
 }

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, ClassVar, Unpack
 
-import numpy as np
-
-from fastoptim.hyperparameters import Choice, Hyperparameter, Switch
+from fastoptim.hyperparameters import Choice, Hyperparameter, Switch, true_or_false
 from fastoptim.kernels import rules
 from fastoptim.optimizers.base import NOTES_EPS, BuiltIn, Slot, Variants
 from fastoptim.transforms import Number, Options
@@ -16,12 +14,6 @@ __all__ = ["AdaDelta", "AdaGrad", "RMSprop"]
 
 _INSIDE = {"optax", "keras"}
 """The libraries that add epsilon inside the root."""
-
-
-def _true_or_false(_owner: BuiltIn, name: str, value: bool) -> bool:
-    if not isinstance(value, bool | np.bool_):
-        raise TypeError(f"{name} must be True or False, not {value!r}")
-    return bool(value)
 
 
 class AdaGrad(BuiltIn):
@@ -184,7 +176,7 @@ class RMSprop(BuiltIn):
     }
     lr = Hyperparameter(0)
     decay_rate = Hyperparameter(0, 1, below=True)
-    centered = Choice(_true_or_false)
+    centered = Choice(lambda _owner, name, value: true_or_false(name, value))
     momentum = Switch(0, 1)
     eps = Hyperparameter(0)
 
