@@ -31,7 +31,7 @@ _DTYPES = np.float32, np.float64
 def check_rule(
     rule: Callable[..., Any] | type[Optimizer] | Optimizer, slots: Sequence[str] = (), *, ulps: float = 4
 ) -> None:
-    """Raise an `AssertionError` if a rule does something else compiled than as NumPy code.
+    """Raise an `AssertionError` if a rule, compiled, does not do what its text does in NumPy.
 
     The rule is compiled for float32 and for float64, and runs on 2,000 combinations of 0, -0.0, ordinary numbers, the
     smallest normal one, the largest, the roots of both, infinities and NaN, with several scalars.
@@ -39,8 +39,8 @@ def check_rule(
     Parameters
     ----------
     rule : function, Optimizer class or Optimizer
-        A function ``rule(p, g, *slots, *scalars)``; or the optimizer that has it, which is checked with the transforms
-        that are on. A class is called without arguments.
+        A function ``rule(p, g, *slots, *scalars)``; or an optimizer, which is checked with the transforms that are on.
+        A class is called without arguments. Rules of whole arrays are not compiled, so they are not checked.
     slots : sequence of str
         Names of the state of a function; an optimizer has its own.
     ulps : float
@@ -51,9 +51,9 @@ def check_rule(
     ------
     AssertionError
         If results differ, or their number is wrong, or the rule cannot be compiled, or raises an error. The message
-        says all that was found, with an example of each difference, and shows what a rule with these slots looks like.
+        lists every problem, with an example of each difference, and shows what a rule with these slots looks like.
     TypeError
-        If ``rule`` is no function and no optimizer.
+        If ``rule`` is neither a function nor an optimizer, or ``slots`` is a string.
     RuntimeError
         If nothing is compiled because ``NUMBA_DISABLE_JIT`` is set.
 
@@ -112,7 +112,7 @@ def _problems_of(optimizer: Optimizer, ulps: float) -> Iterator[str]:
         yield str(error)
         return
     if optimizer.array_slots((1,)) is not None:
-        # Its rule is that of whole arrays, which is not compiled.
+        # Rules of whole arrays are not compiled.
         return
     first = copy.copy(optimizer)
     first.iter = 1
@@ -127,7 +127,7 @@ def _problems_of(optimizer: Optimizer, ulps: float) -> Iterator[str]:
 
 
 def _problems(function: Any, slots: tuple[str, ...], lines: list[tuple[float, ...]], ulps: float) -> Iterator[str]:
-    """Yield what is wrong with a rule; lines are the first scalars of cases that are to be among the others."""
+    """Yield what is wrong with a rule; ``lines`` are scalars to try first, filled up with 0.5."""
     try:
         count = n_scalars(function, slots)
     except TypeError as error:
@@ -193,7 +193,7 @@ def _differences(
     compiled: list[Array],
     ulps: float,
 ) -> Iterator[str]:
-    """Yield a line for each result that differs somewhere."""
+    """Yield a line of text for each result that differs."""
     names = ["p", "g", *slots, *list(inspect.signature(function).parameters)[2 + len(slots) :]]
     for k, old in enumerate([before[0], *before[2:]]):
         differs = _differs(old, expected[k], compiled[k], ulps)

@@ -1,4 +1,4 @@
-"""What an optimizer has beside its rule: transforms, groups and schedules, and the scalars of a step with them."""
+"""What an optimizer has beside its rule: transforms, groups and schedules, as attributes that are checked when set."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _OPTIONS = {*KEYWORDS, "groups", "frozen", "on_nonfinite"}
 
 
 class Composed(Hooks, Checkpointed):
-    """Base class of `Optimizer`: the attributes that extend a rule, and the scalars that follow from them."""
+    """Base class of `Optimizer`: the attributes that extend a rule."""
 
     accumulated: int
     averages: int
@@ -109,7 +109,7 @@ class Composed(Hooks, Checkpointed):
 
     @property
     def groups(self) -> dict[Pattern, dict[str, Any]]:
-        """Hyperparameters of some parameters, by a pattern of their keys or a function of key and array."""
+        """Hyperparameters of groups of parameters, by a pattern of keys or a function of key and array."""
         return {pattern: dict(own) for pattern, own in self._groups.rules}
 
     @groups.setter
@@ -134,11 +134,11 @@ class Composed(Hooks, Checkpointed):
 
     @property
     def averaged(self) -> dict[Any, NDArray[Any]] | None:
-        """The averages of the parameters that ``ema`` asks for: None before the first update."""
+        """The averages of the parameters, with ``ema``; None before the first update."""
         return (self._state or {}).get("averaged")
 
     def _checked_group(self, own: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the hyperparameters of a group as numbers and schedules, or raise an error for one that is none."""
+        """Return the hyperparameters of a group as numbers and schedules, or raise an error."""
         if not isinstance(own, Mapping):
             raise TypeError(f"a group is a dict of hyperparameters, such as {{'lr': 0.01}}, not {own!r}")
         known = {name for cls in type(self).__mro__ for name, it in vars(cls).items() if isinstance(it, Hyperparameter)}
@@ -162,12 +162,12 @@ class Composed(Hooks, Checkpointed):
         }  # fmt: skip
 
     def _is_on(self, name: str) -> bool:
-        """Tell whether a hyperparameter is not 0, here or in a group, or may become so."""
+        """Tell whether a hyperparameter is not 0, or is set by a schedule or a group."""
         in_groups = any(name in own for _, own in self._groups.rules)
         return bool(vars(self).get(name)) or name in self._schedules or in_groups
 
     def _recompose(self) -> None:
-        """Make new plans: a transform was turned on or off, or groups changed."""
+        """Drop all plans, because a transform was turned on or off or groups changed."""
         fields = vars(self)
         on = [name for name in KEYWORDS if name in fields]
         fields.update(_composition=None, _views=None, _plan=None, _plans=[])

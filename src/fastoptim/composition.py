@@ -25,10 +25,10 @@ from fastoptim.transforms import EXTRA_SLOTS, KEYWORDS
 __all__ = ["Composition", "Sums", "compose_optimizer"]
 
 _NEED_ALL = "accumulate", "centralize", "ema", "lookahead"
-
+"""The transforms that need all elements of a parameter at each step."""
 
 _OPTIMIZER = "the optimizer"
-"""Name of a value; no slot has one with a space."""
+"""The name of the optimizer among the values of a composition; the space keeps it apart from slots."""
 
 
 class Sums(NamedTuple):
@@ -37,7 +37,7 @@ class Sums(NamedTuple):
     function: Any
     """The composition that computes what is summed."""
     squares: tuple[bool, ...]
-    """Of each number, whether to sum its square."""
+    """For each number, whether to sum its square."""
     columns: slice
     """The scalars that are computed from the sums."""
     finish: Callable[[Any, NDArray[Any], NDArray[Any], NDArray[Any]], Any]
@@ -57,11 +57,11 @@ class Composition:
     n_rule_scalars: int = 0
     """Number of scalars that `Optimizer.scalars` returns."""
     n_ratios: int = 0
-    """Number of scalars of the rule that follow from sums."""
+    """Number of scalars of the rule that are computed from sums."""
     needs_all: str = ""
     """What needs all elements of a parameter at each step, so that gradients cannot be row-sparse."""
     arrays: Composition | None = None
-    """The same with `array_rule`, whose functions take the optimizer after the state; None if the class has none."""
+    """The same with `array_rule` as rule, whose functions take the optimizer after the state; None without one."""
 
     def further_scalars(self, optimizer: Any) -> list[Any]:
         """Return what follows the scalars of `Optimizer.scalars`; NaN until sums are known."""
@@ -77,7 +77,7 @@ class Composition:
 
 
 def _number(value: Any) -> Any:
-    # A sweep computes with arrays, which have a number for each of its copies.
+    # A sweep passes arrays with a number for each copy.
     return value if isinstance(value, np.ndarray) else float(value)
 
 
@@ -110,7 +110,7 @@ def _lookahead_alpha(optimizer: Any) -> float:
 
 
 def _clip_factors(limits: Any, norms: Any) -> Any:
-    # PyTorch's formula, which shrinks a little even where the norm is the limit.
+    # PyTorch's formula, which shrinks slightly even at the limit.
     with np.errstate(invalid="ignore"):
         return np.where(np.isinf(limits), 1.0, np.minimum(1.0, limits / (norms + 1e-6)))
 
@@ -126,7 +126,7 @@ def _clip_each(_optimizer: Any, sums: NDArray[Any], scalars: NDArray[Any], _size
 
 
 def _cautious_factors(_optimizer: Any, sums: NDArray[Any], _scalars: Any, sizes: NDArray[Any]) -> Any:
-    # The sums count the elements that do not take part.
+    # The sums count the elements that do not move.
     with np.errstate(invalid="ignore", divide="ignore"):
         return 1.0 / np.maximum(1.0 - sums / sizes[:, None], 1e-3)
 
@@ -211,7 +211,7 @@ def _compose(
         pending.append(((*chain, *what), values, squared, (columns, finish)))
 
     def norm(finish: Any, name: str) -> None:
-        # The limit is the scalar until the norm is known, then the factor.
+        # The scalar is the limit until the norm is known, then the factor.
         position = count + len(result.scalars)
         sums([Stage(stages.gradient, ("g",), ("x",))], ("x",), (True,), slice(position, position + 1), finish)
         add(stages.scaled, "g", "g", partial(_limit, name))

@@ -1,4 +1,4 @@
-"""The text of a rule, run as it stands where no kernel does what NumPy does, as on longdouble or aliased arrays."""
+"""Run the text of a rule in NumPy where no kernel does the same, as on longdouble, aliased and whole arrays."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _write(writes: Iterable[tuple[Array, Any, Any]]) -> None:
 
 
 def _at(place: Any, arrays: Sequence[Array]) -> list[Array]:
-    """Return the touched rows of arrays: copies, or views if the place is ``...``, for all rows."""
+    """Return copies of the touched rows of arrays, or views of all rows if the place is ``...``."""
     return [array[place] for array in arrays]
 
 
@@ -92,7 +92,7 @@ class FallbackTask:
         self._undo: list[tuple[Array, Array]] = []
 
     def bind(self, values: Sequence[Array], gradients: Sequence[Array], rows: Sequence[Array | None] = ()) -> bool:
-        """Take views of the arrays of the next step, which nobody else can alter; return whether they are writable."""
+        """Take views of the next step's arrays, which no other code can alter; return whether they are writable."""
         touched = rows[self.rows] if rows else [None] * len(self._state)
         triples = zip(values[self.rows], gradients[self.rows], touched, strict=True)
         self._arrays = [(p.view(np.ndarray), g.view(np.ndarray), ... if k is None else k) for p, g, k in triples]
@@ -102,7 +102,7 @@ class FallbackTask:
     def measure(
         self, functions: Sequence[Rule], squares: Sequence[bool], lines: Sequence[tuple[Any, ...]]
     ) -> list[list[np.float64]]:
-        """Return, for each array, the sums of what its function returns for its elements, or of the squares."""
+        """Return for each array the sums of the numbers that its function returns for each element, or of squares."""
         sums = []
         with np.errstate(all="ignore"):
             for (p, gradient, place), (_, slots, before, is_weak, is_whole), function, scalars in zip(
@@ -122,8 +122,8 @@ class FallbackTask:
         Parameters
         ----------
         lines : sequence of tuple
-            What each array's rule takes after its state: the scalars, and before them the optimizer if it updates the
-            array as a whole.
+            The arguments of each array's rule after its state: the scalars, preceded by the optimizer for a rule of
+            whole arrays.
         """
         with np.errstate(all="ignore"):
             for (p, gradient, place), (rule, slots, before, is_weak, is_whole), scalars in zip(

@@ -10,12 +10,12 @@ from typing import Any
 __all__ = ["Groups", "Pattern"]
 
 Pattern = str | Callable[[Any, Any], bool]
-"""A pattern of keys such as ``"b*"``, or a function that tells of a key and an array whether they are meant."""
+"""A pattern of keys such as ``"b*"``, or a function of key and array that returns whether they match."""
 
 
 @dataclass(frozen=True)
 class Groups:
-    """What an optimizer was told about its groups; the first pattern that matches decides.
+    """The groups of an optimizer; the first pattern that matches a parameter decides.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What a class of optimizers may define beside its rule; `Optimizer` documents each."""
+"""Attributes and methods that a class of optimizers may override; `Optimizer` documents the attributes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["Hooks"]
 
 
 class Hooks:
-    """Base class of `Optimizer`: attributes and methods that a class may override."""
+    """Base class of `Optimizer`: what a class may override beside its rule."""
 
     before: ClassVar[tuple[Callable[..., Any], ...]] = ()
     after: ClassVar[tuple[Callable[..., Any], ...]] = ()
@@ -31,7 +31,7 @@ class Hooks:
         raise NotImplementedError(f"{type(self).__name__} must define scalars(), the numbers that its rule takes")
 
     def initial_state(self) -> Mapping[str, float | str]:
-        """Return the numbers that slots begin with, or ``"p"`` for a copy of the parameters; others begin with 0."""
+        """Return the initial numbers of slots, or ``"p"`` for a copy of the parameters; other slots begin with 0."""
         return {}
 
     def ratios(self, sums: NDArray[Any], scalars: NDArray[Any], sizes: NDArray[Any]) -> Any:
@@ -47,17 +47,27 @@ class Hooks:
             For each array the scalars of `rule`; the last ``n_ratios``, which are to be returned, are NaN.
         sizes : ndarray of shape (arrays,)
             Number of elements of each array.
+
+        Returns
+        -------
+        ndarray of shape (arrays, n_ratios)
+            The last scalars of each array.
         """
         raise NotImplementedError(f"{type(self).__name__} has a measure, so it must define ratios()")
 
     def array_slots(self, shape: tuple[int, ...]) -> Mapping[str, tuple[int, ...]] | None:  # noqa: ARG002
-        """Choose whether `array_rule` updates an array of some shape.
+        """Choose whether `array_rule` updates arrays of a shape.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            That of the parameter.
 
         Returns
         -------
         dict or None
-            None where `rule` updates its elements. Where `array_rule` updates it as a whole, the shapes of the slots
-            that have another shape than the array; ``(0,)`` for those that it does not need.
+            None if `rule` updates each element. If `array_rule` updates the whole array, the shapes of the slots that
+            have another shape than the array; ``(0,)`` for slots that it does not need.
         """
         return None
 
@@ -67,13 +77,18 @@ class Hooks:
         Parameters
         ----------
         *values
-            The parameter, its gradient, the slots and the scalars, as `rule` takes them. Hyperparameters of a group are
-            attributes of ``self``, and what transforms do to the gradient is done.
+            The parameter, its gradient after the transforms, the slots and the scalars, as `rule` takes them.
+            Hyperparameters of the array's group are attributes of ``self``.
+
+        Returns
+        -------
+        tuple of ndarray
+            The new parameter and the new slots, of the same shapes.
 
         Notes
         -----
-        Augmented assignments, as in ``m += g``, make a new array, rounded to the dtype of ``m``. Nothing may be written
-        to the arrays otherwise: what is returned is copied to them when all arrays have been computed.
+        Augmented assignments, as in ``m += g``, make a new array, rounded to the dtype of ``m``. The arguments must not
+        be written to in other ways: the results are copied to them once all arrays have been computed.
         """
         return self.rule(*values)
 

@@ -84,14 +84,14 @@ class Optimizer(Composed):
         ``g`` and the slots, and of hyperparameters, found by the names of the arguments. They return the new ``g`` or
         ``p``, and the slots that they take.
     measure : function
-        ``measure(p, g, *slots, *scalars)`` returns numbers to be summed over each array, or whose ``squares`` are to
-        be; `ratios` computes the last ``n_ratios`` scalars of the rule from them.
+        ``measure(p, g, *slots, *scalars)`` returns numbers, which are summed over each array, or their squares where
+        ``squares`` is true; `ratios` computes the last ``n_ratios`` scalars of the rule from the sums.
     in_rule : tuple of str
-        Transforms that the rule applies itself, so that none is composed with it: `scalars` reads their attributes.
+        Transforms that the rule applies itself, so they are not composed with it; `scalars` reads their attributes.
     running : dict
-        Attributes that `scalars` changes at each step, one a group, by their first values; a failed step leaves them.
+        Initial values of the attributes that `scalars` changes; each group has its own, and failed steps keep them.
     shared : dict
-        The same for attributes that `ratios` changes: numbers that belong to all arrays together.
+        The same for the attributes that `ratios` changes, which all groups share.
     averaged : dict or None
         The averages of ``ema``.
     accumulated, averages : int
@@ -112,6 +112,7 @@ class Optimizer(Composed):
     change between steps must be in `scalars`, because global values are compiled in.
 
     Arrays for which `array_slots` returns shapes are updated as a whole, by NumPy code in `array_rule`.
+
     Arrays of longdouble, of swapped bytes, or that share memory with their own gradient or state are updated by a
     fallback: the rule runs as NumPy code. A rule that branches runs there element by element.
 
@@ -181,8 +182,7 @@ class Optimizer(Composed):
             If a gradient is missing, or a parameter was added after the state was made.
         TypeError
             If a parameter is not of a floating dtype, a gradient is not real, or is `Rows` where all elements are
-            needed, `scalars` does not return the numbers
-            that `rule` takes, or `rule` cannot be compiled.
+            needed, `scalars` does not return the numbers that `rule` takes, or `rule` cannot be compiled.
         ValueError
             If a shape differs, or a parameter is read-only.
         FloatingPointError

@@ -65,7 +65,7 @@ class Plan:
     groups : set of int
         The groups that have a parameter.
     takes_arrays, views : bool, list
-        Whether `array_rule` updates any arrays; then the optimizer as each group sees it is to be set before each run.
+        Whether `array_rule` updates any arrays; if so, a view of the optimizer for each group, to be set before a run.
     is_reusable : bool
         Whether `bind` can succeed.
 
@@ -285,7 +285,7 @@ class Plan:
             self._scalars[:, each.columns] = each.finish(optimizer, sums, known, self._sizes)
 
     def _lines(self, rows: slice) -> list[tuple[Any, ...]]:
-        """Return the scalars of some rows, after the optimizer if it updates them as a whole."""
+        """Return the scalars of some rows, preceded by the optimizer where `array_rule` updates the row."""
         lines = (self._given[self._groups[rows]] if self._scalars is self._given else self._scalars[rows]).tolist()
         return [
             (*([self.views[group]] if own is self.composition.arrays else []), *line)

@@ -1,4 +1,4 @@
-"""Row-sparse gradients: those of an embedding, of whose table a step touches few rows."""
+"""Row-sparse gradients, such as those of an embedding: a step touches few rows of its table."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _KINDS: dict[Any, Any] = {np.dtype(T): T for T in (np.float32, np.float64)}
 
 @dataclass(init=False, frozen=True, slots=True, eq=False)
 class Rows:
-    r"""A row-sparse gradient: the rows of a parameter that have one, for `Optimizer.update` in place of an array.
+    r"""A row-sparse gradient, which `Optimizer.update` takes in place of an array: some rows, with their indices.
 
-    The gradient of an embedding is zero but for the rows that were looked up. Only these rows, and their state, are
+    The gradient of an embedding is zero except in the rows that were looked up. Only these rows, and their state, are
     read and written. With the sums :math:`g_r = \sum_{k\,:\,i_k = r} v_k` of the values of each row, and the state
     :math:`s` of the optimizer,
 
@@ -114,7 +114,7 @@ class Rows:
 
 
 def sum_rows(key: Hashable, shape: tuple[int, ...], gradient: Rows) -> tuple[NDArray[np.intp], NDArray[Any]]:
-    """Return the rows that a gradient has, each once, and their values, both aligned and without gaps.
+    """Return the rows that a gradient has, each once, and the sums of their values, both aligned and without gaps.
 
     Parameters
     ----------
@@ -125,12 +125,21 @@ def sum_rows(key: Hashable, shape: tuple[int, ...], gradient: Rows) -> tuple[NDA
     gradient : Rows
         Its gradient.
 
+    Returns
+    -------
+    rows : ndarray of intp, shape (n,)
+        The row of each sum; sorted if any had to be added.
+    sums : ndarray, shape (n, *shape[1:])
+        The sum of the values of each row, of their dtype.
+
     Raises
     ------
-    IndexError, ValueError
-        If the gradient is not that of rows of the parameter.
+    IndexError
+        If an index is negative, or beyond the rows of the parameter.
+    ValueError
+        If the parameter has no axes, or the values have another shape than its rows.
     """
-    # A copy and a view, so that nobody can alter what was checked.
+    # A copy and a view, so that other threads cannot alter what was checked.
     indices, values, row_shape = gradient.indices.astype(np.intp), gradient.values.view(), shape[1:]
     if not shape:
         raise ValueError(f"the gradient of {key!r} is Rows, but its parameter has no axes, so it has no rows")
@@ -165,7 +174,7 @@ def sum_rows(key: Hashable, shape: tuple[int, ...], gradient: Rows) -> tuple[NDA
 
 
 def _sorted(indices: NDArray[np.intp], high: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Return sorted indices, and their positions before; equal ones stay in order."""
+    """Return the sorted indices and their original positions; equal indices stay in order."""
     bits = len(indices).bit_length()
     if high.bit_length() + bits >= 64:
         order = np.argsort(indices, kind="stable")
@@ -176,13 +185,13 @@ def _sorted(indices: NDArray[np.intp], high: int) -> tuple[NDArray[np.intp], NDA
 
 
 def _add_rows(sums: NDArray[Any], places: NDArray[np.intp], values: NDArray[Any]) -> None:
-    """Add values to the rows at some places, one after the other."""
+    """Add each row of the values to the sum at its place, in order."""
     kind = _KINDS.get(values.dtype)
     if kind is None or DISABLED:
         with np.errstate(all="ignore"):
             np.add.at(sums, places, values)
         return
-    # NumPy takes ten times as long as a kernel of a rule without scalars.
+    # `np.add.at` takes ten times as long as this kernel, whose rule has no scalars.
     kernel, step = fuse(added, (kind, kind), touched=True), sums.strides[0]
     touched = np.array([places.ctypes.data, sums[0].size, 0, 0, step, step], np.intp)
     row = np.zeros(table.SLOTS, np.intp)

@@ -17,10 +17,10 @@ _CHANGING = "iter", "_state", *COUNTERS.values()
 
 
 def checked(optimizer: Any, name: str, value: Any) -> float:
-    """Return a hyperparameter as a number that its attribute would take, or raise an error."""
-    it = getattr(type(optimizer), name, None)
-    it = it.check if isinstance(it, Keyword) else it
-    return it.checked(value) if isinstance(it, Hyperparameter) else float(value)
+    """Return a value as a number that the hyperparameter may have, or raise an error."""
+    attribute = getattr(type(optimizer), name, None)
+    check = attribute.check if isinstance(attribute, Keyword) else attribute
+    return check.checked(value) if isinstance(check, Hyperparameter) else float(value)
 
 
 def _running(name: str, group: int) -> str:
@@ -29,17 +29,33 @@ def _running(name: str, group: int) -> str:
 
 
 def set_scalars(optimizer: Any, plan: Plan, steps: int) -> dict[str, Any]:
-    """Enter the scalars of all groups, those of transforms too, and compute those that follow from sums.
+    """Enter the scalars of a step into its plan, for all groups, with those of transforms and those from sums.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+        Its `iter` counts the step already.
+    plan : Plan
+        A plan that is bound to the arrays of the step.
+    steps : int
+        Number of updates before the step, at which schedules are evaluated.
 
     Returns
     -------
     dict
         The attributes to set once the step is done.
+
+    Raises
+    ------
+    TypeError
+        If `Optimizer.scalars` does not return the numbers that the rule takes.
+    ValueError
+        If a schedule returns a number outside the interval of its hyperparameter.
     """
     changes: dict[str, Any] = {}
     fields = vars(optimizer)
     if "accumulate" in fields:
-        # The next call runs another composition.
+        # A call that only adds to the mean gradient has another composition than one that makes a step.
         is_last = optimizer.accumulated + 1 >= optimizer.accumulate
         changes.update(_plan=None, _composition=None, accumulated=0 if is_last else optimizer.accumulated + 1)
         if not is_last:
@@ -76,7 +92,7 @@ def set_scalars(optimizer: Any, plan: Plan, steps: int) -> dict[str, Any]:
 
 
 def _views_of_groups(optimizer: Any, steps: int) -> list[Any]:
-    """Return the optimizer as each group sees it, first of all for the parameters in none."""
+    """Return a view of the optimizer for each group; the first is that of parameters without a group."""
     fields, rules = vars(optimizer), optimizer._groups.rules
     views: list[Any] | None = fields["_views"]
     if views is not None:
@@ -90,13 +106,13 @@ def _views_of_groups(optimizer: Any, steps: int) -> list[Any]:
     views = [group_view(optimizer, k, steps) for k in range(1 + len(rules))]
     has_schedules = optimizer._schedules or any(callable(value) for _, own in rules for value in own.values())
     if not (scalars_write or has_schedules):
-        # They are kept until an attribute is set.
+        # Setting an attribute drops them.
         fields["_views"] = views
     return views
 
 
 def group_view(optimizer: Any, k: int, steps: int) -> Any:
-    """Return a copy of the optimizer that has the hyperparameters of a group, 0 for the parameters in none."""
+    """Return a copy of the optimizer with the hyperparameters of group ``k``; parameters without a group have 0."""
     view = object.__new__(type(optimizer))
     fields = vars(view)
     fields.update(vars(optimizer), _plan=None, _plans=[])

@@ -189,7 +189,7 @@ def slot_of(parameter: Parameter, name: str, arrays: FlatDict) -> Array:
 def _slot_dtypes(
     rule: Callable[..., Any], dtypes: tuple[np.dtype[Any] | None, ...], n_scalars: int
 ) -> list[np.dtype[Any]]:
-    """Return the dtypes of the slots after a step; a dtype that is None stands for a Python number."""
+    """Return the dtypes of the slots after a step; None as a dtype is that of a Python number."""
     arrays = [1.0 if dtype is None else np.ones(1, dtype).view(RuleArray) for dtype in dtypes]
     slots = [dtype for dtype in dtypes[2:] if dtype is not None]
     try:

@@ -1,4 +1,4 @@
-"""Sweeps: copies of a small problem with other hyperparameters each, side by side in one kernel call a step."""
+"""Sweeps: copies of a small problem that differ in their hyperparameters, updated by one kernel call a step."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _ELEMENTWISE = {"maximize", "grad_scale", "clip_value", "l2", "weight_decay", "l
 
 @dataclass(frozen=True)
 class Sweep:
-    """What `sweep` returns."""
+    """The result of `sweep`."""
 
     values: dict[str, list[Any]]
     """The hyperparameters of the K copies."""
@@ -51,19 +51,19 @@ def sweep(
 ) -> Sweep:
     """Run an optimizer with each of K hyperparameters on copies of one problem, all of them at once.
 
-    The results have the bits of K runs of their own. One kernel call updates all copies if all parameters and gradients
-    have one dtype, and the optimizer's rule needs no more than its elements, its hyperparameters and the step number:
-    no norms, products, running numbers, schedules, averages or groups. Otherwise each copy is updated by itself.
+    The results have the bits of K separate runs. One kernel call updates all copies if all parameters and gradients
+    have one dtype, and the optimizer's rule needs only its elements, its hyperparameters and the step number: no norms,
+    products, running numbers, schedules, averages or groups. Otherwise each copy is updated on its own.
 
     Parameters
     ----------
     optimizer : Optimizer class, or function
-        What makes an optimizer of the hyperparameters, such as ``functools.partial(fo.Adam, beta1=0.5)``.
+        Returns an optimizer with the given hyperparameters, such as ``functools.partial(fo.Adam, beta1=0.5)``.
     params : dict or list
-        Where each copy begins: arrays or floats, which stay as they are.
+        The initial parameters of each copy: arrays or floats, which are not changed.
     values : dict
-        For each hyperparameter to change a sequence of K values. Copy number k gets number k of each: for all pairs of
-        two hyperparameters, pass the raveled arrays of `numpy.meshgrid`.
+        A sequence of K values for each hyperparameter. Copy k gets the value at k of each: for all pairs of two
+        hyperparameters, pass the raveled arrays of `numpy.meshgrid`.
     gradient : function
         Takes parameters as arrays, and returns their gradients, in a dict or list like ``params``.
     steps : int
@@ -83,7 +83,11 @@ def sweep(
     ------
     KeyError, TypeError, ValueError
         If parameters or hyperparameters are not what the optimizer takes, or if gradients or losses have other keys or
-        shapes. Warnings of NumPy about overflow, which large steps lead to, are off.
+        shapes, or ``values`` are not sequences of one length.
+
+    Notes
+    -----
+    Floating-point warnings of NumPy are off, because the largest steps often overflow.
 
     Examples
     --------
@@ -119,7 +123,7 @@ def sweep(
                 grads = problem.gradients(gradient)
                 if update is None:
                     fits = _fits_one_kernel(copies, problem, grads)
-                    update = _Together(copies, problem) if fits else partial(_update_each, copies, problem)
+                    update = _JointUpdate(copies, problem) if fits else partial(_update_each, copies, problem)
                 update(grads)
     return Sweep(options, losses, problem.params)
 
@@ -135,7 +139,7 @@ class _Problem:
         dtypes = {each.p.dtype for each in parameters}
         self.block: Array | None = None
         if len(dtypes) == 1:
-            # All elements of a copy are one row, which is also one row of the kernel's table.
+            # The elements of a copy are one row of this block, and a row of the kernel's table.
             self.block = np.empty((count, sum(each.p.size for each in parameters)), dtypes.pop())
             arrays = self.parts(self.block)
         else:
@@ -146,7 +150,7 @@ class _Problem:
         self.views = [self.container([array[k, ...] for array in arrays]) for k in range(count)]
 
     def parts(self, block: Array) -> list[Array]:
-        """Return the arrays of all parameters, which lie side by side in each row of a block."""
+        """Return views of the parameters in a block, in each row of which they lie side by side."""
         stops = np.cumsum([int(np.prod(shape[1:])) for shape in self.shapes])[:-1]
         return [part.reshape(shape) for part, shape in zip(np.split(block, stops, axis=1), self.shapes, strict=True)]
 
@@ -186,7 +190,7 @@ def _update_each(copies: list[Optimizer], problem: _Problem, grads: list[Array])
 
 
 def _fits_one_kernel(copies: list[Optimizer], problem: _Problem, grads: list[Array]) -> bool:
-    """Tell whether a step needs no more than one composition and scalars that do not depend on earlier steps."""
+    """Tell whether a step needs only one composition, and scalars that do not depend on earlier steps."""
     first, composition = copies[0], compose_optimizer(copies[0])
     dtypes = {each.dtype for each in (problem.block, *grads) if each is not None}
     return (
@@ -206,7 +210,7 @@ def _fits_one_kernel(copies: list[Optimizer], problem: _Problem, grads: list[Arr
     )
 
 
-class _Together:
+class _JointUpdate:
     """Updates all copies by one call of one kernel, whose table has a row for each."""
 
     def __init__(self, copies: list[Optimizer], problem: _Problem) -> None:
@@ -221,7 +225,7 @@ class _Together:
         rows = block_table(values, (p, g, *state.values()))
         kernel = fuse(composition.rule, (p.dtype.type,) * (2 + len(state)))
         self._run = Autotuner([(kernel.address, address(rows), p.size)]).run
-        # The kernel only has the addresses of its arrays.
+        # Keep the arrays alive: the kernel only has their addresses.
         self._kept = rows, state, kernel
         self._keys, self._grads = problem.keys, problem.parts(g)
         self._set_scalars = _ScalarTable(copies, composition, values)
@@ -236,9 +240,9 @@ class _Together:
 
 
 class _Lanes(np.ndarray[Any, Any]):
-    """A number of each copy. Functions and conditions that take a single number raise `TypeError` or `ValueError`.
+    """One number for each copy. Functions of single numbers and conditions raise `TypeError` or `ValueError` on it.
 
-    Arithmetic has the bits of that of Python's floats. Powers need not, so Python computes them.
+    Arithmetic has the same bits as with Python's floats. NumPy's powers may not, so Python computes them.
     """
 
     def __pow__(self, exponent: Any) -> Any:  # type: ignore[override]
@@ -249,7 +253,7 @@ class _Lanes(np.ndarray[Any, Any]):
 
 
 def _lanes(copies: list[Optimizer]) -> Optimizer | None:
-    """Return an optimizer whose hyperparameters are those of all copies, or None if they are not all numbers."""
+    """Return an optimizer with the hyperparameters of all copies as `_Lanes`, or None if others than floats differ."""
     lanes = copy.copy(copies[0])
     for name in vars(lanes).keys() - vars(Optimizer()).keys():
         column = [vars(each).get(name) for each in copies]
@@ -261,7 +265,7 @@ def _lanes(copies: list[Optimizer]) -> Optimizer | None:
 
 
 class _ScalarTable:
-    """Enters the scalars of each step, which are computed once for all copies if `scalars` is arithmetic."""
+    """Enters the scalars of each step, computed once for all copies if `scalars` does only arithmetic."""
 
     def __init__(self, copies: list[Optimizer], composition: Composition, values: Array) -> None:
         self._copies, self._composition, self._values = copies, composition, values

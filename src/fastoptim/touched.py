@@ -1,4 +1,4 @@
-"""The rows that row-sparse gradients touch: each of them is a row of the array table."""
+"""Row-sparse gradients in a plan: each row that they touch becomes a row of the array table."""
 
 from __future__ import annotations
 
@@ -18,9 +18,17 @@ __all__ = ["SparseGradients", "TouchedRows", "check_touched"]
 
 
 def check_touched(parameters: list[Parameter], needs_all: str, initial: Mapping[str, float | str]) -> None:
-    """Raise `TypeError` if a gradient is row-sparse, but something needs all elements.
+    """Raise `TypeError` if a gradient is row-sparse, but the step needs all elements of its parameter.
 
-    So does state that begins as the parameters, such as an average of them: it moves where gradients are zero.
+    Parameters
+    ----------
+    parameters : list of Parameter
+        Those of the update.
+    needs_all : str
+        What needs all elements, or an empty string; see `Composition`.
+    initial : mapping
+        What new state begins with. State that begins as a copy of the parameters, such as their average, also changes
+        where gradients are zero.
     """
     needs_all = needs_all or next((f"state {name!r}" for name, value in initial.items() if value == "p"), "")
     for parameter in parameters:
@@ -33,7 +41,7 @@ def check_touched(parameters: list[Parameter], needs_all: str, initial: Mapping[
 
 
 class SparseGradients:
-    """The row-sparse gradients among those of an update, which arrays of the touched rows stand for.
+    """Replaces the row-sparse gradients of an update by arrays of their touched rows.
 
     Parameters
     ----------
@@ -53,8 +61,8 @@ class SparseGradients:
         Returns
         -------
         tuple or None
-            Parameters, gradients, and for each the rows that it has, or None if it has all. None in place of the tuple
-            if a parameter has another shape than before, or a gradient another type.
+            Parameters, gradients, and for each gradient its rows, or None if it is dense. None if a parameter has
+            another shape than before, or a gradient another type.
 
         Raises
         ------
@@ -64,7 +72,7 @@ class SparseGradients:
         bound: list[Any] = list(gradients)
         rows: list[Any] = [None] * len(gradients)
         for k, (key, shape) in self._expected.items():
-            # A kernel may use these indices only if the parameter has the form of the plan, which is looked at later.
+            # The indices are checked against this shape, and the form of the parameter only later.
             if np.shape(values[k]) != shape or not isinstance(gradients[k], Rows):
                 return None
             rows[k], bound[k] = sum_rows(key, shape, gradients[k])
@@ -79,11 +87,11 @@ class TouchedRows:
     line : ndarray
         The parameter's row of the table.
     g_form : ndarray
-        The form that its gradient must have, in which the number of rows is another one at each step.
+        The form that its gradient must have; `touch` enters the number of rows of each step.
     parameter : Parameter
-        What is in it.
+        The parameter, with its gradient and state.
     n_sums : int
-        Largest number of sums over a block that are needed before an update.
+        The largest number of sums that any pass before the update computes.
     """
 
     def __init__(self, line: Array, g_form: Array, parameter: Parameter, n_sums: int) -> None:
@@ -100,7 +108,7 @@ class TouchedRows:
         line[table.TOUCHED] = address(self._described)
 
     def touch(self, rows: Array) -> int:
-        """Describe other rows, which must be kept alive; return the number of their elements."""
+        """Enter the rows of the next step, which must be kept alive; return the number of their elements."""
         count = len(rows)
         self._described[0] = address(rows)
         self._g_form[table.HIGH], self._g_form[table.AXES] = count * self._g_step, count
@@ -110,6 +118,6 @@ class TouchedRows:
         return count * self._width
 
     def sums(self, n_sums: int) -> Any:
-        """Return the sums over all touched rows of what was summed over the blocks of each."""
+        """Return the sums over all touched rows, from those over the blocks of each row."""
         count = int(self._g_form[table.AXES])
         return self._blocks[:count, : self._n_blocks * n_sums].reshape(-1, n_sums).sum(axis=0)

@@ -46,7 +46,7 @@ class Parameter:
     gradient: Any
     p: Array
     g: Array
-    """Parameter and gradient as arrays: a copy of a number, or else a view, which nobody else can alter in place."""
+    """Parameter and gradient as arrays: a copy of a number, or else a view, which no other code can alter in place."""
     is_weak: bool = False
     """Whether the gradient is a Python number that takes the dtype of what it meets, as in NumPy 2."""
     slots: list[Array] = field(default_factory=list)
