@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import pairwise
 from numbers import Real
 from typing import Any
 
@@ -14,6 +12,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from fastoptim.batches import Workspace, batch, samples
 from fastoptim.concurrency import blas_calls
 from fastoptim.hyperparameters import Hyperparameter
+from fastoptim.initialization import initial_parameters
 from fastoptim.kernels import dense
 from fastoptim.parameters import FlatDict, flatten
 from fastoptim.serialize import StateDict, StrPath, check_arrays, check_items, copied, format_and_class, reading, write
@@ -21,8 +20,6 @@ from fastoptim.serialize import StateDict, StrPath, check_arrays, check_items, c
 __all__ = ["MultiLayerNet"]
 
 _ACTIVATIONS = {"relu": dense.RELU, "sigmoid": dense.SIGMOID}
-_VARIANCES = {"relu": 2.0, "he": 2.0, "sigmoid": 1.0, "xavier": 1.0}
-"""The variance of the initial weights, times the number of inputs of their layer."""
 
 
 class MultiLayerNet:
@@ -121,11 +118,7 @@ class MultiLayerNet:
         self.weight_decay_lambda = weight_decay_lambda
         self._layers, self._work_per_row = dense.table(sizes)
         self._spare: list[NDArray[Any]] = []
-        rng = np.random if seed is None else np.random.RandomState(seed)
-        arrays = {}
-        for k, (inputs, outputs) in enumerate(pairwise(sizes), start=1):
-            arrays[f"W{k}"] = _scale(weight_init_std, inputs) * rng.randn(inputs, outputs)
-            arrays[f"b{k}"] = np.zeros(outputs)
+        arrays = initial_parameters(sizes, weight_init_std, seed)
         self._params = flatten(arrays, dtype=self.dtype)
 
     # Kernels trust these, so they cannot be set.
@@ -226,20 +219,10 @@ class MultiLayerNet:
         return FlatDict(self._params.layout, {self.dtype: flat})
 
     def numerical_gradient(self, x: ArrayLike, t: ArrayLike) -> FlatDict:
-        """Return the gradient by central differences with a step of 1e-4, to check `gradient`.
+        """Return the gradient by central differences with a step of 1e-4, to check `gradient`, with its arguments.
 
         It computes two losses for each parameter, always in float64, because the difference of two float32 losses is
         mostly rounding error.
-
-        Parameters
-        ----------
-        x, t
-            As in `loss`.
-
-        Returns
-        -------
-        FlatDict
-            As from `gradient`.
         """
         x, t = self._batch(x, t)
         params = self._params.flat.astype(np.float64)
@@ -328,12 +311,3 @@ class MultiLayerNet:
     @property
     def _model(self) -> tuple[NDArray[Any], NDArray[np.intp], int]:
         return self._params.flat, self._layers, _ACTIVATIONS[self.activation]
-
-
-def _scale(weight_init_std: Any, inputs: int) -> float:
-    name = str(weight_init_std).lower()
-    if name in _VARIANCES:
-        return float(np.sqrt(_VARIANCES[name] / inputs))
-    if not isinstance(weight_init_std, Real) or not math.isfinite(weight_init_std):
-        raise ValueError(f"weight_init_std must be finite or one of {', '.join(_VARIANCES)}, not {weight_init_std!r}")
-    return float(weight_init_std)

@@ -1,0 +1,51 @@
+"""The initial parameters of a network."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from numbers import Real
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["initial_parameters"]
+
+_VARIANCES = {"relu": 2.0, "he": 2.0, "sigmoid": 1.0, "xavier": 1.0}
+"""The variance of the initial weights, times the number of inputs of their layer."""
+
+
+def initial_parameters(sizes: Sequence[int], weight_init_std: str | float, seed: int | None) -> dict[str, NDArray[Any]]:
+    """Return normal weights ``W1, W2, …`` and biases ``b1, b2, …`` of zeros, in float64.
+
+    Parameters
+    ----------
+    sizes : sequence of int
+        Numbers of inputs, of the units of each hidden layer, and of outputs.
+    weight_init_std : str or float
+        The standard deviation of the weights, or the name of one that depends on the number of inputs.
+    seed : int or None
+        A seed, or None to draw from the global ``numpy.random``.
+
+    Raises
+    ------
+    ValueError
+        If the standard deviation is no finite number and no known name.
+    """
+    rng = np.random if seed is None else np.random.RandomState(seed)
+    arrays = {}
+    for k, (inputs, outputs) in enumerate(pairwise(sizes), start=1):
+        arrays[f"W{k}"] = _scale(weight_init_std, inputs) * rng.randn(inputs, outputs)
+        arrays[f"b{k}"] = np.zeros(outputs)
+    return arrays
+
+
+def _scale(weight_init_std: Any, inputs: int) -> float:
+    name = str(weight_init_std).lower()
+    if name in _VARIANCES:
+        return float(np.sqrt(_VARIANCES[name] / inputs))
+    if not isinstance(weight_init_std, Real) or not math.isfinite(weight_init_std):
+        raise ValueError(f"weight_init_std must be finite or one of {', '.join(_VARIANCES)}, not {weight_init_std!r}")
+    return float(weight_init_std)
