@@ -288,7 +288,12 @@ class MultiLayerNet:
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_spare": []}
+        return {name: value for name, value in vars(self).items() if name not in ("_layers", "_spare")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # Kernels trust the table of layers, so it is not taken from a pickle, perhaps of another version.
+        vars(self).update(state, _spare=[])
+        self._layers, self._work_per_row = dense.table(self._sizes)
 
     def _state_dict(self) -> StateDict:
         """Return the state dict; the arrays are not copied."""
