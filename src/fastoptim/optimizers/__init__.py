@@ -1,4 +1,7 @@
-"""The built-in optimizers turn hyperparameters into the scalars of a step. The formulas are in `kernels.rules`."""
+"""The built-in optimizers turn hyperparameters into the scalars of a step; the formulas are in `kernels`.
+
+Rules of one element are in `kernels.rules` and `kernels.adam_rules`, those of whole arrays in `kernels.matrix`.
+"""
 
 from typing import TYPE_CHECKING
 

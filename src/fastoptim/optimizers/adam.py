@@ -1,4 +1,4 @@
-"""Adam, which scales momentum by past squared gradients, with decoupled decay, and rectified at its start."""
+"""Adam, which scales momentum by past squared gradients; with decoupled weight decay; and rectified."""
 
 from __future__ import annotations
 
@@ -164,9 +164,9 @@ class AdamW(Adam):
 
 
 def rectification(beta2: float, t: int) -> tuple[float, float]:
-    """Return how many squares the mean of step t has seen, and the factor that their variance makes of the step.
+    """Return the length of the mean of squares at step ``t``, and the rectification of the step.
 
-    Liu et al. (2020), algorithm 2. There is no variance, and the factor is 0, for less than four.
+    Liu et al. (2020), algorithm 2. Up to a length of 4 the variance is not finite, and the factor is 0.
     """
     limit = 2 / (1 - beta2) - 1
     rho = limit - 2 * t * beta2**t / (1 - beta2**t)
@@ -174,7 +174,7 @@ def rectification(beta2: float, t: int) -> tuple[float, float]:
 
 
 class RAdam(BuiltIn):
-    r"""Adam whose first steps are not scaled, until its mean of squares has seen enough.
+    r"""Rectified Adam: the first steps are not scaled, until the mean of squares is long enough to trust.
 
     .. math::
 
@@ -188,13 +188,14 @@ class RAdam(BuiltIn):
     Parameters
     ----------
     lr : float, optional
-        The learning rate :math:`\eta`, not negative; the default is that of the library.
+        The learning rate :math:`\eta`, not negative; 0.001 in both libraries.
     beta1, beta2 : float
         The fractions of the two means kept at each step, from 0 to less than 1.
     eps : float, optional
-        :math:`\epsilon`, not negative; the default is that of the library.
+        :math:`\epsilon`, not negative; 1e-8 in both libraries.
     like : {"torch", "optax"}
-        Whose rule and defaults: PyTorch adds epsilon before the correction.
+        Whose rule: PyTorch adds epsilon before the correction, and scales steps where :math:`\rho > 5`; optax, where
+        :math:`\rho \ge 5`.
     **options
         Transforms, groups and ``on_nonfinite``; see `Optimizer`.
 

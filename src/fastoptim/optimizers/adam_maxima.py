@@ -27,11 +27,11 @@ class AMSGrad(BuiltIn):
     Parameters
     ----------
     lr : float, optional
-        The learning rate :math:`\eta`, not negative; the default is that of the library.
+        The learning rate :math:`\eta`, not negative; 0.001 in all three libraries.
     beta1, beta2 : float
         The fractions of the two means kept at each step, from 0 to less than 1.
     eps : float, optional
-        :math:`\epsilon`, not negative; the default is that of the library.
+        :math:`\epsilon`, not negative; 1e-8, and 1e-7 as in Keras.
     like : {"torch", "optax", "keras"}
         Whose rule and defaults: optax keeps the maximum of the corrected mean, Keras adds epsilon before the
         correction.
@@ -107,11 +107,11 @@ class AdaMax(BuiltIn):
     Parameters
     ----------
     lr : float, optional
-        The learning rate :math:`\eta`, not negative; the default is that of the library.
+        The learning rate :math:`\eta`, not negative; 0.002, and 0.001 as in Keras.
     beta1, beta2 : float
         The fractions of the two means kept at each step, from 0 to less than 1.
     eps : float, optional
-        :math:`\epsilon`, not negative; the default is that of the library.
+        :math:`\epsilon`, not negative; 1e-8, and 1e-7 as in Keras.
     like : {"torch", "optax", "keras"}
         Whose rule and defaults: Keras adds epsilon to u where it divides.
     **options

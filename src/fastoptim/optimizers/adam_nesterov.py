@@ -15,7 +15,7 @@ __all__ = ["Adan", "NAdam"]
 
 
 class NAdam(BuiltIn):
-    r"""Adam with Nesterov's momentum, whose fraction grows.
+    r"""Adam with Nesterov's momentum, whose fraction grows with the number of steps.
 
     .. math::
 
@@ -28,13 +28,14 @@ class NAdam(BuiltIn):
     Parameters
     ----------
     lr : float, optional
-        The learning rate :math:`\eta`, not negative; the default is that of the library.
+        The learning rate :math:`\eta`, not negative; 0.002 as in PyTorch, 0.001 as in optax and Keras.
     beta1, beta2 : float
         The fractions of the two means kept at each step, from 0 to less than 1.
     eps : float, optional
-        :math:`\epsilon`, not negative; the default is that of the library.
+        :math:`\epsilon`, not negative; 1e-8, and 1e-7 as in Keras.
     momentum_decay : float, optional
-        :math:`\psi`, not negative; 0.004 as in PyTorch, 1 as in Keras. optax has no such schedule.
+        :math:`\psi`, not negative; 0.004 as in PyTorch, 1 as in Keras. With optax's rule, whose
+        :math:`\mu_t = \beta_1`, it has no effect.
     like : {"torch", "optax", "keras"}
         Whose rule and defaults.
     **options
@@ -45,7 +46,7 @@ class NAdam(BuiltIn):
     m, v : dict or None
         The running means of the gradient and of its square, for each parameter.
     product : float
-        :math:`\Pi_t`.
+        The product :math:`\Pi_t`.
 
     References
     ----------

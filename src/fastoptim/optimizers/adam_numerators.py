@@ -1,4 +1,4 @@
-"""Adam with another numerator: a bounded or mixed momentum, or only its magnitude."""
+"""Adam with another numerator: a clipped mean, two means, or the mean's magnitude with the gradient's sign."""
 
 from __future__ import annotations
 

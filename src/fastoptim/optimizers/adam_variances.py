@@ -16,7 +16,7 @@ __all__ = ["AdaBelief", "Yogi"]
 
 
 class AdaBelief(BuiltIn):
-    r"""Adam scaled by how far gradients are from their mean: it strides where they agree.
+    r"""Adam scaled by the distance of gradients from their mean: steps are long where gradients agree.
 
     .. math::
 
@@ -33,8 +33,8 @@ class AdaBelief(BuiltIn):
     eps : float, optional
         :math:`\epsilon`, not negative; 1e-16 in both libraries.
     like : {"optax", "timm"}
-        Whose rule. timm, as the authors' package, rectifies it as `RAdam`: where the mean of squares has seen too
-        little, :math:`p \leftarrow p - \eta m / (1 - \beta_1^t)`.
+        Whose rule. timm and the authors' package rectify it as `RAdam` does: while :math:`\rho < 5`,
+        :math:`p \leftarrow p - \eta m / (1 - \beta_1^t)`.
     **options
         Transforms, groups and ``on_nonfinite``; see `Optimizer`.
 
@@ -156,7 +156,7 @@ class Yogi(BuiltIn):
         self.eps = eps
 
     def initial_state(self) -> Mapping[str, float | str]:
-        """Return 1e-6 for both means, as the paper's code."""
+        """Return 1e-6 for both means, as the authors' code does."""
         return {"m": 1e-6, "v": 1e-6}
 
     def scalars(self) -> tuple[float, ...]:

@@ -87,7 +87,7 @@ class AdaGrad(BuiltIn):
         self.lr_decay = lr_decay
 
     def variant(self) -> tuple[str, ...] | None:
-        """Return the slot where epsilon is inside the root."""
+        """Return the slot of the rule with epsilon inside the root, or None for the notes' rule."""
         return ("h",) if self.like in _INSIDE else None
 
     def initial_state(self) -> dict[str, float | str]:
@@ -197,12 +197,12 @@ class RMSprop(BuiltIn):
         self.momentum = momentum
 
     def variant(self) -> tuple[str, ...] | None:
-        """Return the slots, or None where the notes' rule does: with h alone and epsilon outside of the root."""
+        """Return the slots of the variant, or None for the notes' rule: h alone, and epsilon outside of the root."""
         further = ("a",) * (vars(self).get("centered") is True) + ("b",) * self._is_on("momentum")
         return ("h", *further) if further or self.like in _INSIDE else None
 
     def scalars(self) -> tuple[float, ...]:
-        """Return ``lr, decay_rate, 1 - decay_rate`` and epsilon; with further slots also what `rules` says."""
+        """Return ``lr, decay_rate, 1 - decay_rate`` and epsilon; variants take the scalars that `rules` names."""
         lr, decay_rate, eps, variant = self.lr, self.decay_rate, self.eps, self._variant
         if variant is None or variant == ("h",):
             return lr, decay_rate, 1 - decay_rate, eps

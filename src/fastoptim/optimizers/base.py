@@ -52,10 +52,10 @@ class BuiltIn(Optimizer):
     Attributes
     ----------
     defaults : dict
-        For each library whose rule it can follow, the hyperparameters that this library gives a default of its own.
+        For each library whose rule it can follow, the hyperparameters with the defaults of that library.
     variants : dict
-        The rules that options choose in place of ``rule``, by their slots, of which ``optional_slots`` are those that
-        ``rule`` does not have.
+        The rules that options choose in place of ``rule``, by the names of their slots. Those that ``rule`` does not
+        have are its ``optional_slots``.
     """
 
     defaults: ClassVar[dict[str, dict[str, float]]] = {}
@@ -64,18 +64,18 @@ class BuiltIn(Optimizer):
     like = Choice(_known_library)
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:  # noqa: D102
-        # A subclass that does not call __init__ may lack hyperparameters that came later. They have the order of
-        # the constructor, in which they are shown.
+        # A subclass that does not call __init__ may lack hyperparameters that were added later. The order is that of
+        # the constructor, so that repr shows them in it.
         self = super().__new__(cls, *args, **kwargs)
         vars(self).update(_defaults(cast(Any, cls), None))
         return self
 
     def variant(self) -> tuple[str, ...] | None:
-        """Return the slots of the rule in `variants` that options choose, or None where ``rule`` is meant."""
+        """Return the slots of the variant that the options choose, or None for ``rule``."""
         return None
 
     def _choose(self) -> tuple[Callable[..., Any], tuple[str, ...]]:
-        # A subclass that has a rule of its own has no variants. Groups must agree, so `scalars` asks for this choice.
+        # A subclass with another rule has no variants. `scalars` reads this choice, which is the same for all groups.
         owner: Any = next(cls for cls in type(self).__mro__ if "variants" in vars(cls))
         variant = vars(self)["_variant"] = self.variant() if self.rule is owner.rule else None
         return super()._choose() if variant is None else (self.variants[variant], variant)
@@ -88,7 +88,7 @@ class BuiltIn(Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        # A pickle of the textbook's class, or of an older version, lacks hyperparameters that came later.
+        # A pickle of the textbook's class, or of an older version, lacks hyperparameters that were added later.
         later = _defaults(cast(Any, type(self)), state.get("like"))
         vars(self).update((name, value) for name, value in later.items() if name not in state)
         self._recompose()
@@ -98,7 +98,7 @@ class BuiltIn(Optimizer):
         def __setattr__(self, name, value):
             cls = type(self)
             is_known = hasattr(cls, name) or name in vars(self) or name.startswith("_")
-            # Groups have running numbers of their own.
+            # Each group has its own running numbers, such as product_1.
             is_known |= name.rpartition("_")[0] in cls.running
             if not is_known and cls.__module__.startswith(f"{__package__}."):
                 own = [key for key in vars(self) if not key.startswith("_") and key not in ("iter", "skipped")]

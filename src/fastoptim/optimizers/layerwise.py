@@ -33,11 +33,11 @@ class LAMB(BuiltIn):
     beta1, beta2 : float
         The fractions of the two means kept at each step, from 0 to less than 1.
     eps : float, optional
-        :math:`\epsilon`, not negative; the default is that of the library.
+        :math:`\epsilon`, not negative; 1e-6, and 1e-7 as in Keras.
     like : {"optax", "keras", "timm"}
-        Whose rule and defaults. optax has the paper's. Keras decays parameters by ``1 - lr * weight_decay`` before,
-        with no decay in the step. timm takes a ratio of 1 where there is no weight decay, and has 0.01; it also clips
-        the norm of all gradients, which is ``clip_norm=1.0`` here.
+        Whose rule and defaults. optax has the paper's. Keras multiplies parameters by ``1 - lr * weight_decay`` before
+        the step, which then has no decay. In timm the ratio is 1 without weight decay, whose default is 0.01; timm also
+        clips the norm of all gradients, which is ``clip_norm=1.0`` here.
     **options
         Transforms, groups and ``on_nonfinite``; see `Optimizer`. Here ``weight_decay`` is :math:`\lambda`, a part of
         the step whose norm is taken.

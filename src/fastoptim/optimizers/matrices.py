@@ -37,10 +37,10 @@ class Muon(BuiltIn):
     eps : float
         The epsilon of AdamW, not negative.
     consistent_rms : float
-        If this is not 0, the factor of :math:`\eta` is it times the root of the longer axis: with 0.2, steps are about
-        as long as those of AdamW, so that one learning rate fits both (Liu et al. 2025).
+        If not 0, the factor of :math:`\eta` is this number times the root of the longer axis. With 0.2, steps are about
+        as long as those of AdamW, so one learning rate fits both (Liu et al. 2025).
     nesterov : bool
-        Whether the direction is :math:`u`, or else :math:`m`.
+        Whether the direction is :math:`u` instead of :math:`m`.
     like : {"optax", "torch"}
         Whose rule and defaults. Weights have the axes (inputs, outputs) in optax, as in this package's network, and
         (outputs, inputs) in PyTorch, where ``weight_decay`` is 0.1 unless it is given. optax corrects the bias of
@@ -65,8 +65,8 @@ class Muon(BuiltIn):
     The authors leave embeddings and the last layer to AdamW: name these in ``frozen`` here, and all others in
     ``frozen`` of an `AdamW` that updates the same dicts.
 
-    Products are computed in the dtype of the arrays, those of float16 in float32; PyTorch rounds to bfloat16. They are
-    BLAS's, so that their last bits may depend on its number of threads.
+    BLAS computes the products, in the dtype of the arrays, or in float32 for float16; PyTorch rounds to bfloat16. Their
+    last bits may depend on the number of threads of the BLAS.
 
     Examples
     --------
@@ -126,11 +126,11 @@ class Muon(BuiltIn):
         return of_gradient, of_mean, 1 - beta1, 1 - beta2, self.eps * root
 
     def array_slots(self, shape: tuple[int, ...]) -> Mapping[str, tuple[int, ...]] | None:
-        """Return that arrays of two axes have no ``v``, and None for others."""
+        """Return an empty ``v`` for arrays of two axes, and None for others, which `rule` updates."""
         return {"v": (0,)} if len(shape) == 2 else None
 
     def array_rule(self, p: Any, g: Any, m: Any, v: Any, *_: Any) -> Any:
-        """Return a matrix after its step, and its state."""
+        """Return a matrix after its step, and its slots."""
         mu, t, is_optax = self.momentum, self.iter, self.like == "optax"
         of_gradient, of_mean = (1 - mu, mu) if self.nesterov else (0.0, 1.0)
         if is_optax:
@@ -161,11 +161,12 @@ class Adafactor(BuiltIn):
     lr : float
         The largest relative step :math:`\eta`, not negative.
     decay_rate : float
-        :math:`\gamma`: the means are those of about all steps if it is 1, and of fewer the less it is; not negative.
+        The exponent :math:`\gamma`, not negative. With 1 the means are those of all steps; the smaller it is, the more
+        the newest count.
     eps : float
-        The root of the least mean of squares, not negative. 0 stands for the machine epsilon of the arrays' dtype.
+        The lower bound of the root of the mean of squares, not negative; 0 is the machine epsilon of the arrays' dtype.
     eps2 : float
-        :math:`\epsilon_2`, the least size of a parameter that a step is relative to, not negative.
+        The lower bound :math:`\epsilon_2` of the root mean square of a parameter in its step, not negative.
     clip_threshold : float
         The largest root mean square :math:`d` of the step before it is scaled, greater than 0.
     **options
@@ -185,7 +186,7 @@ class Adafactor(BuiltIn):
 
     Notes
     -----
-    NumPy computes each array as a whole, on one thread: what is saved is memory, not time.
+    NumPy computes each array as a whole, on one thread: it saves memory, not time.
 
     Examples
     --------

@@ -35,7 +35,7 @@ class Prodigy(BuiltIn):
     Parameters
     ----------
     lr : float
-        :math:`\eta`, a factor of the estimate, not negative; 1 is meant, or a schedule that falls from 1.
+        The factor :math:`\eta` of the estimate, not negative: 1, or a schedule that falls from 1.
     beta1, beta2 : float
         The fractions of the two means kept at each step, from 0 to less than 1.
     beta3 : float, optional
@@ -43,7 +43,7 @@ class Prodigy(BuiltIn):
     eps : float
         :math:`\epsilon`, not negative.
     d0 : float
-        The first estimate :math:`d_0`, greater than 0: any number that is too small will do.
+        The first estimate :math:`d_0`, greater than 0; rather too small than too large, because estimates only grow.
     d_coef : float
         The factor :math:`c` of the estimate, not negative.
     bias_correction : bool
@@ -52,7 +52,7 @@ class Prodigy(BuiltIn):
         Whether s takes d in place of :math:`\delta`, so that a schedule that begins with small numbers does not make
         the estimate too large.
     **options
-        Transforms, groups and ``on_nonfinite``; see `Optimizer`. What ``weight_decay`` is multiplied by is
+        Transforms, groups and ``on_nonfinite``; see `Optimizer`. Here ``weight_decay`` is multiplied by
         :math:`\delta`.
 
     Attributes
@@ -131,7 +131,7 @@ class Prodigy(BuiltIn):
         return {"p0": "p"}
 
     def scalars(self) -> tuple[float, ...]:
-        """Return the step, the three betas, the factors of g in m, v, s and A, the decay, and epsilon."""
+        """Return the step size, the three betas, the factors of g in m, v, s and A, the decay, and epsilon."""
         beta1, beta2, t, d = self.beta1, self.beta2, self.iter, self.d
         lr_t = d * self.lr * (sqrt(1 - beta2**t) / (1 - beta1**t) if self.bias_correction else 1.0)
         of_sum = d / self.d0 * lr_t

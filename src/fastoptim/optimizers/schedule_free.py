@@ -1,4 +1,4 @@
-"""Rules without a schedule of the learning rate, which average the parameters instead."""
+"""Rules that average the parameters instead of lowering the learning rate."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ class ScheduleFreeSGD(BuiltIn):
         self.power = power
 
     def initial_state(self) -> Mapping[str, float | str]:
-        """Return that z begins as a copy of the parameters."""
+        """Return a copy of the parameters for ``z``."""
         return {"z": "p"}
 
     def scalars(self) -> tuple[float, ...]:
@@ -136,8 +136,8 @@ class ScheduleFreeSGD(BuiltIn):
         Parameters
         ----------
         params : dict or list
-            The parameters, as in `update`. Arrays are written in place, and plain numbers are replaced. Those that are
-            frozen, or were not updated yet, are their own averages.
+            The parameters, as in `update`. Arrays are written in place, and plain numbers are replaced. Frozen
+            parameters, and those that were not updated yet, stay as they are.
 
         Raises
         ------
@@ -148,12 +148,12 @@ class ScheduleFreeSGD(BuiltIn):
 
         Notes
         -----
-        When the block ends, also by an exception, the parameters have the bits that they had before: a copy of them is
-        kept, and what was written to them inside is lost, by `load` too. Parameters that are averages already, in a
-        block around this one, stay so. `update` is an error inside.
+        When the block ends, also by an exception, the parameters are restored bit for bit from a copy. Anything written
+        to them inside the block is lost, also by `load`. In nested blocks, parameters that are averages already stay
+        averages. `update` is an error inside.
 
-        What is saved inside are the averages. Save a run that is to be resumed outside, as its next step starts from
-        the parameters.
+        Saving inside the block saves the averages. To resume a run later, save it outside, because its next step starts
+        from the parameters.
         """
         entered: list[tuple[Parameter, Array]] = []
         try:

@@ -71,7 +71,7 @@ class Momentum(BuiltIn):
         v &\leftarrow \mu v - \eta (1 - \tau) g \\
         p &\leftarrow p + v
 
-    As PyTorch and optax write it, where a change of the learning rate reaches older gradients too,
+    In PyTorch and optax a change of the learning rate also scales older gradients:
 
     .. math::
 
@@ -87,7 +87,7 @@ class Momentum(BuiltIn):
     dampening : float
         The fraction :math:`\tau` of gradients left out, from 0 to 1; not in the first step, as in PyTorch.
     like : {"notes", "torch", "optax", "keras"}
-        Whose velocity: Keras has that of the notes. It is not converted if this is changed between updates.
+        Whose velocity: Keras has that of the notes. The velocity is not converted if this changes between updates.
     **options
         Transforms, groups and ``on_nonfinite``; see `Optimizer`.
 
@@ -136,7 +136,7 @@ class Momentum(BuiltIn):
         self.dampening = dampening
 
     def variant(self) -> tuple[str, ...] | None:
-        """Return the slot where the notes' rule does not do: with the velocity of PyTorch, or dampening."""
+        """Return the slot of the rule for PyTorch's velocity or dampening, or None for the notes' rule."""
         return ("v",) if self.like in _LR_LAST or self._is_on("dampening") else None
 
     def scalars(self) -> tuple[float, ...]:
@@ -163,8 +163,8 @@ class Nesterov(BuiltIn):
         The fraction :math:`\mu` of the velocity kept at each step, from 0 to 1.
     like : {"notes", "torch", "optax", "keras"}
         Whose velocity: in PyTorch and optax it is without :math:`\eta`, which multiplies the whole step instead, so
-        that a change of the learning rate reaches older gradients too. It is not converted if this is changed between
-        updates.
+        that a change of the learning rate also scales older gradients. The velocity is not converted if this changes
+        between updates.
     **options
         Transforms, groups and ``on_nonfinite``; see `Optimizer`.
 
@@ -201,7 +201,7 @@ class Nesterov(BuiltIn):
         self.momentum = momentum
 
     def scalars(self) -> tuple[float, ...]:
-        """Return what the gradient is multiplied by in the velocity, ``momentum``, and what both are by in the step."""
+        """Return the factor of the gradient in the velocity, ``momentum``, and the factors of both in the step."""
         lr, momentum = self.lr, self.momentum
         if self.like in _LR_LAST:
             return 1.0, momentum, lr * momentum * momentum, (1 + momentum) * lr

@@ -1,4 +1,4 @@
-"""Steps whose length does not depend on that of the gradient: only its sign, or that of a mean of gradients, counts."""
+"""Steps along the sign of the gradient or of a mean of gradients; their length does not depend on its length."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ class Rprop(BuiltIn):
         g_- &\leftarrow 0 \text{ where } s < 0, \; g \text{ elsewhere} \\
         p &\leftarrow p - \Delta \operatorname{sign} g_-
 
-    It is for gradients of all data: those of batches change their sign by chance.
+    It is for gradients of the full data set: those of batches change their sign by chance.
 
     Parameters
     ----------
@@ -191,11 +191,11 @@ class Lion(BuiltIn):
     Parameters
     ----------
     lr : float, optional
-        The learning rate :math:`\eta`, not negative; the default is that of the library.
+        The learning rate :math:`\eta`, not negative; 1e-4, and 0.001 as in Keras.
     beta1, beta2 : float
         The weight of the momentum in the step, and the fraction of it kept, from 0 to less than 1.
     like : {"paper", "optax", "keras"}
-        Whose defaults: ``lr`` is 1e-4, 0.001 in Keras; ``weight_decay`` is off, 0.001 in optax.
+        Whose defaults; ``weight_decay`` is off, and 0.001 as in optax.
     **options
         Transforms, groups and ``on_nonfinite``; see `Optimizer`.
 

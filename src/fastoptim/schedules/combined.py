@@ -14,7 +14,7 @@ Schedule = Callable[[int], float]
 
 @dataclass(frozen=True)
 class warmup:
-    r"""Another schedule, with smaller numbers in its first steps.
+    r"""Another schedule, multiplied by a factor that rises to 1 in a straight line.
 
     .. math:: x_k = y_k \min\left(1, \frac{k + 1}{n}\right)
 
@@ -53,8 +53,8 @@ class join:
     schedules : sequence of functions of int
         The schedules :math:`y`.
     boundaries : sequence of int
-        The numbers of updates :math:`b_1, b_2, …` at which the next one begins, where it is at its own beginning.
-        `ValueError` if they decrease, or if there are not one fewer than schedules.
+        The numbers of updates :math:`b_1, b_2, …` at which the next schedule begins, from its own step 0. `ValueError`
+        if they decrease, or if their number is not one less than that of schedules.
 
     Examples
     --------
@@ -93,7 +93,7 @@ class ReduceOnPlateau:
     factor : float
         The factor :math:`\gamma`.
     patience : int
-        Number of losses that may be no better.
+        Number of losses in a row that may be no better.
     threshold : float
         The fraction :math:`\theta`.
     cooldown : int
@@ -103,7 +103,7 @@ class ReduceOnPlateau:
     best : float or None
         The best loss so far.
     n_bad, n_cool : int
-        Number of losses in a row that were no better, and of those that still do not count.
+        Number of losses in a row that were no better, and number of next losses that do not count.
 
     Examples
     --------
@@ -129,7 +129,7 @@ class ReduceOnPlateau:
         return self.value
 
     def observe(self, loss: float) -> None:
-        """Compare a loss with the best one so far, and reduce the number if none was better for long."""
+        """Compare a loss with the best one so far; reduce the number if too many were no better."""
         if self.best is None or loss < self.best * (1 - self.threshold):
             self.best, self.n_bad = float(loss), 0
         else:

@@ -12,7 +12,7 @@ __all__ = ["cosine_restarts", "cyclic", "one_cycle"]
 
 @dataclass(frozen=True)
 class cosine_restarts:
-    r"""Half a cosine again and again, each longer than the one before: PyTorch's ``CosineAnnealingWarmRestarts``.
+    r"""Half a cosine, restarted, each time longer by a factor: PyTorch's ``CosineAnnealingWarmRestarts``.
 
     .. math:: x_k = x_n + \frac{x_0 - x_n}{2} \left(1 + \cos \frac{\pi j}{n_i}\right), \qquad n_i = n m^i
 
@@ -58,7 +58,7 @@ class cosine_restarts:
 
 @dataclass(frozen=True)
 class cyclic:
-    r"""A triangle, up in a straight line and down again, over and over: PyTorch's ``CyclicLR``, triangular.
+    r"""A triangle wave, up and down in straight lines: PyTorch's ``CyclicLR`` with the policy ``"triangular"``.
 
     .. math:: x_k = x + (y - x) \begin{cases} j / u & j \le u \\ 1 - (j - u) / d & j > u \end{cases}
 
@@ -100,7 +100,7 @@ class cyclic:
 
 @dataclass(frozen=True)
 class one_cycle:
-    r"""Up to a peak and down to nearly nothing, each along half a cosine: PyTorch's ``OneCycleLR``.
+    r"""Up to a peak and down to nearly 0, each along half a cosine: PyTorch's ``OneCycleLR``.
 
     .. math:: \frac{x}{s} \to x \to \frac{x}{s e}
 

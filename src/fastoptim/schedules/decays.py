@@ -36,7 +36,7 @@ class constant:
 
 @dataclass(frozen=True)
 class step:
-    r"""A number that is multiplied by a factor at equal distances: PyTorch's ``StepLR``.
+    r"""A number that is multiplied by a factor every few updates: PyTorch's ``StepLR``.
 
     .. math:: x_k = x_0 \gamma^{\lfloor k / n \rfloor}
 
@@ -78,7 +78,7 @@ class multistep:
     value : float
         The first number, :math:`x_0`.
     milestones : sequence of int
-        The numbers of updates :math:`M`, in any order; one that stands there twice counts twice.
+        The numbers of updates :math:`M`, in any order; a number that is given twice counts twice.
     factor : float
         The factor :math:`\gamma`.
 
