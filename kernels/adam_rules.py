@@ -1,4 +1,4 @@
-"""The rules of Adam's relatives, each with another denominator, numerator or momentum; `rules` says what a rule is."""
+"""The rules of Adam's relatives, which differ in denominator, numerator or momentum; `rules` defines a rule."""
 
 import numpy as np
 
@@ -33,7 +33,7 @@ def nadam(p, g, m, v, of_gradient, of_mean, one_minus_beta1, one_minus_beta2, ep
 
 
 def radam(p, g, m, v, lr_t, one_minus_beta1, one_minus_beta2, weight, eps):
-    """Rectified Adam. Liu et al. (2020), algorithm 2; a weight of 0 is the step that is not scaled yet."""
+    """Rectified Adam. Liu et al. (2020), algorithm 2; with a weight of 0 the step is not scaled."""
     m += one_minus_beta1 * (g - m)
     v += one_minus_beta2 * (g * g - v)
     p -= lr_t * m / (weight * np.sqrt(v) + eps)
@@ -41,7 +41,10 @@ def radam(p, g, m, v, lr_t, one_minus_beta1, one_minus_beta2, weight, eps):
 
 
 def adabelief(p, g, m, s, lr_t, one_minus_beta1, one_minus_beta2, stored_eps, weight, eps):
-    """Adam scaled by how far gradients are from their mean. Zhuang et al. (2020), algorithm 2, may be rectified."""
+    """Adam scaled by the distance of gradients from their mean. Zhuang et al. (2020), algorithm 2.
+
+    ``weight`` rectifies it as in `radam`.
+    """
     m += one_minus_beta1 * (g - m)
     s += one_minus_beta2 * ((g - m) * (g - m) - s)
     s += stored_eps

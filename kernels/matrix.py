@@ -1,4 +1,4 @@
-"""The page of rules of whole arrays: an element's new value depends on all others, so no kernel can compute it alone.
+"""The rules of whole arrays: an element's new value depends on all others, so no kernel can compute it alone.
 
 Products of matrices are NumPy's, by BLAS. Like the rules of one element, these are pure functions that round to the
 dtypes of what they assign to.
@@ -23,19 +23,29 @@ _BLOCK = 32768
 
 
 def orthogonalized(u: NDArray[Any], least: float, added: float) -> NDArray[Any]:
-    """Return about the nearest matrix with orthogonal rows or columns: singular values become 0.7 to 1.2.
+    """Return an approximation of the nearest matrix with orthogonal rows or columns.
 
     Parameters
     ----------
     u : ndarray of shape (rows, columns)
         A matrix; float16 is computed in float32.
     least, added : float
-        The norm that it is divided by is not less than the first, and the second is added to it.
+        The lower bound of the norm that it is divided by, and a number that is added to this norm.
+
+    Returns
+    -------
+    ndarray of shape (rows, columns)
+        Its singular values are 0.7 to 1.2, except those that are tiny in ``u``.
 
     Notes
     -----
-    The five iterations of Newton and Schulz are ``x = (A + B * s + C * s @ s) @ x`` with ``s = x @ x.T``. For an x that
-    is scaled by the fourth root of C, the factor is ``A - h**2 + (s + h) @ (s + h)``: products alone.
+    The five iterations of Newton and Schulz are ``x = (A + B * s + C * s @ s) @ x`` with ``s = x @ x.T``. If x is
+    scaled by the fourth root of C, the factor is ``A - h**2 + (s + h) @ (s + h)`` with ``h = B / (2 * sqrt(C))``:
+    products, and sums with multiples of the identity.
+
+    References
+    ----------
+    K. Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024.
     """
     u = np.asarray(u, np.result_type(u, np.float32))
     norm = max(float(np.linalg.norm(u)), least) + added
@@ -74,7 +84,7 @@ def adafactor(
     p: Any, g: Any, rows: Any, columns: Any, v: Any, lr: float, weight: float, eps: float, least: float,
     clip_threshold: float, decay: float,
 ) -> tuple[Any, ...]:  # fmt: skip
-    """Scaled steps with a mean of squares for each row and column alone. Shazeer and Stern (2018), algorithms 4-5.
+    """Steps scaled by a mean of squares for each row and each column. Shazeer and Stern (2018), algorithms 4-5.
 
     An ``eps`` of 0 stands for the machine epsilon. Float16 is computed in float32.
     """

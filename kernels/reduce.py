@@ -1,8 +1,8 @@
 """Sums over the elements of each array, such as those of its norm, with the same bits for any number of threads.
 
 An array is summed in float64 in blocks that are counted from its first element, then the blocks are added in order.
-What a function returns for the elements of a block is stored first, so that the loop over them is vectorized, and so is
-the sum. How an update is cut into parts decides only which thread sums a block.
+The results of a function for the elements of a block are stored before they are summed, so that both loops are
+vectorized. The division of an update among threads decides only which thread sums a block.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from fastoptim.kernels.table import NEXT, START, STOP, SUMS, VALUE, WALK, P
 __all__ = ["add_blocks", "sum_blocks"]
 
 
-# `fuse` gives these names of the template values, as those of its own.
+# `fuse` binds these names of the template, as it binds those of its own.
 KINDS: Any
 N_ARRAYS: int
 N_SCALARS: int
@@ -70,7 +70,7 @@ def sum_blocks(row, start, stop):
 
 @jit
 def add_blocks(row, n_rows, n_sums, totals):
-    """Add the sums of the blocks of each row, and store those of all rows one after the other."""
+    """Add the sums of the blocks of each row, and store the totals of all rows one after the other."""
     for j in range(n_rows):
         sums, size = word(row, SUMS), word(row, STOP) - word(row, START)
         for k in range(n_sums):

@@ -1,4 +1,4 @@
-"""The update rules, simplest first.
+"""The update rules of one element; those of Adam's relatives are in `adam_rules`.
 
 A rule is a pure function of one element: the parameter ``p``, its gradient ``g``, the optimizer's state and the
 scalars of the step. It returns the new parameter and the new state. The same text runs on Python floats, on NumPy
@@ -30,7 +30,7 @@ def momentum(p, g, v, lr, momentum):
 
 
 def scaled_momentum(p, g, v, share, momentum, scale):
-    """Momentum of shares of gradients, scaled in the step, as in PyTorch. Sutskever et al. (2013), eqs. 1-2."""
+    """Momentum scaled in the step, as in PyTorch; ``share`` weighs the gradient. Sutskever et al. (2013), eqs. 1-2."""
     v = momentum * v - share * g
     p += scale * v
     return p, v
@@ -49,9 +49,9 @@ def nesterov(p, g, v, lr, momentum, momentum_squared, lookahead_lr):
 
 
 def schedule_free_sgd(p, g, z, lr, share, lr_p, weight_decay):
-    """Gradient descent by ``z``, at gradients between it and its average. Defazio et al. (2024), section 2.
+    """Gradient descent of ``z``, with gradients taken between it and its average. Defazio et al. (2024), section 2.
 
-    The parameter is the point of the gradient; ``share`` is that of ``z`` in the average.
+    The parameter is the point at which the gradient is taken; ``share`` is the weight of ``z`` in the average.
     """
     step = g + weight_decay * p
     p += share * (z - p)
@@ -165,7 +165,7 @@ def lamb(p, g, m, v, lr, one_minus_beta1, one_minus_beta2, m_scale, v_scale, eps
 
 
 def lamb_norms(p, g, m, v, _lr, one_minus_beta1, one_minus_beta2, m_scale, v_scale, eps, kept, weight_decay):
-    """Return the parameter and the step of `lamb` without its ratio, whose norms make the ratio."""
+    """Return the parameter and the step of `lamb` without its ratio; the ratio follows from their norms."""
     m += one_minus_beta1 * (g - m)
     v += one_minus_beta2 * (g * g - v)
     p *= kept
@@ -181,7 +181,7 @@ def lars(p, g, v, lr_in, lr_out, momentum, weight_decay, _within, _coefficient, 
 
 
 def lars_norms(p, g, _v, _lr_in, _lr_out, _momentum, _weight_decay, within, _coefficient, _eps):
-    """Return the parameter, and the gradient with the decay within its norm: their norms make the ratio of `lars`."""
+    """Return the parameter, and the gradient with the decay within its norm; the ratio of `lars` follows from norms."""
     return p, g + within * p
 
 
@@ -199,7 +199,7 @@ def signum(p, g, m, lr, one_minus_beta):
 
 
 def rprop(p, g, previous, step_size, lr, eta_minus, eta_plus, step_min, step_max):
-    """Steps that grow while the gradient keeps its sign. Igel and Hüsken (2000), iRprop-; a step size of 0 is new."""
+    """Steps that grow while the gradient keeps its sign. Igel and Hüsken (2000), iRprop-; a new step size is 0."""
     agreement = np.sign(g) * np.sign(previous)
     resized = np.where(agreement > 0, eta_plus * step_size, np.where(agreement < 0, eta_minus * step_size, step_size))
     step_size = np.clip(np.where(step_size > 0, resized, lr), step_min, step_max)
@@ -232,7 +232,7 @@ def prodigy(p, g, p0, m, v, s, lr_t, beta1, beta2, beta3, of_m, of_v, of_s, _of_
 
 
 def prodigy_sums(p, g, p0, _m, _v, s, _lr_t, _beta1, _beta2, beta3, _of_m, _of_v, of_s, of_sum, _decay, _eps):
-    """Return what is summed over all arrays for the numerator and the denominator of the estimate of `prodigy`."""
+    """Return the terms of the numerator and the denominator of the estimate of `prodigy`."""
     s *= beta3
     s += of_s * g
     return of_sum * (g * (p0 - p)), np.abs(s)

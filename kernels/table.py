@@ -34,9 +34,9 @@ bytes.
 A *walk* describes a strided parameter in the order in which its state lies in memory: the number of axes, then for each
 axis, the slowest first, its length and the strides of parameter and gradient in bytes.
 
-*Touched rows* are those of a parameter that its gradient has: the address of their indices, the number of elements of
-each, the address of the sums of their blocks, and the bytes from one row to the next, of these sums, of parameter,
-gradient and each slot. The gradient has only these rows, and the elements of the segment are those of them.
+*Touched rows* are the rows of a parameter that its row-sparse gradient has: the address of their indices, the number of
+elements of each row, the address of the sums of their blocks, and the bytes from one row to the next in these sums, in
+parameter, gradient and each slot. The gradient has only these rows, and a segment counts only their elements.
 
 A *segment* is a run of rows that one kernel processes. A program is a list of segments, run in order: a word COMMITTED,
 which is 1 once all of them have run in this step, the number of segments, and for each of them the address of its
@@ -53,7 +53,7 @@ import numpy as np
 from fastoptim.kernels.jit import inline_jit, jit
 from fastoptim.kernels.memory import integers, scratch, set_word, word
 
-__all__ = ["ALIGNED", "AXES", "COMMITTED", "COUNT", "FIXED", "FORM", "FOUND", "G_FORM", "HIGH", "LOW", "NEXT"]
+__all__ = ["ALIGNED", "AXES", "COMMITTED", "COUNT", "FIXED", "FORM", "FOUND", "G_FORM", "HIGH", "LOW", "MOVES", "NEXT"]
 __all__ += ["SEGMENTS", "SLOTS", "START", "STOP", "SUMS", "TOUCHED", "VALUE", "WALK", "WRITEABLE", "G", "P"]
 __all__ += ["bind", "block_table", "each_row", "each_touched_row"]
 
@@ -74,7 +74,7 @@ _N_DIM, _FLAGS = (object.__basicsize__ + offset for offset in (8, 48))
 
 @inline_jit
 def _int32(address):
-    # What stands beside the number in its word has no meaning here.
+    # The other half of the word belongs to another field.
     return word(address, 0) & 0xFFFFFFFF
 
 
@@ -152,7 +152,8 @@ def each_touched_row(row, start, stop):
         start += last - first
 
 
-# With the GIL, so that no other thread alters the arrays that are read; and to give it up costs more than they do.
+# The GIL is kept, so that no other thread alters the arrays that are read; releasing it would also take longer than
+# reading them.
 @partial(jit, nogil=False)
 def bind(check, arrays):
     """Begin a step: enter the addresses of its parameters and gradients into a table, if they have the expected forms.
@@ -205,7 +206,7 @@ def bind(check, arrays):
 
 
 def block_table(scalars: Any, blocks: Any) -> Any:
-    """Return the table of a segment of blocks, for a kernel to run; no `bind` fits it.
+    """Return a table with a row for each row of some blocks. It has no forms, so `bind` cannot be used with it.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
-"""The page of transforms: what is done to a gradient before the rule, and to a parameter around it.
+"""The transforms: functions of a gradient before the rule, and of a parameter before and after it.
 
-Like a rule, a transform is a pure function of one element; `compose` puts it into the same kernel. Only the
-decay assigns in place: where the fallback runs a rule on arrays that share memory, its arguments are the arrays.
+Like a rule, a transform is a pure function of one element; `compose` puts it into the same kernel. Only `decayed` uses
+augmented assignment: the fallback passes the arrays themselves if they share memory, and gradients must not be written.
 """
 
 import numpy as np
@@ -13,7 +13,7 @@ __all__ = [
 
 
 def scaled(x, factor):
-    """Multiply by a factor: loss scaling, the sign of `maximize`, norm clipping."""
+    """Multiply by a factor, for `grad_scale`, `maximize` and clipping by norms."""
     return x * factor
 
 
@@ -29,7 +29,7 @@ def added(total, g):
 
 
 def accumulated(g, mean, share):
-    """Return the running mean of the gradients of several calls, of which this one's share is 1, 1/2, 1/3, …"""
+    """Return the running mean of the gradients of several calls; the shares of the calls are 1, 1/2, 1/3, …"""
     return np.where(share == 1, g, mean + (g - mean) * share)
 
 
@@ -44,12 +44,12 @@ def l2(p, g, l2):
 
 
 def gradient(g):
-    """Return the gradient, whose squares are summed for its norm."""
+    """Return the gradient; its squares are summed for its norm."""
     return g
 
 
 def copied(p):
-    """Return a parameter as it is before the rule; for an array it is a copy."""
+    """Return a copy of a parameter before the rule, also if it is an array."""
     return np.where(p == p, p, p)
 
 
@@ -65,7 +65,7 @@ def cautious(g, p, before, factor):
 
 
 def averaged(p, mean, share):
-    """Move the exponential average of a parameter by a share; a share of 1 begins it. Polyak and Juditsky (1992)."""
+    """Update the exponential average of a parameter; a share of 1 begins it. Polyak and Juditsky (1992)."""
     return np.where(share == 1, p, mean + share * (p - mean))
 
 
