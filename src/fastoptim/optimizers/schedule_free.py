@@ -75,7 +75,7 @@ class ScheduleFreeSGD(BuiltIn):
     0.25
     """
 
-    slots = ("z",)
+    slots: ClassVar[tuple[str, ...]] = ("z",)
     z: Slot
     rule: ClassVar[Callable[..., Any]] = staticmethod(rules.schedule_free_sgd)
     in_rule = ("weight_decay",)
@@ -188,7 +188,8 @@ class ScheduleFreeSGD(BuiltIn):
             return parameter.p
         z = slot_of(parameter, "z", self._state["z"])
         beta = group_view(self, parameter.group, self.iter).beta1
-        return parameter.p + (1 - 1 / beta) * (z - parameter.p)
+        average: Array = parameter.p + (1 - 1 / beta) * (z - parameter.p)
+        return average
 
 
 class ScheduleFreeAdamW(ScheduleFreeSGD):
