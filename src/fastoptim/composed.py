@@ -141,25 +141,24 @@ class Composed(Hooks, Checkpointed):
         """Return the hyperparameters of a group as numbers and schedules, or raise an error."""
         if not isinstance(own, Mapping):
             raise TypeError(f"a group is a dict of hyperparameters, such as {{'lr': 0.01}}, not {own!r}")
-        known = {name for cls in type(self).__mro__ for name, it in vars(cls).items() if isinstance(it, Hyperparameter)}
-        plain = {name for name, value in vars(self).items() if isinstance(value, float | int) and name[0] != "_"}
-        known |= (plain | GROUPED | {*inspect.signature(type(self)).parameters}) - {
-            "iter",
-            "skipped",
-            "options",
-            *self.shared,
-            *_OPTIONS - GROUPED,
-        }
-        known = {name for name in known if not getattr(getattr(type(self), name, None), "is_fixed", False)}
-        for name in own:
+        known, values = self._names_in_groups(), dict[str, Any]()
+        for name, value in own.items():
             if name not in known:
                 has = ", ".join(sorted(known))
                 raise ValueError(f"a group cannot have {name!r}{did_you_mean(name, known) or f'; it may have {has}'}")
-        return {
-            name: value if callable(value) and checked(self, name, value(self.iter)) is not None
-            else checked(self, name, value)
-            for name, value in own.items()
-        }  # fmt: skip
+            number = checked(self, name, value(self.iter) if callable(value) else value)
+            values[name] = value if callable(value) else number
+        return values
+
+    def _names_in_groups(self) -> set[str]:
+        """Return the names of the hyperparameters that a group may have."""
+        cls = type(self)
+        names = {name for base in cls.__mro__ for name, it in vars(base).items() if isinstance(it, Hyperparameter)}
+        # Custom classes have plain attributes, which their constructor may set only after the groups.
+        plain = {name for name, value in vars(self).items() if isinstance(value, float | int) and name[0] != "_"}
+        unfit = {"iter", "skipped", "options", *self.shared, *_OPTIONS - GROUPED}
+        names |= (plain | GROUPED | {*inspect.signature(cls).parameters}) - unfit
+        return {name for name in names if not getattr(getattr(cls, name, None), "is_fixed", False)}
 
     def _is_on(self, name: str) -> bool:
         """Tell whether a hyperparameter is not 0, or is set by a schedule or a group."""
