@@ -181,6 +181,24 @@ def _compose(
     ratios: Any,
     takes_arrays: bool = False,
 ) -> Composition:
+    """Return the composition of a rule; equal arguments give the same object, so plans and kernels are shared.
+
+    Parameters
+    ----------
+    rule, slots
+        The rule and the names of its state.
+    on : tuple of str
+        The transforms that are on, as `structure` returns them.
+    before, after, measure, n_ratios, squares, ratios
+        Attributes of the class, as in `Hooks`.
+    takes_arrays : bool
+        Whether to call `array_rule` in place of the rule.
+
+    Raises
+    ------
+    TypeError
+        If a function of ``before`` or ``after`` takes arguments in another order.
+    """
     needs_all = next((name for name in _NEED_ALL if name in on), "a rule with a measure" if measure else "")
     own = [_names(function) for function in (*before, *after)]
     further = tuple(slot for slot in slots if any(slot in names for names in own) and slot not in _names(rule))

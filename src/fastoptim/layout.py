@@ -29,11 +29,11 @@ def form(kind: type, array: NDArray[Any], flags: int) -> list[int]:
     Parameters
     ----------
     kind : type
-        Of the array that has the form.
+        The type of the array.
     array : ndarray
-        A view of it.
+        The array, or a view of it of another type.
     flags : int
-        What its flags must have.
+        The flags that it must have.
     """
     start = address(array)
     low, high = byte_bounds(array) if array.size else (start, start)

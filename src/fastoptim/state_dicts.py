@@ -50,9 +50,10 @@ class Checkpointed:
         -------
         dict
             ``"format"``, the version of the format; ``"class"``, the name of the class; ``"iter"``;
-            ``"hyperparameters"``, all public attributes that are numbers, strings or None; ``"state"``, None or
+            ``"hyperparameters"``, all public attributes that are numbers, tuples of numbers, strings or None, and
+            the schedules of `fastoptim.schedules` as ``{"schedule": [name, *arguments]}``; ``"state"``, None or
             ``{slot: {key: array}}``; ``"params"``, None or ``{key: array}``. The arrays are copies. Attributes of
-            other types are not included; the constructor sets them.
+            other types, groups and other functions are not included; the constructor sets them.
 
         Raises
         ------
@@ -166,7 +167,7 @@ def _restore(optimizer: Checkpointed, state_dict: StateDict, params: Any) -> Non
     restored = copy.copy(optimizer)
     for name, value in hyperparameters.items():
         if name in optimizer._schedules and not callable(value):
-            # A function of the user's, which no file holds; its numbers follow from `iter`.
+            # A custom function, which no file holds, computes its number from `iter`.
             continue
         try:
             setattr(restored, name, value)
@@ -201,14 +202,14 @@ def _parameters(params: Any) -> list[Parameter]:
 
 
 def _schedules(optimizer: Checkpointed) -> dict[str, Any]:
-    """Return the schedules as plain values, by name. A function of the user's is represented by its last number."""
+    """Return the schedules as plain values, by name. Custom functions are left out: only their last number is saved."""
     specs = {name: to_spec(schedule) for name, schedule in optimizer._schedules.items()}
     return {name: {"schedule": spec} for name, spec in specs.items() if spec is not None}
 
 
 def _hyperparameters(optimizer: Checkpointed) -> dict[str, Any]:
     public = {name: value for name, value in vars(optimizer).items() if not name.startswith("_") and name != "iter"}
-    # An array without dimensions stands for its number.
+    # An array of no axes is saved as its number.
     numbers = {name: value[()] for name, value in public.items() if isinstance(value, np.ndarray)}
     return {name: value for name, value in (public | numbers).items() if _is_plain(value)}
 
@@ -245,7 +246,7 @@ def _checked_hyperparameters(saved: Any, optimizer: Checkpointed) -> dict[str, A
     defaults |= dict.fromkeys(KEYWORDS) | {name: 0 for name in saved if name in COUNTERS.values()}
     known = defaults | own
     for name, value in saved.items():
-        # An attribute that the user added to the saved object is added here, unless it would hide one of the class.
+        # A custom attribute of the saved object is added here, unless it would hide one of the class.
         is_free = not (name.startswith("_") or hasattr(cls, name))
         # None fits every hyperparameter, but a string never replaces a number.
         here = known.get(name)
@@ -275,7 +276,7 @@ def _checked_state(saved: Any, optimizer: Checkpointed) -> State | None:
     for slot in slots:
         expected = own[slot] if own is not None and slot in own else saved[slots[0]]
         if expected is saved[slots[0]] and optimizer._takes_arrays() and isinstance(saved[slot], Mapping):
-            # Slots may have shapes of their own, which the next update compares with its parameters.
+            # Slots may have other shapes than the first one; the next update compares them with its parameters.
             expected = expected | {key: array for key, array in saved[slot].items() if key in expected}
         check_arrays(f"state {slot!r}", saved[slot], expected, any_dtype=True)
     state = {}
