@@ -26,7 +26,7 @@ def gradient(p):
 
 
 def best_rate(rule):
-    """Return the learning rate whose path is lowest on the average, of 80 from 0.01 to 100."""
+    """Return the learning rate with the lowest mean loss along its path, of 80 from 0.01 to 100."""
     rates = np.geomspace(0.01, 100, 80)
     start = {"x": -7.0, "y": 2.0}
     losses = fo.sweep(rule, start, {"lr": rates}, gradient, STEPS, loss=f, vectorized=True).losses

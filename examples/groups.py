@@ -1,4 +1,4 @@
-"""Weight decay on weights only: a group of parameters with a hyperparameter of its own.
+"""Weight decay of weights only: a group of parameters with another hyperparameter.
 
 Three networks learn scikit-learn's handwritten digits: without decay, with decay of all parameters, and with decay of
 all but the biases, whose keys begin with "b". Run ``python examples/groups.py``.
@@ -54,7 +54,7 @@ if __name__ == "__main__":
     panels["W"].set(title="all weights", xlabel="updates", ylabel="norm")
     panels["b"].set(title="all biases", xlabel="updates")
     panels["W"].legend()
-    figure.suptitle("Both kinds of decay shrink the weights; with a group of their own, the biases are free")
+    figure.suptitle("Both kinds of decay shrink the weights; the group leaves the biases free")
     options.output.mkdir(parents=True, exist_ok=True)
     figure.savefig(options.output / "groups.png")
     print(f"wrote {options.output / 'groups.png'}")

@@ -1,4 +1,4 @@
-"""Messages of one short, printable line, whatever the files, paths and options that they quote contain."""
+"""Messages of one short, printable line, also if they quote files, paths or options that contain other characters."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
