@@ -362,6 +362,20 @@ def test_invalid_state_dict_changes_nothing(wrong):
     assert snapshot(opt, params) == before
 
 
+def test_state_of_another_shape_than_its_parameter_is_an_error(tmp_path):
+    """So says the load, and not the next update."""
+    opt, params = fo.Momentum(), {"w": np.ones((1, 2))}
+    opt.update(params, {"w": np.ones((1, 2))})
+    saved = copy.deepcopy(opt.state_dict(params))
+    saved["state"] = {"v": fo.flatten({"w": np.ones((2, 1))})}
+    with pytest.raises(ValueError, match=r"state 'v' of 'w' of shape \(2, 1\), expected \(1, 2\)"):
+        fo.Momentum().load_state_dict(saved, params)
+    opt = fo.Muon()
+    opt.update(params, {"w": np.ones((1, 2))})
+    opt.save(tmp_path / "opt.fo", params)
+    fo.load(tmp_path / "opt.fo", params)
+
+
 def test_slots_of_different_shapes_are_an_error():
     params = {"w": np.ones(2)}
     saved = trained(fo.Adam, params, 1, params).state_dict()

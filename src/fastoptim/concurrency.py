@@ -136,8 +136,8 @@ def acquire(owner: Any, method: str) -> Guard:
         raise
 
 
-def _held(frame: FrameType | None) -> list[tuple[Any, Guard]]:
-    """Return the objects whose guarded methods a frame and its callers are in, and the guards that these hold."""
+def _held(frame: FrameType | None) -> list[tuple[Any, Guard | None]]:
+    """Return the objects whose guarded methods a frame and its callers are in, and the guards if they hold them."""
     held = []
     while frame is not None:
         if frame.f_code in _guarded_code:
@@ -187,9 +187,9 @@ def _after_fork_in_child() -> None:
     _after_fork()
     held = {id(owner): guard for owner, guard in _held(sys._getframe())}
     for number, owner in list(_owners.items()):
-        if number in held:
+        if (guard := held.get(number)) is not None:
             # A thread that waited for this one has put a guard in its place.
-            owner._guard = held[number]
+            owner._guard = guard
         else:
             owner._guard.is_abandoned = not owner._guard
 

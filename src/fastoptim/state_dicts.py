@@ -36,6 +36,7 @@ class Checkpointed:
     _state: State | None
     _schedules: dict[str, Any]
     _takes_arrays: Callable[[], bool]
+    array_slots: Callable[[tuple[int, ...]], Mapping[str, tuple[int, ...]] | None]
 
     @exclusive
     def state_dict(self, params: Any = None) -> StateDict:
@@ -163,6 +164,7 @@ def _restore(optimizer: Checkpointed, state_dict: StateDict, params: Any) -> Non
     parameters = _parameters(params)
     if params is not None:
         check_arrays("params", saved, {parameter.key: parameter.p for parameter in parameters})
+        _check_shapes(optimizer, state or {}, parameters)
     # A setter may refuse its hyperparameter, so all are set on a copy first.
     restored = copy.copy(optimizer)
     for name, value in hyperparameters.items():
@@ -189,6 +191,17 @@ def _restore(optimizer: Checkpointed, state_dict: StateDict, params: Any) -> Non
         if name not in fields:
             vars(optimizer).pop(name, None)
     vars(optimizer).update(fields | {"_plan": None, "_plans": [], "_composition": None, "_views": None})
+
+
+def _check_shapes(optimizer: Checkpointed, state: State, parameters: list[Parameter]) -> None:
+    """Raise `ValueError` if state has not the shape that it must have for the parameters beside it."""
+    for parameter in parameters:
+        shapes = optimizer.array_slots(parameter.p.shape) or {}
+        for slot, arrays in state.items():
+            array, expected = arrays.get(parameter.key), shapes.get(slot, parameter.p.shape)
+            if array is not None and array.shape != expected:
+                what = f"state {slot!r} of {parameter.key!r}"
+                raise ValueError(f"the checkpoint has {what} of shape {array.shape}, expected {expected}")
 
 
 def _parameters(params: Any) -> list[Parameter]:
