@@ -159,6 +159,12 @@ def test_the_fallback_sums_as_well():
     assert_allclose(params["w"].astype(float), -(g / (norm([g]) + 1e-6)).astype(float) / agree, rtol=1e-12)
 
 
+def test_cautious_steps_hide_no_nan():
+    params = {"w": np.zeros(4)}
+    fo.SGD(1.0, cautious=True).update(params, {"w": np.array([1.0, np.nan, -1.0, 0.0])})
+    np.testing.assert_array_equal(params["w"], [-2.0, np.nan, 2.0, 0.0])
+
+
 def test_they_are_switched_on_and_off_between_steps(compiled):
     opt, params = fo.Adam(LR), numbers(0)
     run(opt, 2, params=params)
@@ -264,10 +270,11 @@ def test_transforms_of_a_users_class():
 # Groups.
 
 
+@pytest.mark.parametrize("accumulate", [None, 3])
 @pytest.mark.parametrize("flat", [False, True])
-def test_groups_are_optimizers_of_their_own(flat):
+def test_groups_are_optimizers_of_their_own(flat, accumulate):
     groups = {"b*": {"lr": 0.5, "weight_decay": 0.0}, lambda _, a: a.ndim == 0: {"beta1": 0.5}}
-    opt = fo.Adam(LR, weight_decay=0.1, groups=groups)
+    opt = fo.Adam(LR, weight_decay=0.1, groups=groups, accumulate=accumulate)
     params = run(opt, flat=flat)
     alone = {
         "W": fo.Adam(LR, weight_decay=0.1),
@@ -276,6 +283,7 @@ def test_groups_are_optimizers_of_their_own(flat):
     }
     for key, other in alone.items():
         expected = {key: numbers(99)[key]}
+        other.accumulate = accumulate
         for n in range(7):
             other.update(expected, {key: numbers(n)[key]})
         assert_bits(expected[key], params[key], key)

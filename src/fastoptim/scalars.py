@@ -60,8 +60,10 @@ def set_scalars(optimizer: Any, plan: Plan, steps: int) -> dict[str, Any]:
         changes.update(_plan=None, _composition=None, accumulated=0 if is_last else optimizer.accumulated + 1)
         if not is_last:
             changes["iter"] = steps
-            plan.views = [optimizer] * len(plan.setters) if plan.takes_arrays else []
-            plan.set_scalars(*[nan] * plan.composition.n_rule_scalars, *plan.composition.further_scalars(optimizer))
+            views, unknown = _views_of_groups(optimizer, steps), [nan] * plan.composition.n_rule_scalars
+            for view, enter in zip(views, plan.setters, strict=True):
+                enter(*unknown, *plan.composition.further_scalars(view))
+            plan.views = views if plan.takes_arrays else []
             return changes
     if "ema" in fields:
         changes["averages"] = optimizer.averages + 1
