@@ -61,7 +61,8 @@ def disagrees(g, p, before):
 def cautious(g, p, before, factor):
     """Take the step, times a factor, only where it moves against the gradient. Liang et al. (2024), algorithm 2."""
     step = p - before
-    return before + np.where(step * g < 0, step * factor, 0 * factor)
+    # Zero times a step is NaN where the step is.
+    return before + np.where(step * g < 0, step * factor, 0 * step)
 
 
 def averaged(p, mean, share):
