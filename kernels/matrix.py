@@ -48,7 +48,9 @@ def orthogonalized(u: NDArray[Any], least: float, added: float) -> NDArray[Any]:
     K. Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024.
     """
     u = np.asarray(u, np.result_type(u, np.float32))
-    norm = max(float(np.linalg.norm(u)), least) + added
+    # In float32, the squares of numbers from 1e19 on are infinite, and the step would be 0.
+    square = np.einsum("ij,ij->", u, u, dtype=np.result_type(u, np.float64))
+    norm = max(float(square) ** 0.5, least) + added
     is_tall = u.shape[0] > u.shape[1]
     x = np.divide(u.T if is_tall else u, u.dtype.type(norm / _SCALE), order="C")
     n = len(x)

@@ -186,6 +186,8 @@ def test_orthogonalized_keeps_the_directions_and_levels_the_singular_values(shap
     half = u.astype(np.float16)
     assert_bits(orthogonalized(half, 0.0, 0.0), orthogonalized(half.astype(np.float32), 0.0, 0.0))
     assert ((x > 0.6) & (x < 1.3)).all()
+    huge = np.float32(1e30) * u.astype(np.float32)
+    assert_allclose(orthogonalized(huge, 0.0, 0.0), orthogonalized(u, 0.0, 0.0), atol=1e-5)
 
 
 @pytest.mark.parametrize("cls", [fo.Muon, fo.Adafactor])
