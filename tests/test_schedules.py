@@ -86,6 +86,13 @@ def test_forged_schedules(spec):
     assert opt.lr == 0.01
 
 
+def test_a_first_loss_that_is_nan_is_not_the_best():
+    schedule = schedules.ReduceOnPlateau(1.0, patience=1)
+    for loss in math.nan, 3.0, 2.0, 1.0, math.nan:
+        schedule.observe(loss)
+    assert (schedule.best, schedule.n_bad, schedule(5)) == (1.0, 1, 1.0)
+
+
 def test_the_plateau_is_seen_by_the_next_step():
     schedule = schedules.ReduceOnPlateau(1.0, patience=0)
     opt, params = fo.SGD(lr=schedule), {"w": np.zeros(1)}

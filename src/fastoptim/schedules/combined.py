@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 
 from fastoptim.schedules.checks import check, check_steps
 
@@ -130,7 +131,8 @@ class ReduceOnPlateau:
 
     def observe(self, loss: float) -> None:
         """Compare a loss with the best one so far; reduce the number if too many were no better."""
-        if self.best is None or loss < self.best * (1 - self.threshold):
+        # A first loss that is NaN is not the best: no later one would be below it.
+        if loss < (inf if self.best is None else self.best * (1 - self.threshold)):
             self.best, self.n_bad = float(loss), 0
         else:
             self.n_bad += 1
