@@ -191,6 +191,7 @@ def test_runs_that_leave_the_numbers():
         ({"values": {}}, ValueError, r"sequences of one length, but their lengths are \{\}"),
         ({"values": {"lr": [1], "beta1": [0.1, 0.2]}}, ValueError, r"lengths are \{'lr': 1, 'beta1': 2\}"),
         ({"values": {"lr": []}}, ValueError, r"\{'lr': 0\}"),
+        ({"values": {"lr": 0.1}}, TypeError, r"the values of 'lr' must be a sequence such as \[0.01, 0.1\], not 0.1"),
         ({"values": {"lr": [1, -1]}}, ValueError, "lr must be a finite number"),
         ({"values": {"rate": [1]}}, TypeError, "rate"),
         ({"params": {"x": 1}}, TypeError, "parameter 'x' is of type int"),

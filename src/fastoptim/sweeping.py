@@ -107,6 +107,11 @@ def sweep(
     >>> result.values["lr"][np.argmin(result.losses[:, -1])]
     0.1
     """
+    for name, each in values.items():
+        try:
+            len(each)
+        except TypeError:
+            raise TypeError(f"the values of {name!r} must be a sequence such as [0.01, 0.1], not {each!r}") from None
     options = {name: each.tolist() if isinstance(each, np.ndarray) else list(each) for name, each in values.items()}
     lengths = {name: len(each) for name, each in options.items()}
     if len({*lengths.values()}) != 1 or 0 in lengths.values():
