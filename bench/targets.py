@@ -90,7 +90,8 @@ def _irregular_rows() -> Iterator[Target]:
 
 def _family(text: str, library: str, package: str | None = None):
     """Return the figure of a contestant's time by ours, in the worst of the races with this text in their name."""
-    return least(*(faster("family", race.id, library, package) for race in family.races() if text in race.id))
+    races = [race for race in family.races() if text in race.id and library in race.make]
+    return least(*(faster("family", race.id, library, package) for race in races))
 
 
 def _beside_torch(rules: Iterable[str], libraries: Iterable[str]):
