@@ -203,6 +203,13 @@ def test_wrong_values(keyword, value, error, match):
         fo.Adam(**{keyword: value})
 
 
+def test_the_mean_of_infinite_gradients_is_no_warning():
+    params = {"W": np.ones((2, 2))}
+    fo.SGD(0.5, centralize=True).update(params, {"W": np.array([[np.inf, 1.0], [-np.inf, 3.0]])})
+    assert_bits(np.isnan(params["W"]), np.array([[True, False], [True, False]]))
+    assert_bits(params["W"][:, 1], np.array([1.5, 0.5]))
+
+
 def test_a_false_of_numpy_turns_a_switch_off():
     opt = fo.Adam(maximize=np.True_)
     assert opt.maximize is True

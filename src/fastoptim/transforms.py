@@ -145,7 +145,9 @@ def centralized(grads: Any) -> Any:
     def centered(g: Any) -> Any:
         if not isinstance(g, np.ndarray) or g.ndim < 2 or g.dtype.kind != "f" or not g.size:
             return g
-        return g - g.mean(axis=tuple(range(g.ndim - 1)), keepdims=True)
+        # Kernels do not warn about infinities either.
+        with np.errstate(all="ignore"):
+            return g - g.mean(axis=tuple(range(g.ndim - 1)), keepdims=True)
 
     if isinstance(grads, Mapping):
         return {key: centered(g) for key, g in grads.items()}
