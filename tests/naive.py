@@ -199,7 +199,7 @@ class Transforms:
             if "cautious" in on and p.size:
                 moves = step * g < 0
                 factor = float(1 / np.maximum(np.mean(moves), 1e-3))
-                p[...] = before[key] + np.where(moves, step * factor, 0 * factor)
+                p[...] = before[key] + np.where(moves, step * factor, 0 * step)
             if "ema" in on:
                 share = 1 - on["ema"] if self.averages else 1
                 mean = averages.get(key, np.zeros_like(p))
