@@ -318,6 +318,14 @@ def test_what_changes_between_steps_reaches_the_groups():
         assert_bits(expected[key], p, key)
 
 
+def test_a_wrong_hyperparameter_is_an_error_also_if_all_parameters_are_in_groups():
+    opt, params = Signs(groups={"*": {"lr": 0.5}}), numbers(0)
+    run(opt, 1, params=params)
+    opt.lr = "0.1"
+    with pytest.raises(TypeError, match="hyperparameters must be numbers"):
+        run(opt, 1, params=params)
+
+
 def test_frozen_parameters_need_no_gradients():
     opt = fo.Adam(LR, frozen=("W", "e*"))
     params = numbers(99)

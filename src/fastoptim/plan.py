@@ -62,8 +62,6 @@ class Plan:
         Writes.
     committed : ndarray
         Of one word: 0 as long as nothing has been written, 1 once the step cannot be undone.
-    groups : set of int
-        The groups that have a parameter.
     takes_arrays, views : bool, list
         Whether `array_rule` updates any arrays; if so, a view of the optimizer for each group, to be set before a run.
     is_reusable : bool
@@ -103,7 +101,6 @@ class Plan:
         rows = [row for segment in segments for row in segment]
         self._scalars = np.zeros((len(rows), count)) if composition.sums else self._given
         self._groups = np.array([row.group for row in rows], np.intp)
-        self.groups = set(self._groups.tolist()) or {0}
         self._compositions: list[Any] = [composition if row.slot_shapes is None else composition.arrays for row in rows]
         self.takes_arrays, self.views = any(row.slot_shapes is not None for row in rows), list[Any]()
         self._sizes = np.array([row.g.size for row in rows], float)

@@ -72,9 +72,7 @@ def set_scalars(optimizer: Any, plan: Plan, steps: int) -> dict[str, Any]:
         fields[name] = checked(optimizer, name, schedule(steps))
         changes[name] = checked(optimizer, name, schedule(steps + 1))
     views, composition = _views_of_groups(optimizer, steps), plan.composition
-    for k, (view, enter) in enumerate(zip(views, plan.setters, strict=True)):
-        if k not in plan.groups and not optimizer.running:
-            continue
+    for view, enter in zip(views, plan.setters, strict=True):
         values = view.scalars()
         try:
             if len(values) != composition.n_rule_scalars:
