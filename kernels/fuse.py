@@ -119,7 +119,7 @@ def fuse(
     kernel
         Its ``address`` is that of a native function ``(row, start, stop)`` that updates the elements from ``start`` to
         ``stop`` of the segment that begins with the row at an address (see `table`). Each element is rounded alike
-        wherever it lies in that range, so any way to cut it gives the same bits.
+        at every place in that range, so any way to cut it gives the same bits.
 
     Raises
     ------

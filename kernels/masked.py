@@ -3,7 +3,7 @@
 Most pixels of an image are zero, and ReLU makes half of a hidden layer zero. A mask has a bit for each element that is
 not: rows of words, 64 elements each. A product goes through the bits of a word, and adds to a row of the result the
 row of the right matrix that each belongs to. So each element of the result is one chain of fused multiply-adds in the
-order of the rows, whatever else is computed with it: its bits do not depend on the other rows, nor on threads.
+order of the rows, and its bits depend neither on the other rows nor on threads.
 """
 
 from __future__ import annotations

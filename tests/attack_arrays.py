@@ -173,7 +173,7 @@ class Story:
                 self.alter(ways)
 
     def state(self, slot):
-        """Return the arrays of a slot as they were made, whatever was done to them."""
+        """Return the arrays of a slot as they were made, without later alterations."""
         arrays = (self.opt._state or {}).get(slot) or FlatDict(Layout({}, {}), {})
         fields = arrays.layout.fields.items()
         return {k: np.ndarray(f.shape, f.dtype, arrays.buffers[f.dtype], f.offset, f.strides) for k, f in fields}

@@ -141,7 +141,7 @@ def use(result, params):
 
 
 def check(load, size, params):
-    """Load an altered file; return whether it was accepted. Raise whatever it may not raise."""
+    """Load an altered file; return whether it was accepted. Raise any error that a load may not raise."""
     tracemalloc.reset_peak()
     before, start = tracemalloc.get_traced_memory()[0], time.thread_time()
     try:

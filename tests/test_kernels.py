@@ -166,7 +166,7 @@ def test_subnormal_moments_are_flushed_only_inside_kernels():
     assert (np.full(4, smallest) / np.float32(2) != 0).all()
 
 
-def test_subnormals_are_flushed_whatever_python_takes_the_processor_for(tmp_path):
+def test_subnormals_are_flushed_if_python_names_another_processor(tmp_path):
     """It is i686 under `setarch i686`, and ARM64 for x86 programs on Windows."""
     source = """
         import platform

@@ -165,7 +165,7 @@ def test_masks(dtype):
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_an_element_that_is_not_finite_is_found(value):
-    """Wherever it is in the right matrix, whatever the left one skips."""
+    """At any place in the right matrix, also where the left one is zero."""
     rng = np.random.default_rng(4)
     for dtype in DTYPES:
         size = np.dtype(dtype).itemsize

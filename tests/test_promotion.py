@@ -1,4 +1,4 @@
-"""A compiled rule has the bits of its own text on arrays, whatever dtypes it meets and wherever its arrays lie."""
+"""A compiled rule has the bits of its own text on arrays of all dtypes and memory layouts."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""State has the dtype that the notes' code gives it, from the first step on and wherever gradients change theirs."""
+"""State has the dtype that the notes' code gives it, from the first step on and when gradients change theirs."""
 
 import copy
 import pickle

@@ -200,7 +200,7 @@ if hasattr(os, "register_at_fork"):
 
 @contextmanager
 def compiling() -> Iterator[None]:
-    """Compile inside, without signal handlers, and leave Numba's lock to other threads, whatever is raised.
+    """Compile inside, without signal handlers, and release Numba's lock after any exception.
 
     Raises
     ------
