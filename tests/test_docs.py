@@ -40,3 +40,7 @@ def test_constraints_are_the_lower_bounds():
     bounded = [*project["dependencies"], *extras["compare"], *(name for name in extras["test"] if ">=" in name)]
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()[1:]
     assert lines == sorted(bound.split(",")[0].replace(">=", "==") for bound in bounded)
+
+
+def test_citation_names_this_version():
+    assert f"\nversion: {fo.__version__}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
