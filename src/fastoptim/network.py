@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from numbers import Real
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike, NDArray
+from numpy.typing import ArrayLike, NDArray
 
+from fastoptim.architecture import ACTIVATIONS, Architecture
 from fastoptim.batches import Workspace, batch, samples
 from fastoptim.concurrency import blas_calls
-from fastoptim.hyperparameters import Hyperparameter
-from fastoptim.initialization import initial_parameters
 from fastoptim.kernels import dense
-from fastoptim.parameters import FlatDict, flatten
-from fastoptim.serialize import StateDict, StrPath, check_arrays, check_items, copied, format_and_class, reading, write
+from fastoptim.parameters import FlatDict
 
 __all__ = ["MultiLayerNet"]
 
-_ACTIVATIONS = {"relu": dense.RELU, "sigmoid": dense.SIGMOID}
 
-
-class MultiLayerNet:
+class MultiLayerNet(Architecture):
     r"""Fully connected network with a softmax and cross-entropy loss.
 
     With :math:`a_0 = x`, activation :math:`\sigma` and :math:`n` layers,
@@ -88,76 +82,6 @@ class MultiLayerNet:
     >>> net.accuracy(x, t)
     1.0
     """
-
-    weight_decay_lambda = Hyperparameter(0)
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size_list: Sequence[int],
-        output_size: int,
-        activation: str = "relu",
-        weight_init_std: str | float = "relu",
-        weight_decay_lambda: float = 0,
-        *,
-        dtype: DTypeLike = np.float32,
-        seed: int | None = None,
-    ) -> None:
-        if not isinstance(hidden_size_list, Iterable):
-            raise ValueError(f"hidden_size_list must be a list of widths, such as [{hidden_size_list}]")
-        sizes = [input_size, *hidden_size_list, output_size]
-        if not all(isinstance(size, int | np.integer) and size > 0 for size in sizes):
-            raise ValueError(f"the sizes of a network must be integers from 1 on, not {sizes}")
-        if not isinstance(activation, str) or activation.lower() not in _ACTIVATIONS:
-            raise ValueError(f"activation must be one of {', '.join(map(repr, _ACTIVATIONS))}, not {activation!r}")
-        if np.dtype(dtype) not in (np.float32, np.float64):
-            raise ValueError(f"dtype must be float32 or float64, not {np.dtype(dtype)}")
-        self._sizes = tuple(map(int, sizes))
-        self._activation = activation.lower()
-        self._dtype = np.dtype(dtype)
-        self.weight_decay_lambda = weight_decay_lambda
-        self._layers, self._work_per_row = dense.table(sizes)
-        self._spare: list[NDArray[Any]] = []
-        arrays = initial_parameters(sizes, weight_init_std, seed)
-        self._params = flatten(arrays, dtype=self.dtype)
-
-    # Kernels trust these, so they cannot be set.
-
-    @property
-    def input_size(self) -> int:
-        """Number of features of a sample."""
-        return self._sizes[0]
-
-    @property
-    def hidden_size_list(self) -> list[int]:
-        """Widths of the hidden layers."""
-        return list(self._sizes[1:-1])
-
-    @property
-    def output_size(self) -> int:
-        """Number of classes."""
-        return self._sizes[-1]
-
-    @property
-    def activation(self) -> str:
-        """Name of the activation."""
-        return self._activation
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """The dtype of the parameters and of all arithmetic."""
-        return self._dtype
-
-    @property
-    def params(self) -> FlatDict:
-        """The parameters, views of one buffer. Assigning a dict copies its arrays."""
-        return self._params
-
-    @params.setter
-    def params(self, arrays: Mapping[str, ArrayLike]) -> None:
-        if arrays.keys() != self._params.keys():
-            raise KeyError(f"params has the keys {list(arrays)}, expected {list(self._params)}")
-        self._params.update(arrays)
 
     def predict(self, x: ArrayLike) -> NDArray[Any]:
         """Return the scores before softmax.
@@ -233,80 +157,6 @@ class MultiLayerNet:
             dense.numerical_gradient(x.astype(np.float64), t, *model, float(self.weight_decay_lambda), work, 1e-4, flat)
         return FlatDict(self._params.layout, {self.dtype: flat.astype(self.dtype)})
 
-    def state_dict(self) -> StateDict:
-        """Return the arguments that create such a network, and copies of its parameters.
-
-        Returns
-        -------
-        dict
-            ``"format"``, the version of the format; ``"class"``; ``"hyperparameters"``, the arguments; ``"params"``.
-        """
-        return copied(self._state_dict())
-
-    def load_state_dict(self, state_dict: StateDict) -> None:
-        """Restore the parameters and the weight decay from what `state_dict` returned.
-
-        Raises
-        ------
-        ValueError
-            If the sizes, activation or dtype of the network differ. Nothing is changed then.
-        """
-        check_items(state_dict, self, "hyperparameters", "params")
-        saved, own = state_dict["hyperparameters"], self._state_dict()["hyperparameters"]
-        decay = saved.get("weight_decay_lambda") if isinstance(saved, Mapping) else None
-        # The weight decay need not be this network's, but must be a number.
-        if not isinstance(decay, Real) or {**saved} != {**own, "weight_decay_lambda": decay}:
-            raise ValueError(f"this is a checkpoint of a network with {saved}, not with {own}")
-        check_arrays("params", state_dict["params"], self.params)
-        self.weight_decay_lambda = saved["weight_decay_lambda"]
-        self.params.update(state_dict["params"])
-
-    def save(self, path: StrPath) -> None:
-        """Write the `state_dict` to a file, from which `fastoptim.load` creates the network.
-
-        During training, ``opt.save(path, net.params)`` saves both in one file. Errors are as in `Optimizer.save`.
-        """
-        write(path, self._state_dict())
-
-    def load(self, path: StrPath) -> None:
-        """Restore the parameters and the weight decay that `save` wrote.
-
-        Raises
-        ------
-        OSError
-            If the file cannot be read.
-        ValueError
-            If the file is damaged, or if the sizes, activation or dtype differ. Nothing is changed then.
-        """
-        with reading(path) as state_dict:
-            self.load_state_dict(state_dict)
-
-    def __repr__(self) -> str:
-        return (
-            f"MultiLayerNet({self.input_size}, {self.hidden_size_list}, {self.output_size}, "
-            f"activation={self.activation!r}, weight_decay_lambda={self.weight_decay_lambda}, dtype={self.dtype})"
-        )
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name not in ("_layers", "_spare")}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        # Kernels trust the table of layers, so it is not taken from a pickle, perhaps of another version.
-        vars(self).update(state, _spare=[])
-        self._layers, self._work_per_row = dense.table(self._sizes)
-
-    def _state_dict(self) -> StateDict:
-        """Return the state dict; the arrays are not copied."""
-        arguments = {
-            "input_size": self.input_size,
-            "hidden_size_list": self.hidden_size_list,
-            "output_size": self.output_size,
-            "activation": self.activation,
-            "weight_decay_lambda": self.weight_decay_lambda,
-            "dtype": self.dtype.name,
-        }
-        return format_and_class(self) | {"hyperparameters": arguments, "params": self.params}
-
     def _batch(self, x: ArrayLike, t: ArrayLike) -> tuple[NDArray[Any], NDArray[np.intp]]:
         return batch(x, t, self.input_size, self.output_size, self.dtype)
 
@@ -315,4 +165,4 @@ class MultiLayerNet:
 
     @property
     def _model(self) -> tuple[NDArray[Any], NDArray[np.intp], int]:
-        return self._params.flat, self._layers, _ACTIVATIONS[self.activation]
+        return self._params.flat, self._layers, ACTIVATIONS[self.activation]
