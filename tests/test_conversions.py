@@ -128,8 +128,7 @@ NUMBERS = {
 def test_hyperparameters_of_numpy_types_act_as_python_floats(name, kind, p_kind):
     """They are as weak as Python's, and the scalars of a step are computed in Python floats."""
     make, optimizer = NUMBERS[kind], getattr(fo, name)
-    declared = {key: value for cls in optimizer.__mro__ for key, value in vars(cls).items()}
-    names = [key for key, value in declared.items() if isinstance(value, Hyperparameter)]
+    names = [key for key, value in optimizer._declared.items() if isinstance(value, Hyperparameter)]
     assert "lr" in names
     # In float16 the default of epsilon is zero.
     values = {key: make(max(getattr(optimizer(), key), 1e-4)) for key in names}

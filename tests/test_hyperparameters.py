@@ -13,6 +13,7 @@ import pytest
 
 import fastoptim as fo
 import naive
+from fastoptim.hyperparameters import Hyperparameter
 
 INTERVALS = {
     "lr": "not negative",
@@ -143,3 +144,47 @@ def test_a_subclass_may_have_any_attribute(pair):
     opt = type(base.__name__, (base,), {})()
     opt.epoch = 3
     assert "epoch=3" in repr(opt)
+
+
+def test_a_subclass_may_declare_and_replace_hyperparameters():
+    class Mixin:
+        eta = Hyperparameter(0, 1)
+
+    class Own(Mixin, fo.Momentum):
+        decay = Hyperparameter(0, 2)
+        lr = 0.25
+
+        @property
+        def momentum(self):
+            return self.decay / 2
+
+        @momentum.setter
+        def momentum(self, value):
+            self.decay = 2 * value
+
+    opt = Own(lr=-1)
+    assert (opt.lr, opt.momentum, opt.decay) == (-1, 0.9, 1.8)
+    for name in "decay", "eta", "dampening":
+        with pytest.raises(ValueError, match=f"^{name} must be a finite number"):
+            setattr(opt, name, 3)
+    opt.eta, opt.decay = np.float32(0.5), lambda t: 1 / (1 + t)
+    params = {"x": 1.0}
+    opt.update(params, {"x": 1.0})
+    assert (opt.eta, opt.decay, opt.momentum, params["x"]) == (0.5, 0.5, 0.25, 2.0)
+    with pytest.raises(ValueError, match="a group cannot have 'momentun'; did you mean 'momentum'"):
+        opt.groups = {"x": {"momentun": 0.5}}
+    opt.groups = {"x": {"decay": 0.5, "eta": 0.5}}
+
+
+@pytest.mark.parametrize("name", ["lr", "like", "l2"])
+def test_what_every_update_reads_cannot_be_deleted(name):
+    opt = fo.Adam(l2=0.1)
+    with pytest.raises(AttributeError, match=f"^{name} cannot be deleted; set it to another value"):
+        delattr(opt, name)
+    assert vars(opt)[name]
+
+
+def test_python_reads_numbers_without_a_descriptor():
+    """A setter in the class would make each read four times as slow."""
+    for name in "lr", "beta1", "beta2", "eps", "like":
+        assert not hasattr(fo.Adam, name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Self, Unpack
 
 from numpy.typing import NDArray
 
@@ -16,7 +16,7 @@ from fastoptim.hooks import Hooks
 from fastoptim.hyperparameters import Choice, Hyperparameter, Switch, is_schedule
 from fastoptim.scalars import checked
 from fastoptim.state_dicts import Checkpointed
-from fastoptim.transforms import COUNTERS, GROUPED, KEYWORDS, Transforms
+from fastoptim.transforms import COUNTERS, GROUPED, KEYWORDS, Keyword, Transforms
 
 __all__ = ["Composed"]
 
@@ -33,24 +33,38 @@ class Composed(Hooks, Checkpointed):
     averages: int
     skipped: int
 
-    maximize = KEYWORDS["maximize"]
-    grad_scale = KEYWORDS["grad_scale"]
-    accumulate = KEYWORDS["accumulate"]
-    centralize = KEYWORDS["centralize"]
-    clip_value = KEYWORDS["clip_value"]
-    clip_norm = KEYWORDS["clip_norm"]
-    clip_array_norm = KEYWORDS["clip_array_norm"]
-    l2 = KEYWORDS["l2"]
-    weight_decay = KEYWORDS["weight_decay"]
-    cautious = KEYWORDS["cautious"]
-    ema = KEYWORDS["ema"]
-    lookahead = KEYWORDS["lookahead"]
+    maximize: Any = False
+    grad_scale: Any = None
+    accumulate: Any = None
+    centralize: Any = False
+    clip_value: Any = None
+    clip_norm: Any = None
+    clip_array_norm: Any = None
+    l2: Any = None
+    weight_decay: Any = None
+    cautious: Any = False
+    ema: Any = None
+    lookahead: Any = None
 
+    _declared: ClassVar[Mapping[str, Hyperparameter | Choice | Keyword]] = KEYWORDS
+    """What checks the attributes that may be set, by name."""
     _groups: Groups
     _schedules: dict[str, Callable[[int], float]]
     _composition: Composition | None
     _views: list[Self] | None
     _extended: bool
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        own = {name: it for name, it in vars(cls).items() if isinstance(it, Hyperparameter | Choice)}
+        for name in own:
+            delattr(cls, name)
+        inherited = {
+            name: it for base in reversed(cls.__bases__) for name, it in getattr(base, "_declared", {}).items()
+        }
+        # A class may have an attribute or a property in place of an inherited hyperparameter.
+        kept = {name: it for name, it in inherited.items() if getattr(cls, name, it) is getattr(Composed, name, it)}
+        cls._declared = kept | own
 
     def __new__(cls, *_args: Any, **_kwargs: Any) -> Self:  # noqa: D102
         # Subclasses may forget to call __init__, and copies are made without it. Assigning a new dict keeps attribute
@@ -153,12 +167,12 @@ class Composed(Hooks, Checkpointed):
     def _names_in_groups(self) -> set[str]:
         """Return the names of the hyperparameters that a group may have."""
         cls = type(self)
-        names = {name for base in cls.__mro__ for name, it in vars(base).items() if isinstance(it, Hyperparameter)}
+        names = {name for name, it in cls._declared.items() if isinstance(it, Hyperparameter)}
         # Custom classes have plain attributes, which their constructor may set only after the groups.
         plain = {name for name, value in vars(self).items() if isinstance(value, float | int) and name[0] != "_"}
         unfit = {"iter", "skipped", "options", *self.shared, *_OPTIONS - GROUPED}
         names |= (plain | GROUPED | {*inspect.signature(cls).parameters}) - unfit
-        return {name for name in names if not getattr(getattr(cls, name, None), "is_fixed", False)}
+        return {name for name in names if not getattr(cls._declared.get(name), "is_fixed", False)}
 
     def _is_on(self, name: str) -> bool:
         """Tell whether a hyperparameter is not 0, or is set by a schedule or a group."""
@@ -186,7 +200,7 @@ class Composed(Hooks, Checkpointed):
         own = public.keys() - {"on_nonfinite", "iter", "skipped", *KEYWORDS, *counted}
         shown = {name: value for name, value in public.items() if name in own}
         shown |= {name: public[name] for name in KEYWORDS if name in public}
-        chosen = {name for name in shown if isinstance(getattr(type(self), name, None), Choice | Switch)}
+        chosen = {name for name in shown if isinstance(self._declared.get(name), Choice | Switch)}
         shown = {name: value for name, value in shown.items() if value or name not in chosen}
         if public.get("like") == next(iter(getattr(type(self), "defaults", ())), None):
             shown.pop("like", None)
@@ -199,7 +213,9 @@ class Composed(Hooks, Checkpointed):
         def __setattr__(self, name, value):
             cls = type(self)
             vars(self)["_views"] = None
-            if name == "iter":
+            if (declared := cls._declared.get(name)) is not None:
+                declared.__set__(self, value)
+            elif name == "iter":
                 vars(self)["iter"] = value
                 for other, schedule in self._schedules.items():
                     vars(self)[other] = checked(self, other, schedule(value))
@@ -210,3 +226,8 @@ class Composed(Hooks, Checkpointed):
                 super().__setattr__(name, value)
                 if name in self._schedules and not hasattr(cls, name):
                     vars(self)["_schedules"] = {key: own for key, own in self._schedules.items() if key != name}
+
+        def __delattr__(self, name):
+            if name in type(self)._declared:
+                raise AttributeError(f"{name} cannot be deleted; set it to another value")
+            super().__delattr__(name)

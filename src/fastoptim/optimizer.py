@@ -141,13 +141,12 @@ class Optimizer(Composed):
     slots: ClassVar[tuple[str, ...]] = ()
     rule: ClassVar[Callable[..., Any]] = cast(Callable[..., Any], None)
 
-    _state: State | None = None
-    _plan: Plan | None = None
+    _state: State | None
+    _plan: Plan | None
     _plans: list[Plan]
     _guard: Guard
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
         slots: Any = cls.slots
         if isinstance(slots, str):
             raise TypeError(f"{cls.__name__}.slots must be a tuple of names, such as ({slots!r},)")
@@ -160,6 +159,7 @@ class Optimizer(Composed):
             )
         for name in (*cls.slots, *cls.optional_slots):
             setattr(cls, name, Slot(name))
+        super().__init_subclass__(**kwargs)
 
     @guarded
     def update(self, params: Parameters, grads: Parameters) -> None:

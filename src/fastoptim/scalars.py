@@ -18,8 +18,8 @@ _CHANGING = "iter", "_state", *COUNTERS.values()
 
 def checked(optimizer: Any, name: str, value: Any) -> float:
     """Return a value as a number that the hyperparameter may have, or raise an error."""
-    attribute = getattr(type(optimizer), name, None)
-    check = attribute.check if isinstance(attribute, Keyword) else attribute
+    declared = type(optimizer)._declared.get(name)
+    check = declared.check if isinstance(declared, Keyword) else declared
     return check.checked(value) if isinstance(check, Hyperparameter) else float(value)
 
 

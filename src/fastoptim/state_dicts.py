@@ -35,6 +35,7 @@ class Checkpointed:
     iter: int
     _state: State | None
     _schedules: dict[str, Any]
+    _declared: ClassVar[Mapping[str, Any]]
     _takes_arrays: Callable[[], bool]
     array_slots: Callable[[tuple[int, ...]], Mapping[str, tuple[int, ...]] | None]
 
@@ -260,7 +261,7 @@ def _checked_hyperparameters(saved: Any, optimizer: Checkpointed) -> dict[str, A
     known = defaults | own
     for name, value in saved.items():
         # A custom attribute of the saved object is added here, unless it would hide one of the class.
-        is_free = not (name.startswith("_") or hasattr(cls, name))
+        is_free = not (name.startswith("_") or hasattr(cls, name) or name in cls._declared)
         # None fits every hyperparameter, but a string never replaces a number.
         here = known.get(name)
         fits = None in (value, here) or isinstance(value, str) == isinstance(here, str)

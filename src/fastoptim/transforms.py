@@ -56,19 +56,22 @@ GROUPED = {"grad_scale", "clip_value", "clip_array_norm", "l2", "weight_decay"}
 
 
 class Keyword:
-    """The attribute of a transform: None, or False, while it is off."""
+    """The attribute of a transform: that of the class, None or False, while it is off.
 
-    def __init__(self, text: str, check: Hyperparameter | Callable[[str, Any], Any], off: Any = None) -> None:
-        self.__doc__ = text
-        self.check, self.off = check, off
+    Parameters
+    ----------
+    name : str
+        Name of the attribute.
+    check : Hyperparameter or function
+        ``check(name, value)`` returns the value to keep, or raises an error.
+    off : None or False
+        The value of the attribute while the transform is off.
+    """
 
-    def __set_name__(self, _owner: type, name: str) -> None:
-        self.name = name
-        if isinstance(self.check, Hyperparameter):
-            self.check.name = name
-
-    def __get__(self, optimizer: Any, _owner: type) -> Any:
-        return self if optimizer is None else vars(optimizer).get(self.name, self.off)
+    def __init__(self, name: str, check: Hyperparameter | Callable[[str, Any], Any], off: Any = None) -> None:
+        self.name, self.check, self.off = name, check, off
+        if isinstance(check, Hyperparameter):
+            check.name = name
 
     def __set__(self, optimizer: Any, value: Any) -> None:
         was_on = self.name in vars(optimizer)
@@ -109,25 +112,24 @@ def _pair(name: str, value: Any) -> tuple[int, float]:
     return _count(f"k of {name}", k), alpha
 
 
-KEYWORDS: dict[str, Keyword] = {
-    "maximize": Keyword("Whether to climb instead of descend.", true_or_false, off=False),
-    "grad_scale": Keyword("A factor of all gradients, such as one over a loss scale.", Hyperparameter(-1e300)),
-    "accumulate": Keyword("Number of updates whose mean gradient makes one step.", _count),
-    "centralize": Keyword(
-        "Whether to subtract the mean over all axes but the last from gradients.", true_or_false, off=False
-    ),
-    "clip_value": Keyword("The largest magnitude of an element of a gradient.", Hyperparameter(0)),
-    "clip_norm": Keyword("The largest norm of all gradients together.", Hyperparameter(0)),
-    "clip_array_norm": Keyword("The largest norm of each gradient.", Hyperparameter(0)),
-    "l2": Keyword("The factor of the parameter that is added to its gradient.", Hyperparameter(0)),
-    "weight_decay": Keyword(
-        "Decoupled weight decay: parameters shrink by ``lr * weight_decay`` a step.", Hyperparameter(0)
-    ),
-    "cautious": Keyword("Whether to step only where the step goes against the gradient.", true_or_false, off=False),
-    "ema": Keyword("The decay of the averages of the parameters in `averaged`.", _fraction),
-    "lookahead": Keyword("``(k, alpha)``: every k steps, move slow copies by alpha and restart from them.", _pair),
+KEYWORDS = {
+    each.name: each
+    for each in (
+        Keyword("maximize", true_or_false, off=False),
+        Keyword("grad_scale", Hyperparameter(-1e300)),
+        Keyword("accumulate", _count),
+        Keyword("centralize", true_or_false, off=False),
+        Keyword("clip_value", Hyperparameter(0)),
+        Keyword("clip_norm", Hyperparameter(0)),
+        Keyword("clip_array_norm", Hyperparameter(0)),
+        Keyword("l2", Hyperparameter(0)),
+        Keyword("weight_decay", Hyperparameter(0)),
+        Keyword("cautious", true_or_false, off=False),
+        Keyword("ema", _fraction),
+        Keyword("lookahead", _pair),
+    )
 }
-
+"""The attributes of transforms, in the order in which `repr` shows them."""
 
 COUNTERS = {"accumulate": "accumulated", "ema": "averages"}
 """The attributes in which transforms count, which are there while the transform is on."""

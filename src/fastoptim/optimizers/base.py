@@ -42,7 +42,7 @@ def _defaults(cls: Any, like: str | None) -> dict[str, float | str]:
     return {
         name: value
         for name, value in given.items()
-        if isinstance(value, int | float | str) and isinstance(getattr(cls, name, None), Hyperparameter | Choice)
+        if isinstance(value, int | float | str) and isinstance(cls._declared.get(name), Hyperparameter | Choice)
     }
 
 
@@ -97,7 +97,7 @@ class BuiltIn(Optimizer):
 
         def __setattr__(self, name, value):
             cls = type(self)
-            is_known = hasattr(cls, name) or name in vars(self) or name.startswith("_")
+            is_known = hasattr(cls, name) or name in cls._declared or name in vars(self) or name.startswith("_")
             # Each group has its own running numbers, such as product_1.
             is_known |= name.rpartition("_")[0] in cls.running
             if not is_known and cls.__module__.startswith(f"{__package__}."):
