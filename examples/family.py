@@ -1,18 +1,19 @@
-"""Every update rule on its way down ``f(x, y) = x**2/20 + y**2``, each with the learning rate that suits it best.
+r"""
+All rules side by side
+======================
 
-`fo.sweep` finds that learning rate: it runs 80 of them side by side. Run ``python examples/family.py``.
+Every update rule on its way down :math:`f(x, y) = x^2/20 + y^2`, each with the learning rate that suits it best.
 """
 
-import argparse
-from pathlib import Path
-
+import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.figure import Figure
 
 import fastoptim as fo
 from fastoptim.family import FAMILY
+from pictures import setup, show
 
-STEPS, COLUMNS = 30, 6
+options = setup(__doc__)
+STEPS, COLUMNS = 30, 5
 
 
 def f(p):
@@ -23,6 +24,11 @@ def f(p):
 def gradient(p):
     """Return the partial derivatives of `f`."""
     return {"x": p["x"] / 10, "y": 2 * p["y"]}
+
+
+# %%
+# `fastoptim.sweep` finds the learning rate: it runs 80 of them side by side. The best has the lowest mean loss along
+# the path, so a path that ends at the minimum after a detour does not win.
 
 
 def best_rate(rule):
@@ -43,33 +49,26 @@ def descend(optimizer):
     return np.array(path)
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Draw the paths of all update rules.")
-    parser.add_argument("--output", type=Path, default=Path("comparison"))
-    options = parser.parse_args()
+# %%
+# The valley seen from above: the paths begin at the orange point, and the minimum is the cross. LAMB, LARS and
+# Adafactor multiply a step by the size of the parameter. Here each of these is one number, so they walk on a straight
+# line to the minimum only because it lies where both are zero.
 
-    x, y = np.meshgrid(np.linspace(-10, 10, 201), np.linspace(-4, 4, 81))
-    rows = -(-len(FAMILY) // COLUMNS)
-    figure = Figure(figsize=(14, 2 * rows + 1), dpi=120, layout="constrained")
-    panels = figure.subplots(rows, COLUMNS, sharex=True, sharey=True, squeeze=False).flat
-    for k, (name, axes) in enumerate(zip(FAMILY, panels, strict=False)):
-        rule = getattr(fo, name)
-        lr = best_rate(rule)
-        path = descend(rule(lr=lr))
-        axes.contour(x, y, f({"x": x, "y": y}), levels=np.arange(1, 13) ** 2 / 8, colors="0.8", linewidths=0.7)
-        axes.plot(*path.T, ".-", color="C0", markersize=4, linewidth=1)
-        axes.plot(*path[0], "o", color="C1", markersize=5)
-        axes.plot(0, 0, "k+", markersize=9)
-        axes.set(xlim=(-10, 10), ylim=(-4, 4), xticks=range(-10, 11, 5))
-        axes.set_title(f"{name}, lr {np.round(lr, 2):g}", fontsize=10)
-        axes.tick_params(labelbottom=k >= len(FAMILY) - COLUMNS)
-        print(f"{name:<18} lr {lr:<7.2g} ends at ({path[-1, 0]:+.3f}, {path[-1, 1]:+.3f})")
-    for axes in panels:
-        axes.set_visible(False)
-    figure.suptitle(
-        f"{STEPS} steps from the orange point towards the minimum (+) of x²/20 + y², with the learning rate that is "
-        "best for each rule"
-    )
-    options.output.mkdir(parents=True, exist_ok=True)
-    figure.savefig(options.output / "family.png")
-    print(f"wrote {options.output / 'family.png'}")
+x, y = np.meshgrid(np.linspace(-10, 10, 201), np.linspace(-4, 4, 81))
+rows = -(-len(FAMILY) // COLUMNS)
+figure, panels = plt.subplots(rows, COLUMNS, figsize=(8, 1.35 * rows + 0.4), sharex=True, sharey=True)
+for axes in panels.flat[len(FAMILY) :]:
+    axes.remove()
+for name, axes in zip(FAMILY, panels.flat, strict=False):
+    rule = getattr(fo, name)
+    lr = best_rate(rule)
+    path = descend(rule(lr=lr))
+    axes.contour(x, y, f({"x": x, "y": y}), levels=np.arange(1, 13) ** 2 / 8, colors="0.5", linewidths=0.4, alpha=0.7)
+    axes.plot(*path.T, ".-", markersize=3, linewidth=1)
+    axes.plot(*path[0], "o", color="C1", markersize=5)
+    axes.plot(0, 0, "+", color="C1", markersize=9, markeredgewidth=1.5)
+    axes.set(xlim=(-10, 10), ylim=(-4, 4), xticks=[], yticks=[])
+    axes.set_title(f"{name}\nlr {np.round(lr, 2):g}", fontsize=8.5)
+    print(f"{name:<18} lr {lr:<7.2g} ends at ({path[-1, 0]:+.3f}, {path[-1, 1]:+.3f})")
+figure.suptitle(f"{STEPS} steps down x²/20 + y², with the learning rate that is best for each rule")
+show(figure, options)

@@ -1,16 +1,18 @@
-"""Every schedule of `fastoptim.schedules`: a hyperparameter as a function of the number of updates done.
+"""
+Every schedule
+==============
 
-Run ``python examples/schedules.py``.
+A schedule is a function of the number of updates done. Any hyperparameter takes one in place of a number:
+``fo.Adam(lr=fo.schedules.cosine(1e-3, 10_000))``.
 """
 
-import argparse
-from pathlib import Path
-
-from matplotlib.figure import Figure
+import matplotlib.pyplot as plt
 
 from fastoptim import schedules as s
+from pictures import setup, show
 
-STEPS, COLUMNS = 100, 5
+options = setup(__doc__)
+STEPS, COLUMNS = 100, 3
 
 CASES = {
     "constant(1)": s.constant(1),
@@ -30,6 +32,10 @@ CASES = {
 }
 
 
+# %%
+# A schedule is called with the number of updates done. ``ReduceOnPlateau`` also wants to see the loss, by ``observe``.
+
+
 def follow(schedule):
     """Return the number of each step; ReduceOnPlateau sees a loss that falls for 20 steps and then no more."""
     numbers = []
@@ -40,26 +46,20 @@ def follow(schedule):
     return numbers
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Draw all schedules.")
-    parser.add_argument("--output", type=Path, default=Path("comparison"))
-    options = parser.parse_args()
+# %%
+# Where a schedule has reached its end, its last number remains.
 
-    rows = -(-len(CASES) // COLUMNS)
-    figure = Figure(figsize=(14, 2.1 * rows + 1), dpi=120, layout="constrained")
-    panels = figure.subplots(rows, COLUMNS, sharex=True, sharey=True, squeeze=False).flat
-    for k, ((name, schedule), axes) in enumerate(zip(CASES.items(), panels, strict=False)):
-        numbers = follow(schedule)
-        axes.plot(numbers, drawstyle="steps-post")
-        axes.set_title(name, fontsize=9)
-        axes.grid(alpha=0.3)
-        axes.tick_params(labelbottom=k >= len(CASES) - COLUMNS)
-        print(f"{name:<48} {numbers[0]:.3f} … {numbers[-1]:.3f}")
-    for axes in panels:
-        axes.set_visible(False)
-    figure.suptitle("Every schedule: the learning rate, or another hyperparameter, of each step")
-    figure.supxlabel("number of updates done")
-    figure.supylabel("hyperparameter")
-    options.output.mkdir(parents=True, exist_ok=True)
-    figure.savefig(options.output / "schedules.png")
-    print(f"wrote {options.output / 'schedules.png'}")
+rows = -(-len(CASES) // COLUMNS)
+figure, panels = plt.subplots(rows, COLUMNS, figsize=(8, 1.5 * rows), sharex=True, sharey=True)
+for axes in panels.flat[len(CASES) :]:
+    axes.remove()
+for k, ((name, schedule), axes) in enumerate(zip(CASES.items(), panels.flat, strict=False)):
+    numbers = follow(schedule)
+    axes.plot(numbers, drawstyle="steps-post")
+    axes.set_title(name.replace(" cosine(1, 60)), ", "\n     cosine(1, 60)), "), fontsize=9)
+    axes.set(xticks=[0, 50, 100], yticks=[0, 0.5, 1])
+    axes.tick_params(labelbottom=k >= len(CASES) - COLUMNS)
+    print(f"{name:<48} {numbers[0]:.3f} … {numbers[-1]:.3f}")
+figure.supxlabel("number of updates done")
+figure.supylabel("hyperparameter")
+show(figure, options)
