@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python -m
 
-.PHONY: help compare test test-lowest fuzz red soak wheel bench bench-quick targets against bench-check bench-peers parity clean
+.PHONY: help compare test test-lowest fuzz red soak wheel bench bench-quick targets against bench-check bench-peers parity docs docs-quick clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 13
@@ -61,8 +61,14 @@ bench-peers: $(VENV)/.bench ## install torch, jax and optax, to be measured agai
 	$(RUN) pip install --quiet torch==2.13.0
 	$(RUN) pip install --quiet --editable '.[bench,peers]'
 
+docs: $(VENV)/.docs ## run the gallery and build docs/_build/html; a warning or a dead link is an error
+	GALLERY=$(or $(GALLERY),1) $(RUN) sphinx -W --keep-going -n -d docs/_build/doctrees docs docs/_build/html $(ARGS)
+
+docs-quick: ## the same without running the scripts of the gallery
+	$(MAKE) docs GALLERY=0
+
 clean: ## delete all that was built, compiled or installed
-	rm -rf $(VENV) .venv-lowest build dist comparison .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf $(VENV) .venv-lowest build dist comparison docs/_build docs/gallery docs/generated .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # One environment; a stamp for each extra says that it is installed as pyproject.toml has it now.

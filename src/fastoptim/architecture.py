@@ -130,7 +130,8 @@ class Architecture:
     def save(self, path: StrPath) -> None:
         """Write the `state_dict` to a file, from which `fastoptim.load` creates the network.
 
-        During training, ``opt.save(path, net.params)`` saves both in one file. Errors are as in `Optimizer.save`.
+        During training, ``opt.save(path, net.params)`` saves both in one file. Errors are as in
+        `fastoptim.Optimizer.save`.
         """
         write(path, self._state_dict())
 

@@ -18,9 +18,10 @@ def load(path: StrPath, params: Any = None) -> Any:
     Parameters
     ----------
     path : path
-        A file written by `Optimizer.save` or `MultiLayerNet.save`.
+        A file written by `fastoptim.Optimizer.save` or `MultiLayerNet.save`.
     params : dict or list, optional
-        The parameters, if they were saved with the optimizer: they are written in place, as by `Optimizer.load`.
+        The parameters, if they were saved with the optimizer: they are written in place, as by
+        `fastoptim.Optimizer.load`.
 
     Returns
     -------

@@ -37,7 +37,7 @@ def smooth_curve(x: ArrayLike) -> NDArray[np.float64]:
     Raises
     ------
     ValueError
-        If `x` is not one-dimensional.
+        If ``x`` is not one-dimensional.
 
     References
     ----------

@@ -60,7 +60,7 @@ def load_mnist(
 ) -> tuple[Split, Split]:
     """Return the 60,000 training and 10,000 test images of MNIST with their labels.
 
-    The four compressed files are read from `folder`, else from the folder named by the environment variable
+    The four compressed files are read from ``folder``, else from the folder named by the environment variable
     ``FASTOPTIM_DATA``, else from the user's cache folder, into which missing or damaged files are downloaded.
 
     Parameters
@@ -82,7 +82,7 @@ def load_mnist(
     Raises
     ------
     OSError
-        If a file in `folder` or ``FASTOPTIM_DATA`` cannot be read; `FileNotFoundError` if it does not exist.
+        If a file in ``folder`` or ``FASTOPTIM_DATA`` cannot be read; `FileNotFoundError` if it does not exist.
     ValueError
         If a file in such a folder does not have the published checksum.
     MnistUnavailableError

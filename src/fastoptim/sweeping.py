@@ -63,7 +63,7 @@ def sweep(
         The initial parameters of each copy: arrays or floats, which are not changed.
     values : dict
         A sequence of K values for each hyperparameter. Copy k gets the value at k of each: for all pairs of two
-        hyperparameters, pass the raveled arrays of `numpy.meshgrid`.
+        hyperparameters, pass the raveled arrays of ``numpy.meshgrid``.
     gradient : function
         Takes parameters as arrays, and returns their gradients, in a dict or list like ``params``.
     steps : int

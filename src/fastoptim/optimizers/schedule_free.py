@@ -136,13 +136,13 @@ class ScheduleFreeSGD(BuiltIn):
         Parameters
         ----------
         params : dict or list
-            The parameters, as in `update`. Arrays are written in place, and plain numbers are replaced. Frozen
-            parameters, and those that were not updated yet, stay as they are.
+            The parameters, as in `Optimizer.update`. Arrays are written in place, and plain numbers are replaced.
+            Frozen parameters, and those that were not updated yet, stay as they are.
 
         Raises
         ------
         KeyError, TypeError, ValueError
-            If `update` would not accept them. Nothing is changed then.
+            If `Optimizer.update` would not accept them. Nothing is changed then.
         RuntimeError
             If this is called during an update, for example by a signal handler.
 
@@ -150,7 +150,7 @@ class ScheduleFreeSGD(BuiltIn):
         -----
         When the block ends, also by an exception, the parameters are restored bit for bit from a copy. Anything written
         to them inside the block is lost, also by `load`. In nested blocks, parameters that are averages already stay
-        averages. `update` is an error inside.
+        averages. `Optimizer.update` is an error inside.
 
         Saving inside the block saves the averages. To resume a run later, save it outside, because its next step starts
         from the parameters.

@@ -1,7 +1,7 @@
 """Schedules: hyperparameters as functions of the number of updates done, which is 0 in the first step.
 
-Every hyperparameter takes a schedule, or any other function of a whole number; `opt.lr` is then the number of the next
-step. A schedule is a plain value: it compares equal to another one of the same numbers, and checkpoints keep it.
+Every hyperparameter takes a schedule, or any other function of a whole number; ``opt.lr`` is then the number of the
+next step. A schedule is a plain value: it compares equal to another one of the same numbers, and checkpoints keep it.
 
 Examples
 --------

@@ -1,0 +1,95 @@
+"""Sphinx's configuration of the documentation site."""
+
+import importlib.util
+import inspect
+import os
+import re
+import warnings
+from pathlib import Path
+
+import fastoptim
+
+project = "fastoptim"
+author = "The fastoptim developers"
+copyright = "The fastoptim developers, BSD 3-Clause license"  # noqa: A001
+version = release = fastoptim.__version__
+
+extensions = [
+    "myst_parser",
+    "numpydoc",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.mathjax",
+    "sphinx_copybutton",
+    "sphinx_design",
+    "sphinx_gallery.gen_gallery",
+]
+exclude_patterns = ["_build"]
+templates_path = ["_templates"]
+
+# Single backticks in docstrings are references, and `make docs` ends with an error if one leads nowhere.
+default_role = "py:obj"
+nitpicky = True
+# The docstring of `Optimizer` lists these attributes, and numpydoc makes no targets of them.
+nitpick_ignore = [("py:obj", name) for name in ("averaged", "iter", "measure", "rule", "shared", "skipped", "slots")]
+autodoc_typehints = "none"
+autosummary_ignore_module_all = False
+numpydoc_show_class_members = False
+
+smartquotes = False  # Quotes in prose are often those of Python.
+
+myst_enable_extensions = ["attrs_block", "colon_fence", "deflist", "dollarmath"]
+myst_heading_anchors = 4
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
+
+# `make docs GALLERY=0` shows the scripts of the gallery without running them.
+sphinx_gallery_conf = {
+    "examples_dirs": "../examples",
+    "gallery_dirs": "gallery",
+    "filename_pattern": r"\.py$",
+    "ignore_pattern": r"^pictures\.py$",
+    "plot_gallery": os.environ.get("GALLERY", "1") != "0",
+    "abort_on_example_error": True,
+    "show_memory": False,
+    "write_computation_times": False,
+    "remove_config_comments": True,
+}
+# The gallery draws with Agg, whose figures cannot be shown.
+warnings.filterwarnings("ignore", category=UserWarning, message="FigureCanvasAgg is non-interactive")
+
+html_theme = "pydata_sphinx_theme"
+html_title = "fastoptim"
+# MathJax is a part of the site, which shows its formulas without a network.
+mathjax_path = "mathjax/tex-chtml.js"
+html_static_path = ["_static", str(Path(importlib.util.find_spec("sphinx-mathjax-offline").origin).parent / "static")]
+html_css_files = ["site.css"]
+html_show_sourcelink = False
+html_theme_options = {
+    "logo": {"text": "fastoptim"},
+    "header_links_before_dropdown": 6,
+    "show_toc_level": 2,
+    "navigation_with_keys": False,
+    "footer_start": ["copyright"],
+    "footer_end": [],
+}
+
+
+def show_constructor(_app, what, _name, obj, _options, _signature, _annotation):
+    """Show the arguments of a class as those of `__init__`, where autodoc shows those of `__new__`."""
+    if what != "class":
+        return None
+    _self, *arguments = inspect.signature(obj.__init__).parameters.values()
+    plain = [argument.replace(annotation=inspect.Parameter.empty) for argument in arguments]
+    return str(inspect.Signature(plain)), None
+
+
+def escape_initials(_app, _what, _name, _obj, _options, lines):
+    """Keep docutils from reading the initials of an author, at the start of a line, as the number of a list."""
+    lines[:] = [re.sub(r"^(?=[A-Z]\. )", r"\\", line) for line in lines]
+
+
+def setup(app):
+    """Connect the functions above to autodoc; docstrings are changed before numpydoc reads them."""
+    app.connect("autodoc-process-signature", show_constructor)
+    app.connect("autodoc-process-docstring", escape_initials, priority=400)
