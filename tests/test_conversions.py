@@ -151,3 +151,174 @@ def test_a_numpy_hyperparameter_set_later():
     assert type(opt.lr) is float
     assert opt.lr == float(np.float32(0.1))
     assert repr(opt) == f"SGD(lr={float(np.float32(0.1))}, iter=0)"
+
+
+class WithArray:
+    """An array of another library, with the array protocol."""
+
+    def __init__(self, array, error=None):
+        self.array, self.error = array, error
+
+    def __array__(self, dtype=None, copy=None):
+        if self.error:
+            raise self.error
+        return self.array
+
+
+class WithDLPack:
+    """An array of another library, with DLPack alone."""
+
+    def __init__(self, array):
+        self.array = array
+
+    def __dlpack__(self, **how):
+        return self.array.__dlpack__(**how)
+
+    def __dlpack_device__(self):
+        return self.array.__dlpack_device__()
+
+
+class Tensor:
+    """What the conversions use of torch's tensors."""
+
+    def __init__(self, array, is_leaf=True, layout="torch.strided", device="cpu", fails=False):
+        self.array, self.is_leaf, self.layout, self.fails = array, is_leaf, layout, fails
+        self.requires_grad, self.version, self.device = True, 0, ModuleType("device")
+        self.device.type = device
+
+    def detach(self):
+        detached = Tensor(self.array, fails=self.fails)
+        detached.requires_grad = False
+        return detached
+
+    def numpy(self):
+        if self.requires_grad or self.fails:
+            raise RuntimeError("Can't call numpy()")
+        return self.array
+
+    def is_inference(self):
+        return False
+
+
+@pytest.fixture
+def tensors(monkeypatch):
+    """The class of tensors, as if torch was imported."""
+
+    def increment_version(changed):
+        for tensor in changed:
+            tensor.version += 1
+
+    torch = ModuleType("torch")
+    torch.Tensor, torch.autograd = Tensor, ModuleType("autograd")
+    torch.autograd.graph = ModuleType("graph")
+    torch.autograd.graph.increment_version = increment_version
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    return Tensor
+
+
+OTHERS = {"array": WithArray, "DLPack": WithDLPack, "read-only": lambda g: WithArray(read_only(g))}
+
+
+def read_only(array):
+    array = array.copy()
+    array.flags.writeable = False
+    return array
+
+
+@pytest.mark.parametrize("options", [{}, {"centralize": True}, {"on_nonfinite": "raise"}, {"accumulate": 2}], ids=str)
+@pytest.mark.parametrize("kind", OTHERS)
+def test_gradients_of_other_libraries(kind, options):
+    g = np.random.default_rng(0).normal(size=(2, 3))
+    results = []
+    for own in (lambda g: g, OTHERS[kind]):
+        params, opt = {"w": np.ones((2, 3)), "x": 1.0}, fo.Adam(lr=0.1, **options)
+        for step in range(4):
+            opt.update(params, {"w": own(g + step), "x": own(np.array(2.0)), "other": WithArray(None, TypeError())})
+        results.append((params["w"].tobytes(), params["x"], opt.m["w"].tobytes()))
+        assert len(opt._plans) <= 2
+    assert results[0] == results[1]
+
+
+def test_gradients_are_not_copied():
+    g, seen = read_only(np.ones(3)), []
+    params, opt = {"w": np.ones(3)}, fo.SGD()
+    opt.update(params, {"w": WithArray(g)})
+    bind = opt._plan.bind
+    opt._plan.bind = lambda *containers: seen.append(containers[1]["w"]) or bind(*containers)
+    opt.update(params, {"w": WithArray(g)})
+    assert seen[-1] is g
+
+
+def test_as_parameters_they_are_an_error():
+    w = np.ones(3)
+    assert "expected a NumPy array" in refused({"w": WithArray(w)}, {"w": w})
+    assert "expected a NumPy array" in refused({"w": WithDLPack(w)}, {"w": w})
+
+
+def test_the_other_library_says_why():
+    message = refused({"w": np.ones(3)}, {"w": WithArray(None, RuntimeError("it lies on the device gpu:0"))})
+    assert "it lies on the device gpu:0" in message
+    assert "dtype object" in refused({"w": np.ones(3)}, {"w": WithArray(np.array([None] * 3))})
+
+
+@pytest.mark.parametrize("container", [dict, list])
+def test_tensors(tensors, container):
+    w, plain, g = np.ones(3), np.ones(2), np.full(3, 0.5)
+    arrays = {"w": tensors(w), "plain": plain, "x": 1.0}
+    grads = {"w": tensors(g), "plain": np.ones(2), "x": 2.0}
+    params, grads = (arrays, grads) if container is dict else (list(arrays.values()), list(grads.values()))
+    opt = fo.SGD(lr=0.5)
+    for _ in range(2):
+        opt.update(params, grads)
+    assert_array_equal(w, 0.5)
+    assert_array_equal(plain, 0)
+    assert params["x" if container is dict else 2] == -1
+    assert arrays["w"].version == 2
+    assert len(opt._plans) == 1
+
+
+def test_tensors_in_checkpoints_and_averages(tensors, tmp_path):
+    params = {"w": tensors(np.ones(3))}
+    opt = fo.ScheduleFreeSGD(lr=0.5)
+    for _ in range(2):
+        opt.update(params, {"w": tensors(np.ones(3))})
+    before = params["w"].array.copy()
+    with opt.evaluation(params):
+        assert abs(params["w"].array - before).max() > 0.01
+    opt.save(tmp_path / "a", params)
+    assert params["w"].version == 2
+    params["w"].array[:] = 0
+    fo.load(tmp_path / "a", params)
+    assert_array_equal(params["w"].array, before)
+
+
+def test_tensors_that_are_refused(tensors):
+    w = np.ones(3)
+    for wrong, hint in (
+        (tensors(w, is_leaf=False), "t.detach() shares the memory"),
+        (tensors(w, fails=True, device="cuda"), "t.detach().cpu().numpy()"),
+        (tensors(w, fails=True, layout="torch.sparse_coo"), "fo.Rows(t.indices()[0].numpy(), t.values().numpy())"),
+        (tensors(w, fails=True, layout="torch.sparse_csr"), "t.to_dense()"),
+    ):
+        assert hint in refused({"w": wrong}, {"w": w})
+        assert wrong.version == 0
+        if wrong.fails:
+            assert hint in refused({"w": w}, {"w": wrong})
+    assert_array_equal(w, 1)
+
+
+def test_arrays_of_jax():
+    jnp = pytest.importorskip("jax.numpy", reason="JAX is not installed")
+    w, g = np.ones(3, np.float32), jnp.arange(3.0)
+    fo.SGD(lr=1.0).update({"w": w, "x": 1.0}, {"w": g, "x": jnp.float32(2)})
+    assert_array_equal(w, [1, 0, -1])
+    assert "np.array(x)" in refused({"w": g}, {"w": w})
+
+
+def test_gradients_of_autograd():
+    autograd = pytest.importorskip("autograd", reason="autograd is not installed")
+    params = {"layer": [{"W": np.ones((2, 2)), "b": np.zeros(2)}]}
+    grads = autograd.grad(lambda p: (p["layer"][0]["W"] ** 2).sum() + p["layer"][0]["b"].sum())(params)
+    fo.SGD(lr=0.25).update(fo.tree(params), fo.tree(grads))
+    assert_array_equal(params["layer"][0]["W"], 0.5)
+    assert_array_equal(params["layer"][0]["b"], -0.25)

@@ -25,6 +25,7 @@ _MODULES = dict.fromkeys(FAMILY, "optimizers") | {
     "schedules": "schedules",
     "smooth_curve": "curves",
     "sweep": "sweeping",
+    "tree": "trees",
 }
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from fastoptim.rows import Rows as Rows
     from fastoptim.sweeping import sweep as sweep
     from fastoptim.threads import num_threads as num_threads
+    from fastoptim.trees import tree as tree
 else:
     # A star import must not replace these three, which the textbook's scripts import from elsewhere.
     __all__ = sorted({*_MODULES, "__version__"} - {"MultiLayerNet", "load_mnist", "smooth_curve"})

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from fastoptim.composed import Composed
 from fastoptim.composition import compose_optimizer
 from fastoptim.concurrency import Guard, acquire, exclusive, guarded
+from fastoptim.conversions import with_arrays
 from fastoptim.plan import Plan
 from fastoptim.scalars import set_scalars
 from fastoptim.state import Slot, State, with_slot
@@ -18,7 +19,6 @@ from fastoptim.transforms import COUNTERS, centralized
 from fastoptim.validate import NonFiniteGradients, Parameters, validate
 
 __all__ = ["Optimizer"]
-
 
 _MAX_PLANS = 4
 """Number of plans kept, for several dicts updated in turn; each takes a few kilobytes and keeps no arrays alive."""
@@ -168,11 +168,11 @@ class Optimizer(Composed):
         Parameters
         ----------
         params : dict or list
-            Arrays of a floating dtype, of any shape and memory layout; they are updated in place. A Python float or
-            NumPy scalar is replaced in the dict by a new one of the same type.
+            Arrays of a floating dtype, or CPU tensors of torch, of any shape and memory layout; they are updated in
+            place. A Python float or NumPy scalar is replaced in the dict by a new one of the same type.
         grads : dict or list
-            A gradient of the same shape for each key of ``params``, or `Rows`, which touch only some of its rows. Other
-            keys are ignored.
+            A gradient of the same shape for each key of ``params``, also an array of another library that is in memory,
+            or `Rows`, which touch only some of its rows. Other keys are ignored.
 
         Raises
         ------
@@ -207,8 +207,8 @@ class Optimizer(Composed):
         Threads that share an optimizer update it one after the other. The caller must not let two optimizers, or an
         update and other code, write to the same arrays at the same time.
 
-        One native call updates all parameters but those of the fallback. Nothing is copied if arrays are without gaps
-        and in the same memory order as their gradients. Updates of dicts made by `flatten` are the fastest.
+        Nothing is copied if arrays are without gaps and in the same memory order as their gradients. Updates of dicts
+        made by `flatten` are the fastest.
         """
         guard = self._guard
         try:
@@ -271,8 +271,8 @@ class Optimizer(Composed):
         if composition is None or (self._plan is not None and self._plan.rule is not self.rule):
             composition = vars(self)["_composition"] = compose_optimizer(self)
         kept = [plan for plan in self._plans if plan.rule is self.rule and plan.composition is composition]
-        # The plan of the last step, the first, has refused; rebinding takes longer, so all others are asked before.
-        for plan in kept[1:]:
+        params, grads = with_arrays(params, grads, is_update=True)  # Rebinding takes longer, so all are asked before.
+        for plan in kept:
             if (arrays := plan.bind(params, grads)) is not None:
                 return plan, arrays
         for plan in kept:

@@ -7,6 +7,7 @@ from typing import Any, TypedDict
 
 import numpy as np
 
+from fastoptim.conversions import as_gradient
 from fastoptim.groups import Pattern
 from fastoptim.hyperparameters import Hyperparameter, Schedule, true_or_false
 
@@ -145,6 +146,7 @@ def centralized(grads: Any) -> Any:
     """
 
     def centered(g: Any) -> Any:
+        g = as_gradient(g)
         if not isinstance(g, np.ndarray) or g.ndim < 2 or g.dtype.kind != "f" or not g.size:
             return g
         # Kernels do not warn about infinities either.

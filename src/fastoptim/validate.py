@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastoptim.conversions import how_to_convert, with_arrays
 from fastoptim.rows import Rows, sum_rows
 
 __all__ = ["Array", "NonFiniteGradients", "Parameter", "Parameters", "items_getter", "validate"]
@@ -18,16 +19,6 @@ Array = NDArray[Any]
 
 Parameters = Mapping[Any, Any] | Sequence[Any]
 """What `Optimizer.update` takes: arrays or floating-point numbers, by key or by position."""
-
-_CONVERSIONS = {
-    "torch": "t.detach().numpy() is an array in the memory of a CPU tensor t",
-    "jax": "np.array(x) is a writable copy of a JAX array x",
-    "jaxlib": "np.array(x) is a writable copy of a JAX array x",
-    "pandas": "x.to_numpy() is the array of a Series or DataFrame x",
-    "cupy": "cupy.asnumpy(x) is a copy of a CuPy array x",
-    "tensorflow": "x.numpy() is a copy of a tensor x",
-}
-"""How to get an array from values of other libraries, by the library's name."""
 
 
 class NonFiniteGradients(FloatingPointError):
@@ -107,6 +98,7 @@ def validate(params: Any, grads: Any, frozen: Collection[Hashable] = ()) -> list
     IndexError, KeyError, TypeError, ValueError
         For the first that is wrong.
     """
+    params, grads = with_arrays(params, grads)
     parameters = [_parameter(*triple) for triple in _triples(params, grads, frozen)]
     if isinstance(params, tuple) and not all(isinstance(each.value, np.ndarray) for each in parameters):
         raise TypeError("a tuple cannot take the new values of plain numbers; pass a list")
@@ -138,16 +130,6 @@ def _triples(params: Any, grads: Any, frozen: Collection[Hashable]) -> Iterator[
         )
 
 
-def _conversion(value: Any) -> str:
-    """Return what to type in place of a value that is no array, if that is known."""
-    if isinstance(value, Mapping):
-        return '; nested dicts are not taken: give each array a key of its own, such as "layer1/W"'
-    if isinstance(value, list | tuple):
-        return "; np.array(x) is the array of a list of numbers x"
-    hint = _CONVERSIONS.get(type(value).__module__.partition(".")[0])
-    return f"; {hint}" if hint else ""
-
-
 def _own(value: Any, dtype: type | None = None) -> Array:
     return value.view(np.ndarray) if isinstance(value, np.ndarray) else np.asarray(value, dtype)
 
@@ -156,7 +138,7 @@ def _parameter(key: Hashable, value: Any, gradient: Any) -> Parameter:
     if not isinstance(value, np.ndarray | np.floating | float) or isinstance(value, np.ma.MaskedArray):
         raise TypeError(
             f"parameter {key!r} is of type {type(value).__name__}, expected a NumPy array or a floating-point number"
-            f"{_conversion(value)}"
+            f"{how_to_convert(value)}"
         )
     p = _own(value)
     if p.dtype.kind != "f":
@@ -172,7 +154,7 @@ def _parameter(key: Hashable, value: Any, gradient: Any) -> Parameter:
     if not isinstance(gradient, np.ndarray | np.number | float | int) or isinstance(gradient, np.ma.MaskedArray | bool):
         raise TypeError(
             f"the gradient of {key!r} is of type {type(gradient).__name__}, expected one like its parameter"
-            f"{_conversion(gradient)}"
+            f"{how_to_convert(gradient)}"
         )
     is_number = isinstance(gradient, int | float) and not isinstance(gradient, np.generic)
     g = _own(gradient, np.float64 if is_number else None)
