@@ -26,5 +26,8 @@ def show(picture, options):
     options.output.mkdir(parents=True, exist_ok=True)
     animated = hasattr(picture, "new_frame_seq")
     path = options.output / Path(sys.argv[0]).with_suffix(".gif" if animated else ".png").name
-    picture.save(path) if animated else picture.savefig(path)
+    if animated:
+        picture.save(path, "pillow", dpi=100)
+    else:
+        picture.savefig(path)
     print(f"wrote {path}")

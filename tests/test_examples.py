@@ -102,6 +102,47 @@ def test_groups(run):
     assert b_all < b_none < b_group
 
 
+def test_animation(run):
+    out = run("animation.py", "--steps", 4, suffix=".gif")
+    assert re.findall(r"(\w+) +within 1 of", out) == ["SGD", "Momentum", "Nesterov", "AdaGrad", "RMSprop", "Adam"]
+
+
+def test_effective_step(run):
+    out = run("effective_step.py", "--steps", 3000)
+    errors = {name: (float(a), float(b)) for name, a, b in re.findall(r"(\w+): mean error (\S+) .* (\S+) in the", out)}
+    (adagrad_first, adagrad_last), (rmsprop_first, rmsprop_last) = errors["AdaGrad"], errors["RMSprop"]
+    assert adagrad_last > 1.4 * adagrad_first
+    assert rmsprop_last < 1.25 * rmsprop_first
+
+
+def test_activations(run):
+    out = run("activations.py", "--samples", 100)
+    found = re.findall(r"(\w+) +(\S+) +spread of the last layer (\S+) +gradient of the first (\S+)", out)
+    spread = {(activation, std): float(spread) for activation, std, spread, _ in found}
+    gradient = {(activation, std): float(first) for activation, std, _, first in found}
+    assert spread["sigmoid", "0.01"] < 0.02 < 0.1 < spread["sigmoid", "xavier"] < 0.3 < spread["sigmoid", "1.0"]
+    assert spread["relu", "0.01"] < 1e-5 < spread["relu", "xavier"] < 0.3 < spread["relu", "he"]
+    assert max(gradient["sigmoid", "0.01"], gradient["relu", "0.01"]) < 1e-5
+    assert gradient["sigmoid", "xavier"] < 1e-3 < 0.1 < gradient["relu", "he"]
+
+
+def test_landscapes(run):
+    out = run("landscapes.py")
+    found = re.findall(r"(\w+) +(\w+) +lr \S+ +loss (\S+) half way, (\S+) at the end", out)
+    losses = {(landscape, rule): (float(middle), float(end)) for landscape, rule, middle, end in found}
+    assert len(losses) == 12
+    assert all(end < middle for middle, end in losses.values())
+    assert all(end > 1e-4 for (landscape, _), (_, end) in losses.items() if landscape != "saddle")
+    assert losses["saddle", "SGD"][1] < 1e-9
+
+
+def test_scale_invariant(run):
+    out = run("scale_invariant.py", "--steps", 5000)
+    later = {name.strip(): int(steps) for name, steps in re.findall(r"(.+?) norm .* (\d+) steps later", out)}
+    assert later["SGD"] > 2 * later["SGD, weight decay 0.01"] > 50
+    assert later["Adam"] > 2 * later["Adam, weight decay 0.1"] > 50
+
+
 def test_every_example_is_tested():
     names = {path.name for path in EXAMPLES.glob("*.py")} - {"pictures.py"}
     assert names == set(re.findall(r'(?:run\(|EXAMPLES / )"(.+?)"', Path(__file__).read_text(encoding="utf-8")))
