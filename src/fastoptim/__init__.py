@@ -21,8 +21,10 @@ _MODULES = dict.fromkeys(FAMILY, "optimizers") | {
     "flatten": "parameters",
     "load": "checkpoint",
     "load_mnist": "mnist",
+    "minimize": "minimization",
     "num_threads": "threads",
     "schedules": "schedules",
+    "scipy_method": "minimization",
     "smooth_curve": "curves",
     "sweep": "sweeping",
     "tree": "trees",
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
     from fastoptim.checking import check_rule as check_rule
     from fastoptim.checkpoint import load as load
     from fastoptim.curves import smooth_curve as smooth_curve
+    from fastoptim.minimization import minimize as minimize
+    from fastoptim.minimization import scipy_method as scipy_method
     from fastoptim.mnist import load_mnist as load_mnist
     from fastoptim.network import MultiLayerNet as MultiLayerNet
     from fastoptim.optimizer import Optimizer as Optimizer

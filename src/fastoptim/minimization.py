@@ -1,0 +1,306 @@
+"""Minimize a function of one array in the manner of SciPy, by any optimizer."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastoptim.optimizer import Optimizer
+from fastoptim.optimizers import Adam
+from fastoptim.validate import Array
+
+if TYPE_CHECKING:
+    from scipy.optimize import Bounds, OptimizeResult
+
+__all__ = ["minimize", "scipy_method"]
+
+_MESSAGES = {
+    0: "the largest element of the projected gradient is at most tol",
+    1: "maxiter updates were done",
+    2: "fun did not become smaller in the last {patience} evaluations",
+    3: "the callback raised StopIteration",
+    4: "the gradient is NaN or infinite",
+}
+
+
+def minimize(
+    fun: Callable[..., Any],
+    x0: Any,
+    args: tuple[Any, ...] = (),
+    *,
+    jac: Callable[..., Any] | bool | None = None,
+    optimizer: Optimizer | None = None,
+    bounds: Bounds | Sequence[tuple[float | None, float | None]] | None = None,
+    maxiter: int = 1000,
+    tol: float = 1e-5,
+    patience: int | None = None,
+    every: int = 1,
+    rng: np.random.Generator | int | None = None,
+    callback: Callable[..., Any] | None = None,
+) -> OptimizeResult:
+    """Minimize a function by an optimizer, with the arguments and the result of `scipy.optimize.minimize`.
+
+    In iteration k, the optimizer updates x by the gradient there, and x is projected onto the bounds:
+    ``x = clip(update(x, jac(x)), low, high)``. Steps of an optimizer need not descend, so the result is not the last x
+    but the evaluated one with the smallest ``fun``.
+
+    Parameters
+    ----------
+    fun : function
+        ``fun(x, *args)`` returns the value at x, a float; or, if ``jac`` is True, the value and the gradient. It must
+        not keep x, which is updated in place.
+    x0 : array_like, float32 or float64, any shape
+        Where the search begins. It is copied; other numbers become float64.
+    args : tuple
+        Further arguments of ``fun`` and ``jac``.
+    jac : function, True or None
+        ``jac(x, *args)`` returns the gradient, an array of the shape of x; with ``rng`` it is ``jac(x, rng, *args)``,
+        the gradient of a random sample. If it is None, gradients are finite differences, by ``x0.size`` more calls of
+        ``fun`` each.
+    optimizer : Optimizer, optional
+        Any optimizer, with its transforms and schedules; ``Adam(lr=0.01)`` by default. One that was used before goes on
+        from its state. With ``ema``, and with schedule-free rules, the averages are evaluated and returned.
+    bounds : scipy.optimize.Bounds, or sequence of (low, high), optional
+        Bounds of each element, in the order of ``x.ravel()``; None or infinite where there is none.
+    maxiter : int
+        Largest number of updates.
+    tol : float
+        Stop when no element of the projected gradient ``x - clip(x - jac(x), low, high)`` is larger. Not used with
+        ``rng``, because the gradient of a sample does not vanish at the minimum.
+    patience : int, optional
+        Stop early when so many evaluations in a row found no smaller value.
+    every : int
+        Evaluate ``fun`` before every so many updates, and at the end.
+    rng : numpy.random.Generator or int, optional
+        The generator that ``jac`` gets, or its seed.
+    callback : function, optional
+        Called after each evaluation, as SciPy calls it: ``callback(intermediate_result)`` with x, fun and nit if its
+        only parameter has this name, else ``callback(x)``. It may raise StopIteration to stop.
+
+    Returns
+    -------
+    scipy.optimize.OptimizeResult
+        ``x``, ``fun``, ``nit`` (updates), ``nfev``, ``njev``, ``success``, ``message`` and ``status``: 0 for a gradient
+        within ``tol``, 1 for ``maxiter``, 2 for ``patience``, 3 for the callback, 4 for a gradient that is not finite.
+        0 and 2 are successes. Also ``jac``, the gradient at x, unless ``rng`` was given.
+
+    Raises
+    ------
+    TypeError
+        If ``optimizer`` is not an optimizer, ``jac`` is neither a function, True nor None, or ``rng`` comes without a
+        function ``jac``.
+    ValueError
+        If a value or gradient has another shape than it should have, or bounds do not fit.
+
+    See Also
+    --------
+    scipy_method : the same as ``method`` of `scipy.optimize.minimize`.
+
+    Examples
+    --------
+    >>> import fastoptim as fo
+    >>> from scipy.optimize import rosen, rosen_der
+    >>> result = fo.minimize(rosen, [-1.2, 1.0], jac=rosen_der, optimizer=fo.Adam(lr=0.05), maxiter=5000)
+    >>> result.x.round(3), result.success
+    (array([1., 1.]), True)
+
+    With bounds, and with random gradients of a mean, whose noise an average of the parameters removes:
+
+    >>> fo.minimize(rosen, [0.0, 0.0], jac=rosen_der, bounds=[(None, 0.5), (None, None)]).x.round(2)
+    array([0.5 , 0.25])
+    >>> data = np.random.default_rng(0).normal(3.0, 1.0, 1000)
+    >>> result = fo.minimize(
+    ...     lambda x: np.mean((x - data) ** 2),
+    ...     [0.0],
+    ...     jac=lambda x, rng: 2 * (x - rng.choice(data, 10).mean()),
+    ...     optimizer=fo.Adam(lr=0.1, ema=0.99),
+    ...     patience=200,
+    ...     rng=1,
+    ... )
+    >>> bool(abs(result.x[0] - data.mean()) < 0.05)
+    True
+    """
+    from scipy.optimize import OptimizeResult
+
+    optimizer = Adam(lr=0.01) if optimizer is None else optimizer
+    if not isinstance(optimizer, Optimizer):
+        raise TypeError(f"optimizer must be an optimizer such as fo.Adam(lr=0.1), got {optimizer!r}")
+    x = np.array(x0)
+    x = x if x.dtype in (np.float32, np.float64) else x.astype(np.float64)
+    low, high = _limits(bounds, x)
+    np.clip(x, low, high, out=x)
+    problem = _Problem(fun, jac, args, None if rng is None else np.random.default_rng(rng))
+    report = _reporter(callback)
+
+    best = OptimizeResult(x=x.copy(), fun=np.nan)
+    status, nit, n_worse = None, 0, 0
+    while status is None:
+        g = problem.gradient(x)
+        if not np.isfinite(g).all():
+            status = 4
+        elif problem.rng is None and np.abs(x - np.clip(x - g, low, high)).max(initial=0.0) <= tol:
+            status = 0
+        elif nit >= maxiter:
+            status = 1
+        if nit % every == 0 or status is not None:
+            point = np.clip(_averages(optimizer, x), low, high)
+            value = problem.value(point)
+            n_worse += 1
+            if value < best.fun or np.isnan(best.fun):
+                best, n_worse = OptimizeResult(x=point, fun=value), 0
+            if status is None and patience is not None and n_worse >= patience:
+                status = 2
+            try:
+                report(OptimizeResult(x=point.copy(), fun=value, nit=nit))
+            except StopIteration:
+                status = 3
+        if status is None:
+            optimizer.update({"x": x}, {"x": g})
+            np.clip(x, low, high, out=x)
+            nit += 1
+    if problem.rng is None:
+        best.jac = problem.gradient(best.x)
+    message = _MESSAGES[status].format(patience=patience)
+    best.update(nit=nit, nfev=problem.nfev, njev=problem.njev, status=status, success=status in (0, 2), message=message)
+    return best
+
+
+def scipy_method(optimizer: Optimizer, **options: Any) -> Callable[..., OptimizeResult]:
+    """Return a ``method`` for `scipy.optimize.minimize` that minimizes by an optimizer.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+        Each minimization begins with a copy of it.
+    **options
+        Options of `minimize`, such as ``patience``; ``options`` of `scipy.optimize.minimize` replace them.
+
+    Returns
+    -------
+    function
+        A function with the arguments that SciPy passes to a method.
+
+    Raises
+    ------
+    ValueError
+        By the method, if there are constraints other than bounds.
+
+    Examples
+    --------
+    >>> import fastoptim as fo
+    >>> from scipy.optimize import minimize, rosen, rosen_der
+    >>> method = fo.scipy_method(fo.Adam(lr=0.05))
+    >>> minimize(rosen, [-1.2, 1.0], jac=rosen_der, method=method, options={"maxiter": 5000}).x.round(3)
+    array([1., 1.])
+    """
+
+    def method(
+        fun: Callable[..., Any],
+        x0: Any,
+        args: tuple[Any, ...] = (),
+        *,
+        constraints: Any = (),
+        hess: Any = None,  # noqa: ARG001
+        hessp: Any = None,  # noqa: ARG001
+        **kwargs: Any,
+    ) -> OptimizeResult:
+        if constraints:
+            raise ValueError("optimizers take bounds, but no other constraints; use method='SLSQP' or 'trust-constr'")
+        return minimize(fun, x0, args, optimizer=copy.deepcopy(optimizer), **{**options, **kwargs})
+
+    return method
+
+
+class _Problem:
+    """The function and its gradient, with the number of calls of each."""
+
+    def __init__(
+        self,
+        fun: Callable[..., Any],
+        jac: Callable[..., Any] | bool | None,
+        args: tuple[Any, ...],
+        rng: np.random.Generator | None,
+    ) -> None:
+        if not (callable(jac) or jac is None or jac is True):
+            raise TypeError(f"jac must be a function, True if fun returns (value, gradient), or None, got {jac!r}")
+        if rng is not None and not callable(jac):
+            raise TypeError("rng is for jac(x, rng), the gradient of a random sample: pass a function as jac")
+        self.fun, self.jac, self.args, self.rng = fun, jac, args, rng
+        self.nfev = self.njev = 0
+        self._last: tuple[Array, Any] | None = None
+
+    def value(self, x: Array) -> float:
+        if self.jac is True:
+            value = self._both(x)[0]
+        else:
+            self.nfev += 1
+            value = self.fun(x, *self.args)
+        if np.size(value) != 1:
+            raise ValueError(f"fun must return one number, got an array of shape {np.shape(value)}")
+        return float(np.asarray(value).item())
+
+    def gradient(self, x: Array) -> Array:
+        self.njev += 1
+        if self.jac is True:
+            g = self._both(x)[1]
+        elif self.jac is None:
+            g = self._differences(x)
+        else:
+            g = self.jac(x, *self.args) if self.rng is None else self.jac(x, self.rng, *self.args)
+        g = np.asarray(g)
+        if g.shape != x.shape:
+            raise ValueError(f"the gradient must have the shape {x.shape} of x, got {g.shape}")
+        return g
+
+    def _both(self, x: Array) -> Any:
+        """Return what ``fun`` returns at x, from memory if it was the last point."""
+        if self._last is None or not np.array_equal(self._last[0], x):
+            self.nfev += 1
+            self._last = x.copy(), self.fun(x, *self.args)
+        return self._last[1]
+
+    def _differences(self, x: Array) -> Array:
+        from scipy.optimize import approx_fprime
+
+        self.nfev += x.size + 1
+        flat = approx_fprime(x.ravel().astype(np.float64), lambda moved: self.fun(moved.reshape(x.shape), *self.args))
+        return np.asarray(flat).reshape(x.shape)
+
+
+def _limits(bounds: Any, x: Array) -> tuple[Any, Any]:
+    if bounds is None:
+        return -np.inf, np.inf
+    if hasattr(bounds, "lb"):
+        low, high = bounds.lb, bounds.ub
+    else:
+        pairs = [(-np.inf if low is None else low, np.inf if high is None else high) for low, high in bounds]
+        if len(pairs) != x.size:
+            raise ValueError(f"bounds must be one pair for each of the {x.size} elements of x, got {len(pairs)}")
+        low, high = np.array(pairs, x.dtype).T
+    try:
+        low, high = (np.broadcast_to(np.asarray(side, x.dtype), x.size).reshape(x.shape) for side in (low, high))
+    except ValueError:
+        raise ValueError(f"bounds must have one element for each of the {x.size} of x") from None
+    if not (low <= high).all():
+        raise ValueError("bounds: a lower one is above the upper one, or NaN")
+    return low, high
+
+
+def _averages(optimizer: Optimizer, x: Array) -> Array:
+    """Return what is to be evaluated: the averages of x, where the optimizer keeps them, else x itself."""
+    if hasattr(optimizer, "evaluation"):
+        with optimizer.evaluation({"x": x}):
+            return x.copy()
+    return x if optimizer.averaged is None else optimizer.averaged["x"]
+
+
+def _reporter(callback: Callable[..., Any] | None) -> Callable[[OptimizeResult], Any]:
+    if callback is None:
+        return lambda result: None  # noqa: ARG005
+    if {*inspect.signature(callback).parameters} == {"intermediate_result"}:
+        return lambda result: callback(intermediate_result=result)
+    return lambda result: callback(result.x)
