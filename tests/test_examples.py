@@ -143,6 +143,15 @@ def test_scale_invariant(run):
     assert later["Adam"] > 2 * later["Adam, weight decay 0.1"] > 50
 
 
+def test_scipy_minimize(run):
+    out = run("scipy_minimize.py", "--steps", 2000)
+    exact = re.findall(r"(\S+) in +\d+ +(\S+) in +\d+ +(\S+) in +\d+$", out, re.MULTILINE)
+    assert len(exact) == 5
+    assert all(float(value) < 1e-3 for row in exact for value in row)
+    line_search, adam, averaged = map(float, re.findall(r" (\d\S+)", out[out.index("with errors") :]))
+    assert averaged < adam < line_search
+
+
 def test_every_example_is_tested():
     names = {path.name for path in EXAMPLES.glob("*.py")} - {"pictures.py"}
     assert names == set(re.findall(r'(?:run\(|EXAMPLES / )"(.+?)"', Path(__file__).read_text(encoding="utf-8")))

@@ -42,7 +42,7 @@ def minimize(
     rng: np.random.Generator | int | None = None,
     callback: Callable[..., Any] | None = None,
 ) -> OptimizeResult:
-    """Minimize a function by an optimizer, with the arguments and the result of `scipy.optimize.minimize`.
+    """Minimize a function by an optimizer, with the arguments and the result of ``scipy.optimize.minimize``.
 
     In iteration k, the optimizer updates x by the gradient there, and x is projected onto the bounds:
     ``x = clip(update(x, jac(x)), low, high)``. Steps of an optimizer need not descend, so the result is not the last x
@@ -98,7 +98,7 @@ def minimize(
 
     See Also
     --------
-    scipy_method : the same as ``method`` of `scipy.optimize.minimize`.
+    scipy_method : the same as ``method`` of ``scipy.optimize.minimize``.
 
     Examples
     --------
@@ -170,14 +170,14 @@ def minimize(
 
 
 def scipy_method(optimizer: Optimizer, **options: Any) -> Callable[..., OptimizeResult]:
-    """Return a ``method`` for `scipy.optimize.minimize` that minimizes by an optimizer.
+    """Return a ``method`` for ``scipy.optimize.minimize`` that minimizes by an optimizer.
 
     Parameters
     ----------
     optimizer : Optimizer
         Each minimization begins with a copy of it.
     **options
-        Options of `minimize`, such as ``patience``; ``options`` of `scipy.optimize.minimize` replace them.
+        Options of `minimize`, such as ``patience``; ``options`` of ``scipy.optimize.minimize`` replace them.
 
     Returns
     -------

@@ -73,7 +73,7 @@ def _leaves(nested: Any, prefix: str, around: tuple[int, ...]) -> Iterator[tuple
 
 
 def tree(nested: Mapping[Any, Any] | list[Any] | tuple[Any, ...]) -> Tree:
-    """Return a flat view of nested dicts, lists and tuples, which `update`, groups and checkpoints take.
+    """Return a flat view of nested dicts, lists and tuples, which ``update``, groups and checkpoints take.
 
     The key of a value is its path, such as ``"layer1/W"`` or ``"layers/0/b"``. The values are the same objects, so an
     update of the view is one of the nested arrays. A new number is assigned to the container that has it.
