@@ -11,6 +11,7 @@ import pytest
 
 import fastoptim as fo
 from fastoptim import schedules
+from fastoptim.family import FAMILY
 
 ROOT = Path(__file__).parent.parent
 
@@ -44,9 +45,8 @@ def test_blocks_of_the_readme_run_alone(block):
     exec(block, {})
 
 
-@pytest.mark.usefixtures("small_mnist")
-@pytest.mark.parametrize("page", [path for path in PAGES if code(path, "python|pycon")], ids=lambda path: path.stem)
-def test_blocks_of_a_page_run_in_their_order(page):
+def run_blocks(page):
+    """Run the blocks of a page in their order, and return the names that they define."""
     names = {"__name__": page.stem}
     for language, block in code(page, "python|pycon"):
         if language == "python":
@@ -58,6 +58,98 @@ def test_blocks_of_a_page_run_in_their_order(page):
         runner.run(example, out=output.append, clear_globs=False)
         names.update(example.globs)
         assert not runner.failures, "".join(output)
+    return names
+
+
+LIBRARIES = {"torch": "torch", "optax": "optax", "keras": "keras", "scikit-learn": "sklearn", "scipy": "scipy"}
+"""The module of each page of docs/coming-from."""
+
+BLOCKS = [path for path in PAGES if path.stem not in LIBRARIES and code(path, "python|pycon")]
+
+
+@pytest.mark.usefixtures("small_mnist")
+@pytest.mark.parametrize("page", BLOCKS, ids=lambda path: path.stem)
+def test_blocks_of_a_page_run_in_their_order(page):
+    run_blocks(page)
+
+
+def equivalents(page):
+    """Yield both cells of each row of the tables that compare a library with this one."""
+    for header, rows in re.findall(r"^(\|.*\|)\n\|[-|]+\|\n((?:\|.*\|\n)+)", page.read_text("utf-8"), re.MULTILINE):
+        if header.endswith("| fastoptim |"):
+            yield from (row.strip("|").split(" | ") for row in rows.splitlines())
+
+
+OURS = """
+import numpy as np
+from scipy.optimize import Bounds
+import fastoptim as fo
+from fastoptim import schedules
+
+params, grads = [{"W1": np.ones((2, 3)), "b1": np.ones(3), "x": np.ones(3)} for _ in range(2)]
+opt, loss, schedule = fo.Adam(ema=0.9), 1.0, schedules.ReduceOnPlateau(0.1)
+opt.update(params, grads)
+net, x, t = fo.MultiLayerNet(64, [100], 10), np.ones((2, 64)), np.ones(2, int)
+f, g, x0 = lambda x: np.sin(x).sum(), np.cos, np.zeros(3)
+"""
+
+THEIRS = {
+    "torch": """
+params, loss = list(model.parameters()), 1.0
+for p in params:
+    p.grad = torch.ones_like(p)
+""",
+    "scikit-learn": """
+from sklearn.neural_network import MLPClassifier
+import warnings
+warnings.simplefilter("ignore")
+model = MLPClassifier(max_iter=1).fit(x[:200], t[:200])
+""",
+    "scipy": """
+from scipy.optimize import Bounds, minimize
+f, g, x0 = lambda x: np.sin(x).sum(), np.cos, np.zeros(3)
+""",
+}
+"""What the left cells use beside the names of the page; it runs before each row."""
+
+
+@pytest.mark.parametrize("name", LIBRARIES)
+def test_lines_beside_those_of_another_library_run(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(OURS, names)
+    cells = [ours for _, ours in equivalents(DOCS / f"coming-from/{name}.md")]
+    assert len(cells) > 5
+    for line in re.findall(r"`(.+?)`", " ".join(cells)):
+        exec(line, names)
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Of Keras.
+@pytest.mark.parametrize("name", LIBRARIES)
+def test_pages_about_other_libraries_run(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    pytest.importorskip(LIBRARIES[name])
+    monkeypatch.chdir(tmp_path)
+    page = DOCS / f"coming-from/{name}.md"
+    names = run_blocks(page)
+    for theirs, _ in equivalents(page):
+        exec(THEIRS.get(name, ""), names)
+        for line in re.findall(r"`(.+?)`", theirs):
+            exec(line, names)
+
+
+def test_tables_of_optimizers_show_their_state_and_bytes():
+    pages = "".join(path.read_text("utf-8") for path in (DOCS / "optimizers").glob("*.md"))
+    rows = re.findall(r"^\| \[`(\w+)`\]\(#?\w*\) \| (.*?) \| (.*?) \|", pages, re.MULTILINE)
+    assert sorted(name for name, *_ in rows) == sorted(FAMILY)
+    for name, state, n_bytes in rows:
+        optimizer = getattr(fo, name)
+        slots = [*optimizer.slots, *optimizer.optional_slots]
+        assert re.findall(r"`(\w+)`", state) == slots, name
+        # Each number is read and written, but the gradient only read; no kernel updates rules of whole arrays.
+        expected = "–" if optimizer.array_slots is not fo.Optimizer.array_slots else str(12 + 8 * len(optimizer.slots))
+        assert re.match(r"–|\w*", n_bytes)[0] == expected, name
+        assert ("a pass for sums" in n_bytes) == bool(optimizer.measure), name
 
 
 def test_the_api_page_has_every_public_name():
