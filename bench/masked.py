@@ -7,7 +7,6 @@ in turns, as CPU time of the thread.
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable
 from statistics import median
 from typing import Any
@@ -49,9 +48,7 @@ def _dot(a, b, out):
 def _ratio(masked: Callable[[], bool], dense: Callable[[], Any]) -> str:
     if not masked():
         return "–"
-    samples = race(
-        {"masked": Contestant(masked), "dense": Contestant(dense)}, Pacing().for_cpu_time(), time.thread_time
-    )
+    samples = race({"masked": Contestant(masked), "dense": Contestant(dense)}, Pacing(), threads=1)
     return f"{median(b / a for a, b in zip(samples['masked'], samples['dense'], strict=True)):.1f}"
 
 

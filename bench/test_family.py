@@ -1,7 +1,5 @@
 """Group *family*: compositions, every rule at its memory's speed, and torch's and optax's rules."""
 
-from time import perf_counter, thread_time
-
 import pytest
 
 from .conftest import CLOCK
@@ -17,5 +15,4 @@ def test_family(case, library, benchmark, report, pacing):
         benchmark.pedantic(case.shrunk().contestants([library])[library].step)
         return
     names = [name for name in case.make if case.absent(name) is None]
-    pacing, clock = (pacing, perf_counter) if case.threads is None else (pacing.for_cpu_time(), thread_time)
-    report("family", case.id, library, lambda: race(case.contestants(names), pacing, clock))
+    report("family", case.id, library, lambda: race(case.contestants(names), pacing, case.threads))

@@ -21,6 +21,7 @@ def test_update(case, library, benchmark, report, pacing, quick):
     def measure():
         names = [name for name in racing(case, quick=quick) if LIBRARIES[name].absent is None]
         is_asked_for = case in updates(quick=True, huge=True)
-        return race(contestants(case, names), pacing.thorough() if is_asked_for and not quick else pacing)
+        thorough = is_asked_for and not quick
+        return race(contestants(case, names), pacing.thorough() if thorough else pacing, case.threads)
 
     report("update", case.id, library, measure, elements=case.size, bytes=case.bytes, arrays=len(case.shapes))

@@ -1,9 +1,12 @@
 """Time several contestants in turns, in one process.
 
 They run in blocks, A B C A B C …, so that other processes disturb all of them alike, and the median over the rounds is
-reported. A block is about 20 ms of steps, because the threads of OpenBLAS, OpenMP, torch and XLA spin on their cores
-for milliseconds after their work and slow down the next contestant. For the same reason each block starts with a pause
-and some steps that are not timed. These steps also load the parameters into the caches, as in a training loop.
+reported. Cases of one thread are timed by the CPU time of the thread, without the time that other processes took.
+
+All other cases are timed by the wall clock. There a block is about 20 ms of steps, because the threads of OpenBLAS,
+OpenMP, torch and XLA spin on their cores for milliseconds after their work and slow down the next contestant. For the
+same reason each block starts with a pause and some steps that are not timed. These steps also load the parameters into
+the caches, as in a training loop.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from math import ceil
-from time import perf_counter, sleep
+from time import perf_counter, process_time, sleep, thread_time
 from typing import Any
 
 from numpy.typing import NDArray
@@ -111,11 +114,17 @@ def _warm_up(contestant: Contestant, pacing: Pacing, clock: Clock) -> float:
             steps *= 2
 
 
-def race(contestants: Mapping[str, Contestant], pacing: Pacing, clock: Clock = perf_counter) -> dict[str, list[float]]:
+def race(contestants: Mapping[str, Contestant], pacing: Pacing, threads: int | None = None) -> dict[str, list[float]]:
     """Return for each contestant the seconds of an update, one figure a round: the mean over a block.
 
-    Where one thread works, ``clock=time.thread_time`` excludes the time that other processes took.
+    With ``threads=1`` the seconds are the CPU time of the calling thread.
+
+    Raises
+    ------
+    AssertionError
+        If other threads worked although there should be one, because their time would not be counted.
     """
+    pacing, clock = (pacing.for_cpu_time(), thread_time) if threads == 1 else (pacing, perf_counter)
     lead, steps, once = {}, {}, 0.0
     with without_gc():
         for name, contestant in contestants.items():
@@ -126,6 +135,7 @@ def race(contestants: Mapping[str, Contestant], pacing: Pacing, clock: Clock = p
             once += pacing.pause + seconds * (lead[name] + steps[name])
         wanted = int(pacing.seconds * len(contestants) / once)
         samples: dict[str, list[float]] = {name: [] for name in contestants}
+        whole, own = process_time(), thread_time()
         for _ in range(min(max(wanted, pacing.min_rounds), pacing.max_rounds)):
             for name, contestant in contestants.items():
                 sleep(pacing.pause)
@@ -133,4 +143,6 @@ def race(contestants: Mapping[str, Contestant], pacing: Pacing, clock: Clock = p
                     _block(contestant, lead[name], clock)
                     seconds = _block(contestant, steps[name], clock)
                     samples[name].append(seconds / steps[name] / contestant.updates)
+        whole, own = process_time() - whole, thread_time() - own
+    assert threads != 1 or whole < 1.1 * own, f"other threads worked for {whole - own:.3g} s, beside {own:.3g} s"
     return samples
