@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise, product
-from math import prod
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 import naive
 
@@ -19,9 +19,14 @@ RULES = tuple(naive.RULES)
 """The rules that are measured: those of which there is plain NumPy code."""
 
 __all__ = [
+    "FASHION",
+    "GAUSSIAN",
     "HUGE",
+    "MNIST",
+    "NETWORKS",
     "NOTES",
     "SHAPES",
+    "WIDE",
     "WIDTHS",
     "Irregular",
     "Net",
@@ -38,6 +43,11 @@ NOTES = 109_810
 HUGE = 100_000_000
 
 WIDTHS = (784, 100, 100, 100, 100, 10)
+WIDE = (784, 1024, 1024, 10)
+
+MNIST, FASHION, GAUSSIAN = 0.19, 0.5, 1.0
+"""Which fraction of the pixels is not zero, in MNIST and in Fashion-MNIST; and of inputs that have no zeros."""
+
 SHAPES = {
     10: {"W": (2, 4), "b": (2,)},
     NOTES: {
@@ -83,7 +93,7 @@ class Update:
 
     def shrunk(self) -> Update:
         """Return this case, or a similar one that is small enough for a test of the benchmarks."""
-        return self if self.size <= NOTES else replace(self, size=20_011)
+        return self if self.size in SHAPES else replace(self, size=20_011)
 
 
 def _layouts(size: int) -> tuple[str, ...]:
@@ -232,29 +242,42 @@ def irregular_updates() -> Iterator[Irregular]:
 
 @dataclass(frozen=True)
 class Net:
-    """One method of a fully connected network on one batch."""
+    """One method of a fully connected network on one batch.
+
+    The inputs are normally distributed, and zero but for a fraction of them, ``density``.
+    """
 
     method: str
     widths: tuple[int, ...]
     batch: int
+    density: float = MNIST
     threads: int | None = None
 
     @property
     def id(self) -> str:
-        name = f"{self.method} {'-'.join(map(str, self.widths))} batch {self.batch}"
+        name = f"{self.method} {'-'.join(map(str, self.widths))} batch {self.batch} density {self.density:g}"
         return name if self.threads is None else f"{name} {self.threads} thread"
 
-    @property
-    def flops(self) -> int:
-        """Multiplications and additions of the matrix products alone."""
-        layers = [2 * self.batch * prod(pair) for pair in pairwise(self.widths)]
-        return 3 * sum(layers) - layers[0] if self.method == "gradient" else sum(layers)
+    def shrunk(self) -> Net:
+        """Return this case, or a similar one that is small enough for a test of the benchmarks."""
+        return replace(self, widths=tuple(min(width, 60) for width in self.widths), batch=min(self.batch, 32))
+
+    def inputs(self, rng: np.random.Generator, count: int) -> NDArray[Any]:
+        """Return inputs as rows."""
+        shape = count, self.widths[0]
+        return rng.standard_normal(shape, np.float32) * (rng.random(shape) < self.density)
+
+
+NETWORKS = (*((WIDTHS, batch) for batch in (1, 32, 128, 1024)), (WIDE, 128))
+"""Widths and batches of the networks that are measured."""
 
 
 def networks(*, quick: bool = False) -> Iterator[Net]:
     """Yield the cases of the group *network*."""
-    for widths, batch, method, threads in product(
-        (WIDTHS, (784, 1024, 1024, 10)), (1, 32, 128, 1024), ("gradient", "loss", "predict"), (None, 1)
+    for (widths, batch), density, method, threads in product(
+        NETWORKS, (MNIST, FASHION, GAUSSIAN), ("gradient", "loss", "predict"), (None, 1)
     ):
-        if not quick or (widths, batch, method) == (WIDTHS, 128, "gradient"):
-            yield Net(method, widths, batch, threads)
+        if method == "predict" and density != MNIST:
+            continue
+        if not quick or (widths, batch, method, density, threads) == (WIDTHS, 128, "gradient", MNIST, 1):
+            yield Net(method, widths, batch, density, threads)

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
 from .cases import RULES, updates
+from .frameworks import COMPILED
 from .peers import CEILING, OURS
 from .results import Results, times_ours
 
@@ -20,6 +21,7 @@ COLORS = {
     "torch": "#f5b041",
     "torch fused": "#ca6f1e",
     "torch foreach": "#7e5109",
+    COMPILED: "#9a7d0a",
     "optax": "#2e8b57",
     "jax": "#2e8b57",
     "DeepSpeed": "#8e44ad",

@@ -8,6 +8,7 @@ import numba
 import pytest
 
 from . import cases, family, irregular, networks, peers
+from .frameworks import COMPILED
 from .timing import Pacing
 
 STARTED = pytest.StashKey()
@@ -125,6 +126,12 @@ def report(benchmark, latest):
     return report
 
 
+def _few(table: list[tuple[Any, str]]) -> list[tuple[Any, str]]:
+    """Return the cases that differ where they are shrunk, and only one of `torch.compile`, which takes seconds."""
+    few = {(case.shrunk().id, library): (case, library) for case, library in table if library != COMPILED}
+    return [*few.values(), *[each for each in table if each[1] == COMPILED][:1]]
+
+
 def pytest_generate_tests(metafunc):
     quick, huge = (metafunc.config.getoption(name) for name in ("quick", "huge"))
     table = {
@@ -137,5 +144,7 @@ def pytest_generate_tests(metafunc):
             (c, name) for c in cases.networks(quick=quick) for name, each in networks.NETWORKS.items() if each.takes(c)
         ],
     }.get(metafunc.function.__name__)
+    if table and metafunc.config.getoption("benchmark_disable"):
+        table = _few(table)
     if table:
         metafunc.parametrize(("case", "library"), table, ids=[f"{case.id}-{name}" for case, name in table])

@@ -17,13 +17,13 @@ from fastoptim.family import FAMILY
 
 from . import notes
 from .cases import NOTES, SHAPES
-from .frameworks import of_optax, of_tensors
+from .frameworks import COMPILED, of_optax, of_tensors, torch_compiled
 from .peers import CEILING, OURS, absent, ceiling, limited, ours
 from .timing import Arrays, Contestant
 
-__all__ = ["BASE", "COMPILED", "FUSED", "OPTAX", "TORCH", "TORCH_HAS", "Race", "races"]
+__all__ = ["BASE", "FUSED", "OPTAX", "TORCH", "TORCH_HAS", "Race", "races"]
 
-BASE, OPTAX, COMPILED = "the plain rule", "optax", "torch.compile"
+BASE, OPTAX = "the plain rule", "optax"
 
 TORCH: dict[str, dict[str, bool]] = {
     "torch fused": {"fused": True},
@@ -183,7 +183,7 @@ def _torch(rule: str, how: dict[str, bool], compiled: bool, race: Race, params: 
 
     def make(tensors: list[Any]) -> Callable[[], Any]:
         step = getattr(torch.optim, cls)(tensors, **arguments, **how).step
-        return torch.compile(lambda: step()) if compiled else step
+        return torch_compiled(lambda: step()) if compiled else step
 
     return of_tensors(make, race, params, grads)
 

@@ -71,7 +71,7 @@ class Bound:
 def _memory(results: Results, case: str, group: str = "update") -> Bound | None:
     ceiling = results.get(group, case).get(CEILING)
     is_memory = group in ("update", "family")
-    what = "memory alone takes" if is_memory else "the products alone, by the same BLAS, take"
+    what = "memory alone takes" if is_memory else "the products alone, without what is zero, take"
     return ceiling and Bound(ceiling.fastest, f"{what} {duration(ceiling.fastest)}")
 
 

@@ -14,6 +14,7 @@ from .cases import Update
 from .timing import Arrays, Contestant
 
 __all__ = [
+    "COMPILED",
     "OPTAX_RULES",
     "TORCH_RULES",
     "deepspeed_contestant",
@@ -21,6 +22,7 @@ __all__ = [
     "of_tensors",
     "optax_contestant",
     "optax_optimizer",
+    "torch_compiled",
     "torch_contestant",
     "torch_optimizer",
     "torch_threads",
@@ -28,6 +30,20 @@ __all__ = [
 
 
 # torch
+
+COMPILED = "torch.compile"
+
+
+def torch_compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function compiled by `torch.compile` for its first arguments; it forgets all that were compiled before.
+
+    torch keeps few compilations of one code, and beyond them would interpret it without a word.
+    """
+    import torch
+
+    torch._dynamo.reset()
+    torch._dynamo.config.fail_on_recompile_limit_hit = True
+    return torch.compile(function, dynamic=False)
 
 
 @contextmanager

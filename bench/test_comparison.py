@@ -8,12 +8,16 @@ import numpy as np
 import pytest
 
 from .conftest import CLOCK
+from .frameworks import COMPILED
 from .peers import CEILING
 from .processes import environment
 from .timing import without_gc
 from .trainings import TRAININGS, data, missing
 
 pytestmark = pytest.mark.benchmark(timer=CLOCK)
+
+WARM_ONLY = {CEILING, COMPILED}
+"""torch.compile takes half a minute before the first iteration."""
 
 PAUSE = 0.1
 """Seconds between two trainings, long enough for the threads of every library to sleep."""
@@ -77,15 +81,15 @@ def test_comparison(start, library, benchmark, report, end_losses, iterations, q
         losses = benchmark.pedantic(TRAININGS[library], (data("digits"), 5))
         assert all(np.isfinite(curve).all() and len(curve) == 5 for curve in losses.values())
         return
-    if start == "cold" and (quick or library == CEILING):
-        pytest.skip("not in the quick run" if quick else "the ceiling is measured warm only")
+    if start == "cold" and (quick or library in WARM_ONLY):
+        pytest.skip("not in the quick run" if quick else f"{library} is measured warm only")
     rounds = 5 if start == "warm" and not quick else 3
 
     def measure():
         libraries = [name for name in TRAININGS if missing(name) is None]
         if start == "warm":
             return _warm(libraries, iterations, rounds, end_losses)
-        return _cold([name for name in libraries if name != CEILING], iterations, rounds)
+        return _cold([name for name in libraries if name not in WARM_ONLY], iterations, rounds)
 
     # The dict is filled during the measurement.
     loss = end_losses[library]

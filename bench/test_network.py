@@ -13,11 +13,11 @@ def test_network(case, library, benchmark, report, pacing):
     if reason := NETWORKS[library].absent:
         pytest.skip(reason)
     if benchmark.disabled:
-        benchmark.pedantic(contestants(case, [library])[library].step)
+        benchmark.pedantic(contestants(case.shrunk(), [library])[library].step)
         return
 
     def measure():
         names = [name for name, peer in NETWORKS.items() if peer.takes(case) and peer.absent is None]
-        return race(contestants(case, names), pacing.after_blas())
+        return race(contestants(case, names), pacing.after_blas(), case.threads)
 
-    report("network", case.id, library, measure, flops=case.flops, samples=case.batch)
+    report("network", case.id, library, measure, samples=case.batch)

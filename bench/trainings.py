@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 import naive
 from fastoptim.compare import BLOCK, NOTES_FIVE, Comparison, Data, Settings, load_data
 
-from .cases import Net
-from .frameworks import optax_optimizer, torch_optimizer
+from .frameworks import COMPILED, optax_optimizer, torch_compiled, torch_optimizer
 from .networks import jax_loss, limited, products, torch_loss
 from .peers import CEILING, OURS, absent
 
@@ -68,7 +67,7 @@ def _numpy(data: Data, iterations: int) -> Losses:
     return {name: np.array(curve) for name, curve in losses.items()}
 
 
-def _torch(data: Data, iterations: int) -> Losses:
+def _torch(data: Data, iterations: int, loss_of: Callable[..., Any] = torch_loss) -> Losses:
     import torch
 
     runs = {}
@@ -82,16 +81,23 @@ def _torch(data: Data, iterations: int) -> Losses:
         x, t = torch.from_numpy(x), torch.from_numpy(t).long()
         for name, (params, optimizer) in runs.items():
             optimizer.zero_grad()
-            torch_loss(params, x, t).backward()
+            loss_of(params, x, t).backward()
             optimizer.step()
             with torch.no_grad():
-                losses[name].append(torch_loss(params, x, t).item())
+                losses[name].append(loss_of(params, x, t).item())
     return {name: np.array(curve) for name, curve in losses.items()}
+
+
+# The cache keeps compilation out of all trainings but the first.
+_compiled_loss = cache(partial(torch_compiled, torch_loss))
+
+
+def _torch_compiled(data: Data, iterations: int) -> Losses:
+    return _torch(data, iterations, _compiled_loss())
 
 
 @cache
 def _jax_step(name: str) -> Callable[..., Any]:
-    # The cache keeps compilation out of all trainings but the first.
     import jax
     import optax
 
@@ -123,10 +129,33 @@ def _jax(data: Data, iterations: int) -> Losses:
     return {name: np.array(jax.device_get(curve)) for name, curve in losses.items()}
 
 
+_Steps = list[tuple[Callable[[], None], Callable[[], None]]]
+
+_STEPS: dict[tuple[int, int], _Steps] = {}
+"""The products of networks after a training, by the identity of the data, which `data` keeps, and the iterations."""
+
+
+def _products_after(data: Data, iterations: int) -> _Steps:
+    """Return for each network its products in `gradient` and `loss`, of a batch after the training.
+
+    ReLU passes less then than at the start, so these products are the least.
+    """
+    comparison = Comparison(data, Settings(iterations, hidden=_HIDDEN))
+    comparison.train()
+    x, _ = next(_batches(data, 1))
+    steps = []
+    for run in comparison.runs:
+        network = naive.MultiLayerNet(x.shape[1], _HIDDEN, 10)
+        network.params = {key: np.array(p, np.float64) for key, p in run.network.params.items()}
+        with limited(1):
+            steps.append((products("gradient", network, x), products("loss", network, x)))
+    return steps
+
+
 def _products(data: Data, iterations: int) -> Losses:
     """Compute only the matrix products of all networks: one network per thread, with a BLAS of one thread."""
-    widths = (data.x_train.shape[1], *_HIDDEN, 10)
-    steps = [(products(Net("gradient", widths, 128)), products(Net("loss", widths, 128))) for _ in NOTES_FIVE]
+    key = id(data), iterations
+    steps = _STEPS[key] if key in _STEPS else _STEPS.setdefault(key, _products_after(data, iterations))
 
     def block(network: int, count: int) -> None:
         gradient, loss = steps[network]
@@ -146,10 +175,11 @@ TRAININGS: dict[str, Callable[[Data, int], Losses]] = {
     CEILING: _products,
     "NumPy": _numpy,
     "torch": _torch,
+    COMPILED: _torch_compiled,
     "jax": _jax,
 }
 
-NEEDS = {"torch": ("torch",), "jax": ("jax", "optax")}
+NEEDS = {"torch": ("torch",), COMPILED: ("torch",), "jax": ("jax", "optax")}
 
 
 def missing(library: str) -> str | None:
