@@ -29,6 +29,8 @@ _MODULES = dict.fromkeys(FAMILY, "optimizers") | {
     "sweep": "sweeping",
     "tree": "trees",
 }
+_OPTIONAL = {"torch"}
+"""Modules that import a library of the same name, which may not be installed."""
 
 if TYPE_CHECKING:
     # Type checkers cannot read names from the table, and with `__getattr__` they would accept any name.
@@ -52,6 +54,8 @@ else:
     __all__ = sorted({*_MODULES, "__version__"} - {"MultiLayerNet", "load_mnist", "smooth_curve"})
 
     def __getattr__(name):
+        if name in _OPTIONAL:
+            return import_module(f"fastoptim.{name}")
         if name not in _MODULES:
             raise AttributeError(f"module 'fastoptim' has no attribute {name!r}{did_you_mean(name, _MODULES)}")
         module = import_module(f"fastoptim.{_MODULES[name]}")

@@ -164,6 +164,12 @@ class Composed(Hooks, Checkpointed):
             values[name] = value if callable(value) else number
         return values
 
+    def _change_groups(self, groups: Sequence[Mapping[str, Any]]) -> None:
+        """Give the groups other numbers for the names that they have; the plans stay."""
+        new = [{name: checked(self, name, value) for name, value in own.items()} for own in groups]
+        rules = tuple((pattern, own) for (pattern, _), own in zip(self._groups.rules, new, strict=True))
+        vars(self).update(_groups=Groups(rules, self._groups.frozen), _views=None)
+
     def _names_in_groups(self) -> set[str]:
         """Return the names of the hyperparameters that a group may have."""
         cls = type(self)

@@ -72,6 +72,8 @@ def _matches(pattern: Pattern, key: Hashable, array: Any) -> bool:
 
 def _check_used(name: str, patterns: Iterable[Pattern], items: list[tuple[Hashable, Any]]) -> None:
     for pattern in patterns:
+        if getattr(pattern, "is_optional", False):
+            continue
         if items and not any(_matches(pattern, key, value) for key, value in items):
             known = ", ".join(map(repr, _keys(items)))
             raise ValueError(f"the pattern {pattern!r} of {name} matches no parameter; the keys are {known}")
