@@ -7,7 +7,11 @@ import re
 import warnings
 from pathlib import Path
 
+import matplotlib as mpl
+
 import fastoptim
+
+DOCS = Path(__file__).parent
 
 project = "fastoptim"
 author = "The fastoptim developers"
@@ -15,6 +19,7 @@ copyright = "The fastoptim developers, BSD 3-Clause license"  # noqa: A001
 version = release = fastoptim.__version__
 
 extensions = [
+    "matplotlib.sphinxext.plot_directive",
     "myst_parser",
     "numpydoc",
     "sphinx.ext.autodoc",
@@ -58,6 +63,17 @@ sphinx_gallery_conf = {
 # The gallery draws with Agg, whose figures cannot be shown.
 warnings.filterwarnings("ignore", category=UserWarning, message="FigureCanvasAgg is non-interactive")
 
+# The pictures of pages, in the style of the gallery.
+plot_rcparams = dict(
+    mpl.rc_params_from_file(DOCS.parent / "examples" / "fastoptim.mplstyle", use_default_template=False)
+)
+plot_apply_rcparams = True
+plot_pre_code = (DOCS / "_paths.py").read_text(encoding="utf-8")
+plot_formats = ["svg"]
+plot_include_source = False
+plot_html_show_formats = False
+plot_html_show_source_link = False
+
 html_theme = "pydata_sphinx_theme"
 html_title = "fastoptim"
 # MathJax is a part of the site, which shows its formulas without a network.
@@ -65,9 +81,11 @@ mathjax_path = "mathjax/tex-chtml.js"
 html_static_path = ["_static", str(Path(importlib.util.find_spec("sphinx-mathjax-offline").origin).parent / "static")]
 html_css_files = ["site.css"]
 html_show_sourcelink = False
+html_sidebars = {name: [] for name in ("index", "get-started", "from-the-notes", "faq", "benchmarks", "changelog")}
 html_theme_options = {
     "logo": {"text": "fastoptim"},
-    "header_links_before_dropdown": 6,
+    "header_links_before_dropdown": 7,
+    "navbar_persistent": ["search-button"],
     "show_toc_level": 2,
     "navigation_with_keys": False,
     "footer_start": ["copyright"],
