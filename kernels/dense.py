@@ -12,7 +12,12 @@ column   name    meaning
 3        OUTPUT  start of its output in the workspace, divided by the number of rows
 4        DELTA   start of the gradient of its output in the workspace, likewise
 5        MASKS   start of the masks of its inputs in the buffer of all masks, likewise
+6        GAMMA   start of the factors of its batch normalization in a flat buffer, which its
+                 summands follow; -1 without one
+7        NORMAL  start of its normalized output in the workspace, likewise
 ======== ======= ==========================================================================
+
+Batch normalization, and dropout, take an `Extension`. Where that is None, Numba compiles no code for them.
 """
 
 from collections.abc import Sequence
@@ -27,23 +32,30 @@ from numpy.typing import NDArray
 from fastoptim.kernels.jit import inline_jit, jit
 from fastoptim.kernels.losses import softmax_cross_entropy, softmax_cross_entropy_backward
 from fastoptim.kernels.masked import AS_IT_IS, FEWEST_ROWS, TRANSPOSED, WIDTH, fill_masks, masked_dot
+from fastoptim.kernels.normalization import drop, normalize, normalize_backward, scale
 
 __all__ = ["RELU", "SIGMOID", "gradient", "loss", "numerical_gradient", "predict", "table"]
 
 RELU, SIGMOID = range(2)
 
-INPUTS, OUTPUTS, WEIGHTS, OUTPUT, DELTA, MASKS = range(6)
+INPUTS, OUTPUTS, WEIGHTS, OUTPUT, DELTA, MASKS, GAMMA, NORMAL = range(8)
 
 
-def table(sizes: Sequence[int]) -> tuple[NDArray[np.intp], int]:
-    """Return the table of the layers of a network, and its workspace in elements per sample."""
+def table(sizes: Sequence[int], is_normalized: bool = False) -> tuple[NDArray[np.intp], int]:
+    """Return the table of the layers of a network, and its workspace in elements per sample.
+
+    If it has batch normalization, ``gamma1, beta1, gamma2, …`` follow all weights and biases.
+    """
     outputs = np.cumsum([0, *sizes[1:]])
     # Gradients by outputs alternate between two places, each as wide as the widest layer.
     deltas = [outputs[-1] + k % 2 * max(sizes[1:]) for k in range(len(sizes) - 1)]
     weights = np.cumsum([0, *((n + 1) * m for n, m in pairwise(sizes))])
     masks = np.cumsum([0, *(-(-n // WIDTH) for n in sizes[:-1])])
-    columns = sizes[:-1], sizes[1:], weights[:-1], outputs[:-1], deltas, masks[:-1]
-    return np.array(columns, np.intp).T.copy(), int(outputs[-1] + 2 * max(sizes[1:]))
+    size = int(outputs[-1] + 2 * max(sizes[1:]))
+    is_hidden = is_normalized & (np.arange(1, len(sizes)) < len(sizes) - 1)
+    gammas = np.where(is_hidden, weights[-1] + 2 * outputs[:-1], -1)
+    columns = sizes[:-1], sizes[1:], weights[:-1], outputs[:-1], deltas, masks[:-1], gammas, size + outputs[:-1]
+    return np.array(columns, np.intp).T.copy(), size + is_normalized * int(outputs[-2])
 
 
 @inline_jit
@@ -56,6 +68,22 @@ def _weights(buffer, layer):
 def _bias(buffer, layer):
     start = layer[WEIGHTS] + layer[INPUTS] * layer[OUTPUTS]
     return buffer[start : start + layer[OUTPUTS]]
+
+
+@inline_jit
+def _gamma(buffer, layer):
+    return buffer[layer[GAMMA] : layer[GAMMA] + layer[OUTPUTS]]
+
+
+@inline_jit
+def _beta(buffer, layer):
+    return buffer[layer[GAMMA] + layer[OUTPUTS] : layer[GAMMA] + 2 * layer[OUTPUTS]]
+
+
+@inline_jit
+def _statistics(extension, layer):
+    units = extension.statistics[:, layer[OUTPUT] : layer[OUTPUT] + layer[OUTPUTS]]
+    return units[0], units[1]
 
 
 @inline_jit
@@ -110,23 +138,44 @@ def _masks(masks, rows, layer):
 
 
 @inline_jit
-def _forward(x, params, layers, activation, work):
+def _hidden(z, params, layer, activation, work, extension):
+    """Turn a product of a hidden layer into its output."""
+    rows, width = z.shape
+    bias = _bias(params, layer)
+    if extension is not None and layer[GAMMA] >= 0:
+        normal = _rows(work, layer[NORMAL], rows, width)
+        mean, var = _statistics(extension, layer)
+        normalize(z, bias, _gamma(params, layer), mean, var, extension.is_training, normal)
+        bias = _beta(params, layer)
+    _activate(z, bias, activation)
+    if extension is not None:
+        if extension.drops and extension.is_training:
+            drop(z, _rows(extension.drawn, layer[OUTPUT], rows, width), extension.ratio)
+        elif extension.drops:
+            scale(z, z.dtype.type(1 - extension.ratio))
+
+
+@inline_jit
+def _forward(x, params, layers, activation, work, extension):
     """Return the scores; and the masks of the inputs of each layer, and how many are not zero, or -1 without masks."""
     rows = x.shape[0]
     masks = np.empty(rows * (layers[-1, MASKS] + _words(layers[-1])), np.uint64)
     nonzero = np.empty(len(layers), np.intp)
+    has_zeros = activation == RELU
+    if extension is not None:
+        has_zeros = has_zeros or (extension.drops and extension.is_training)
     a = x
     for k in range(len(layers)):
         layer = layers[k]
         z = _rows(work, layer[OUTPUT], rows, layer[OUTPUTS])
         nonzero[k] = -1
-        if rows >= FEWEST_ROWS and (k == 0 or activation == RELU):
+        if rows >= FEWEST_ROWS and (k == 0 or has_zeros):
             nonzero[k] = fill_masks(a, _masks(masks, rows, layer))
         weights = _weights(params, layer)
         if nonzero[k] < 0 or not masked_dot(a, AS_IT_IS, _masks(masks, rows, layer), nonzero[k], weights, AS_IT_IS, z):
             np.dot(a, weights, z)
         if k < len(layers) - 1:
-            _activate(z, _bias(params, layer), activation)
+            _hidden(z, params, layer, activation, work, extension)
         else:
             _add_bias(z, _bias(params, layer))
         a = z
@@ -164,23 +213,23 @@ def _sum_rows(delta, out):
 
 
 @jit
-def predict(x, params, layers, activation, work):
+def predict(x, params, layers, activation, work, extension):
     """Return the scores before softmax, a view of the workspace."""
-    return _forward(x, params, layers, activation, work)[0]
+    return _forward(x, params, layers, activation, work, extension)[0]
 
 
 @jit
-def loss(x, labels, params, layers, activation, decay, work):
+def loss(x, labels, params, layers, activation, decay, work, extension):
     """Return the mean cross-entropy plus ``decay / 2`` times the sum of the squared weights."""
-    scores, _, _ = _forward(x, params, layers, activation, work)
+    scores, _, _ = _forward(x, params, layers, activation, work, extension)
     return softmax_cross_entropy(scores, labels) + _penalty(params, layers, decay)
 
 
 @jit
-def gradient(x, labels, params, layers, activation, decay, work, out):
+def gradient(x, labels, params, layers, activation, decay, work, extension, out):
     """Compute the gradient of `loss` with respect to the parameters by back-propagation; write it to ``out``."""
     rows, last = x.shape[0], len(layers) - 1
-    delta, masks, nonzero = _forward(x, params, layers, activation, work)
+    delta, masks, nonzero = _forward(x, params, layers, activation, work, extension)
     softmax_cross_entropy_backward(delta, labels)
     for k in range(last, -1, -1):
         layer = layers[k]
@@ -191,32 +240,43 @@ def gradient(x, labels, params, layers, activation, decay, work, out):
             a, TRANSPOSED, _masks(masks, rows, layer), nonzero[k], delta, AS_IT_IS, d_weights
         ):
             np.dot(a.T, delta, d_weights)
-        _sum_rows(delta, _bias(out, layer))
+        if layer[GAMMA] < 0:
+            _sum_rows(delta, _bias(out, layer))
+        else:
+            # Batch normalization subtracts the bias with the mean.
+            _bias(out, layer)[:] = 0
         if k > 0:
             d_a = _rows(work, below[DELTA], rows, below[OUTPUTS])
-            # Where ReLU gave zero to the layer above, this gradient is zero.
+            # Where ReLU or dropout gave zero to the layer above, this gradient is zero, unless it was normalized.
             if not (
                 k < last
+                and layer[GAMMA] < 0
                 and nonzero[k + 1] >= 0
                 and masked_dot(
                     delta, AS_IT_IS, _masks(masks, rows, layers[k + 1]), nonzero[k + 1], weights, TRANSPOSED, d_a
                 )
             ):
                 np.dot(delta, weights.T, d_a)
+            # Where dropout gave zero, the derivative of either activation is zero.
             _activate_backward(d_a, a, activation)
+            if extension is not None and below[GAMMA] >= 0:
+                normal = _rows(work, below[NORMAL], rows, below[OUTPUTS])
+                var = _statistics(extension, below)[1]
+                d_gamma, d_beta = _gamma(out, below), _beta(out, below)
+                normalize_backward(d_a, normal, _gamma(params, below), var, d_gamma, d_beta)
             delta = d_a
     if decay != 0:
         _penalty_backward(out, params, layers, decay)
 
 
 @jit
-def numerical_gradient(x, labels, params, layers, activation, decay, work, step, out):
+def numerical_gradient(x, labels, params, layers, activation, decay, work, extension, step, out):
     """Write central differences of `loss` for each parameter to ``out``; ``params`` are restored."""
     for i in range(params.size):
         value = params[i]
         params[i] = value + step
-        above = loss(x, labels, params, layers, activation, decay, work)
+        above = loss(x, labels, params, layers, activation, decay, work, extension)
         params[i] = value - step
-        below = loss(x, labels, params, layers, activation, decay, work)
+        below = loss(x, labels, params, layers, activation, decay, work, extension)
         params[i] = value
         out[i] = (above - below) / (2 * step)

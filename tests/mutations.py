@@ -41,8 +41,13 @@ def seeds(folder):
     for saved, its_params, new_params, new in kinds:
         saved.save(folder / "seed", its_params)
         result.append(((folder / "seed").read_bytes(), new_params, new))
-    fo.MultiLayerNet(4, [5, 3], 2, weight_decay_lambda=0.1, seed=0).save(folder / "seed")
-    result.append(((folder / "seed").read_bytes(), lambda: None, lambda: fo.MultiLayerNet(4, [5, 3], 2, seed=0)))
+    networks = (
+        lambda **decay: fo.MultiLayerNet(4, [5, 3], 2, seed=0, **decay),
+        lambda **decay: fo.MultiLayerNetExtend(4, [5, 3], 2, use_batchnorm=True, seed=0, **decay),
+    )
+    for new in networks:
+        new(weight_decay_lambda=0.1).save(folder / "seed")
+        result.append(((folder / "seed").read_bytes(), lambda: None, new))
     return result
 
 

@@ -83,7 +83,7 @@ def test_names_of_the_package():
     exec("from fastoptim import *", names)
     assert {*FAMILY, "Optimizer", "flatten", "load", "num_threads"} <= names.keys()
     # The textbook's scripts have these from elsewhere.
-    helpers = {"MultiLayerNet", "load_mnist", "smooth_curve"}
+    helpers = {"MultiLayerNet", "MultiLayerNetExtend", "load_mnist", "smooth_curve"}
     assert not helpers & names.keys()
     assert set(dir(fo)) == {*fo.__all__, *helpers}
     assert all(getattr(fo, name) is not None for name in dir(fo))

@@ -22,6 +22,7 @@ import numpy as np
 from common.oracle import SGD, AdaGrad, Adam, Momentum, Nesterov, RMSprop
 """,
     "common/multi_layer_net.py": "from common.oracle import MultiLayerNet\n",
+    "common/multi_layer_net_extend.py": (Path(__file__).parent / "layers.py").read_text(encoding="utf-8"),
     "common/util.py": "def smooth_curve(x):\n    return ['smoothed', *x]\n",
     "dataset/mnist.py": """
 import numpy as np
@@ -75,12 +76,34 @@ EDITS = re.findall(r"```diff\n-(.*)\n\+(.*)\n```", README)
 """The edits that the README shows: first the optimizers, then the network."""
 
 
-def run_edited(edits, folder):
+EXTENDED = """
+import os
+import sys
+
+sys.path.append(os.path.dirname(__file__))
+from dataset.mnist import load_mnist
+from common.multi_layer_net_extend import MultiLayerNetExtend
+from common.optimizer import *
+
+np.random.seed(1)
+(x_train, t_train), _ = load_mnist(normalize=True)
+for options in {"use_batchnorm": True}, {"use_dropout": True, "dropout_ration": 0.2}:
+    network = MultiLayerNetExtend(input_size=12, hidden_size_list=[20] * 3, output_size=3, **options)
+    optimizer = SGD(lr=0.1)
+    for i in range(40):
+        batch = np.random.choice(x_train.shape[0], 20)
+        x, t = x_train[batch], t_train[batch]
+        optimizer.update(network.params, network.gradient(x, t))
+        print(network.loss(x, t))
+    assert 0 < network.accuracy(x_train, t_train) <= 1
+"""
+
+
+def run_edited(edits, folder, source=SCRIPT):
     """Return what the script prints after lines have been replaced in it."""
     for name, text in HELPERS.items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(text, encoding="utf-8")
-    source = SCRIPT
     for old, new in edits:
         assert source.count(old) == 1
         source = source.replace(old, new)
@@ -102,6 +125,14 @@ def test_its_comparison_runs_with_our_network(tmp_path):
     losses = [[float(word) for word in words if not word.isalpha()] for words in (ref, comp)]
     # Our network computes in float32 by default, from the same initial weights.
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-3)
+
+
+def test_its_scripts_of_batch_normalization_and_dropout_run_with_our_network(tmp_path):
+    line = "from {} import MultiLayerNetExtend"
+    edits = [(line.format("common.multi_layer_net_extend"), line.format("fastoptim")), EDITS[0]]
+    ref, comp = (run_edited(each, tmp_path, EXTENDED).split() for each in ([], edits))
+    assert len(ref) == 80
+    np.testing.assert_allclose(list(map(float, comp)), list(map(float, ref)), rtol=1e-3)
 
 
 def test_its_star_import_brings_what_the_textbooks_does():

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 import fastoptim as fo
 from fastoptim import SGD, load_mnist
+from fastoptim.parameters import FlatDict
 from fastoptim.notes import Adam as NotesAdam
 from fastoptim.notes import np as notes_np
 
@@ -53,6 +54,9 @@ optimizers: dict[str, fo.Optimizer] = {"SGD": SGD(), "Nesterov": fo.Nesterov(mom
 with fo.num_threads(1):
     net = fo.MultiLayerNet(784, [100], 10)
     opt.update(net.params, net.gradient(x_train, t_train))
+extended = fo.MultiLayerNetExtend(784, [100], 10, use_dropout=True, dropout_ration=0.2, use_batchnorm=True)
+assert_type(extended.loss(x_train, t_train, train_flg=True), float)
+assert_type(extended.statistics, FlatDict)
 fo.smooth_curve([1.0, notes_np.pi])
 
 

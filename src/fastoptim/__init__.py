@@ -15,6 +15,7 @@ if sys.maxsize < 2**32:
 # can then answer --help at once and handle Ctrl-C from the start.
 _MODULES = dict.fromkeys(FAMILY, "optimizers") | {
     "MultiLayerNet": "network",
+    "MultiLayerNetExtend": "extended",
     "Optimizer": "optimizer",
     "Rows": "rows",
     "check_rule": "checking",
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from fastoptim.checking import check_rule as check_rule
     from fastoptim.checkpoint import load as load
     from fastoptim.curves import smooth_curve as smooth_curve
+    from fastoptim.extended import MultiLayerNetExtend as MultiLayerNetExtend
     from fastoptim.minimization import minimize as minimize
     from fastoptim.minimization import scipy_method as scipy_method
     from fastoptim.mnist import load_mnist as load_mnist
@@ -50,8 +52,9 @@ if TYPE_CHECKING:
     from fastoptim.threads import num_threads as num_threads
     from fastoptim.trees import tree as tree
 else:
-    # A star import must not replace these three, which the textbook's scripts import from elsewhere.
-    __all__ = sorted({*_MODULES, "__version__"} - {"MultiLayerNet", "load_mnist", "smooth_curve"})
+    # A star import must not replace these four, which the textbook's scripts import from elsewhere.
+    _ELSEWHERE = {"MultiLayerNet", "MultiLayerNetExtend", "load_mnist", "smooth_curve"}
+    __all__ = sorted({*_MODULES, "__version__"} - _ELSEWHERE)
 
     def __getattr__(name):
         if name in _OPTIONAL:

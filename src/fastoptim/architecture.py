@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,9 @@ class Architecture:
 
     _numbers: tuple[str, ...] = ("weight_decay_lambda",)
     """The arguments that may be changed later."""
+    _is_normalized = False
+    _state: Mapping[str, FlatDict] = MappingProxyType({})
+    """Arrays beside the parameters that checkpoints keep."""
 
     def __init__(
         self,
@@ -53,9 +57,9 @@ class Architecture:
         self._activation = activation.lower()
         self._dtype = np.dtype(dtype)
         self.weight_decay_lambda = weight_decay_lambda
-        self._layers, self._work_per_row = dense.table(sizes)
+        self._layers, self._work_per_row = dense.table(self._sizes, self._is_normalized)
         self._spare: list[NDArray[Any]] = []
-        arrays = initial_parameters(sizes, weight_init_std, seed)
+        arrays = initial_parameters(self._sizes, weight_init_std, seed, self._is_normalized)
         self._params = flatten(arrays, dtype=self.dtype)
 
     # Kernels trust these, so they cannot be set.
@@ -102,17 +106,18 @@ class Architecture:
         Returns
         -------
         dict
-            ``"format"``, the version of the format; ``"class"``; ``"hyperparameters"``, the arguments; ``"params"``.
+            ``"format"``, the version of the format; ``"class"``; ``"hyperparameters"``, the arguments; ``"params"``;
+            and ``"state"``, if the class has further arrays.
         """
         return copied(self._state_dict())
 
     def load_state_dict(self, state_dict: StateDict) -> None:
-        """Restore the parameters and the weight decay from what `state_dict` returned.
+        """Restore the parameters, the state and the weight decay from what `state_dict` returned.
 
         Raises
         ------
         ValueError
-            If the sizes, activation or dtype of the network differ. Nothing is changed then.
+            If the sizes, options or dtype of the network differ. Nothing is changed then.
         """
         own = self._state_dict()
         check_items(state_dict, self, *(item for item in own if item not in ("format", "class")))
@@ -122,10 +127,15 @@ class Architecture:
         if not numbers or not all(isinstance(n, Real) for n in numbers.values()) or {**saved} != arguments | numbers:
             raise ValueError(f"this is a checkpoint of a network with {saved}, not with {arguments}")
         check_arrays("params", state_dict["params"], self.params)
-        for name in numbers:
-            numbers[name] = getattr(type(self), name).checked(numbers[name])
-        vars(self).update(numbers)
+        state = state_dict.get("state", {})
+        if not isinstance(state, Mapping) or state.keys() != self._state.keys():
+            raise ValueError(f"the state of the checkpoint must be a dict with the keys {list(self._state)}")
+        for name, arrays in self._state.items():
+            check_arrays(name, state[name], arrays)
+        vars(self).update({name: getattr(type(self), name).checked(number) for name, number in numbers.items()})
         self.params.update(state_dict["params"])
+        for name, arrays in self._state.items():
+            arrays.update(state[name])
 
     def save(self, path: StrPath) -> None:
         """Write the `state_dict` to a file, from which `fastoptim.load` creates the network.
@@ -136,14 +146,14 @@ class Architecture:
         write(path, self._state_dict())
 
     def load(self, path: StrPath) -> None:
-        """Restore the parameters and the weight decay that `save` wrote.
+        """Restore what `save` wrote; see `load_state_dict`.
 
         Raises
         ------
         OSError
             If the file cannot be read.
         ValueError
-            If the file is damaged, or if the sizes, activation or dtype differ. Nothing is changed then.
+            If the file is damaged, or if the sizes, options or dtype differ. Nothing is changed then.
         """
         with reading(path) as state_dict:
             self.load_state_dict(state_dict)
@@ -160,7 +170,7 @@ class Architecture:
     def __setstate__(self, state: dict[str, Any]) -> None:
         # Kernels trust the table of layers, so it is not taken from a pickle, perhaps of another version.
         vars(self).update(state, _spare=[])
-        self._layers, self._work_per_row = dense.table(self._sizes)
+        self._layers, self._work_per_row = dense.table(self._sizes, self._is_normalized)
 
     def _arguments(self) -> dict[str, Any]:
         """Return the arguments that create such a network, except for its initial weights."""
@@ -175,4 +185,5 @@ class Architecture:
 
     def _state_dict(self) -> StateDict:
         """Return the state dict; the arrays are not copied."""
-        return format_and_class(self) | {"hyperparameters": self._arguments(), "params": self.params}
+        state = {"state": {**self._state}} if self._state else {}
+        return format_and_class(self) | {"hyperparameters": self._arguments(), "params": self.params} | state

@@ -5,11 +5,15 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
-from fastoptim import network, optimizers
+from fastoptim import optimizers
+from fastoptim.extended import MultiLayerNetExtend
 from fastoptim.family import FAMILY
+from fastoptim.network import MultiLayerNet
 from fastoptim.serialize import StateDict, StrPath, reading
 
 __all__ = ["load"]
+
+_NETWORKS = {cls.__name__: cls for cls in (MultiLayerNet, MultiLayerNetExtend)}
 
 
 def load(path: StrPath, params: Any = None) -> Any:
@@ -18,14 +22,14 @@ def load(path: StrPath, params: Any = None) -> Any:
     Parameters
     ----------
     path : path
-        A file written by `fastoptim.Optimizer.save` or `MultiLayerNet.save`.
+        A file written by `fastoptim.Optimizer.save`, `MultiLayerNet.save` or `MultiLayerNetExtend.save`.
     params : dict or list, optional
         The parameters, if they were saved with the optimizer: they are written in place, as by
         `fastoptim.Optimizer.load`.
 
     Returns
     -------
-    Optimizer or MultiLayerNet
+    Optimizer, MultiLayerNet or MultiLayerNetExtend
         An object of the class that the file names, which must be one of this package. For a class of your own, create
         an object and call its method ``load``.
 
@@ -62,10 +66,10 @@ def load(path: StrPath, params: Any = None) -> Any:
 
 def _created(path: StrPath, state_dict: StateDict, params: Any) -> Any:
     package, _, name = str(state_dict.get("class")).rpartition(".")
-    if package == "fastoptim" and name in network.__all__:
+    if package == "fastoptim" and name in _NETWORKS:
         if params is not None:
             raise ValueError(f"{path} holds a network, which has parameters of its own: load it without params")
-        return _network(state_dict)
+        return _network(_NETWORKS[name], state_dict)
     if package != "fastoptim" or name not in FAMILY:
         raise ValueError(f"{path} holds a {name}, which is not a class of fastoptim: create one and call its `load`")
     optimizer = getattr(optimizers, name)()
@@ -73,7 +77,7 @@ def _created(path: StrPath, state_dict: StateDict, params: Any) -> Any:
     return optimizer
 
 
-def _network(state_dict: StateDict) -> network.MultiLayerNet:
+def _network(cls: type[MultiLayerNet], state_dict: StateDict) -> MultiLayerNet:
     """Create a network from its state dict, or raise `ValueError`."""
     try:
         arguments = state_dict["hyperparameters"]
@@ -83,9 +87,9 @@ def _network(state_dict: StateDict) -> network.MultiLayerNet:
             raise TypeError("the sizes must be plain integers")
         # Compare the sizes with the arrays first, so that a forged file cannot allocate more memory than its own size.
         n_params = sum((inputs + 1) * outputs for inputs, outputs in pairwise(sizes))
-        if n_params != sum(array.size for array in state_dict["params"].values()):
+        if n_params > sum(array.size for array in state_dict["params"].values()):
             raise ValueError(f"the parameters are not those of a network with the sizes {sizes}")
-        net = network.MultiLayerNet(**arguments, weight_init_std=0.0, seed=0)
+        net = cls(**arguments, weight_init_std=0.0, seed=0)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise ValueError(f"the checkpoint does not hold a network: {error}") from error
     net.load_state_dict(state_dict)

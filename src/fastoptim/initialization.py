@@ -17,8 +17,12 @@ _VARIANCES = {"relu": 2.0, "he": 2.0, "sigmoid": 1.0, "xavier": 1.0}
 """The variance of the initial weights, times the number of inputs of their layer."""
 
 
-def initial_parameters(sizes: Sequence[int], weight_init_std: str | float, seed: int | None) -> dict[str, NDArray[Any]]:
+def initial_parameters(
+    sizes: Sequence[int], weight_init_std: str | float, seed: int | None, is_normalized: bool = False
+) -> dict[str, NDArray[Any]]:
     """Return normal weights ``W1, W2, …`` and biases ``b1, b2, …`` of zeros, in float64.
+
+    For batch normalization, ``gamma1, gamma2, …`` of ones and ``beta1, beta2, …`` of zeros follow.
 
     Parameters
     ----------
@@ -28,6 +32,8 @@ def initial_parameters(sizes: Sequence[int], weight_init_std: str | float, seed:
         The standard deviation of the weights, or the name of one that depends on the number of inputs.
     seed : int or None
         A seed, or None to draw from the global ``numpy.random``.
+    is_normalized : bool
+        Whether the hidden layers have batch normalization.
 
     Raises
     ------
@@ -39,6 +45,8 @@ def initial_parameters(sizes: Sequence[int], weight_init_std: str | float, seed:
     for k, (inputs, outputs) in enumerate(pairwise(sizes), start=1):
         arrays[f"W{k}"] = _scale(weight_init_std, inputs) * rng.randn(inputs, outputs)
         arrays[f"b{k}"] = np.zeros(outputs)
+    for k, units in enumerate(sizes[1:-1] if is_normalized else (), start=1):
+        arrays[f"gamma{k}"], arrays[f"beta{k}"] = np.ones(units), np.zeros(units)
     return arrays
 
 

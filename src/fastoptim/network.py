@@ -11,6 +11,7 @@ from fastoptim.architecture import ACTIVATIONS, Architecture
 from fastoptim.batches import Workspace, batch, samples
 from fastoptim.concurrency import blas_calls
 from fastoptim.kernels import dense
+from fastoptim.kernels.normalization import Extension
 from fastoptim.parameters import FlatDict
 
 __all__ = ["MultiLayerNet"]
@@ -95,10 +96,7 @@ class MultiLayerNet(Architecture):
         -------
         ndarray of shape (N, output_size) or (output_size,)
         """
-        rows = samples(x, self.input_size, self.dtype)
-        with self._workspace(rows) as work:
-            scores: NDArray[Any] = dense.predict(rows, *self._model, work).copy()
-        return scores if np.ndim(x) == 2 else scores[0]
+        return self._predict(x, False)
 
     def loss(self, x: ArrayLike, t: ArrayLike) -> float:
         """Return the loss: mean cross-entropy plus weight decay.
@@ -114,9 +112,7 @@ class MultiLayerNet(Architecture):
         -------
         float
         """
-        x, t = self._batch(x, t)
-        with self._workspace(x) as work:
-            return float(dense.loss(x, t, *self._model, float(self.weight_decay_lambda), work))
+        return self._loss(x, t, False)
 
     def accuracy(self, x: ArrayLike, t: ArrayLike) -> float:
         """Return the fraction of samples whose highest score is that of their class; arguments as in `loss`."""
@@ -138,8 +134,10 @@ class MultiLayerNet(Architecture):
         """
         x, t = self._batch(x, t)
         flat = np.empty_like(self._params.flat)
+        extension = self._extension(x, True)
         with self._workspace(x) as work:
-            dense.gradient(x, t, *self._model, float(self.weight_decay_lambda), work, flat)
+            dense.gradient(x, t, *self._model, float(self.weight_decay_lambda), work, extension, flat)
+        self._keep(extension)
         return FlatDict(self._params.layout, {self.dtype: flat})
 
     def numerical_gradient(self, x: ArrayLike, t: ArrayLike) -> FlatDict:
@@ -153,9 +151,34 @@ class MultiLayerNet(Architecture):
         flat = np.empty_like(params)
         work = np.empty(self._work_per_row * len(x))
         model = (params, *self._model[1:])
+        x = x.astype(np.float64)
+        extension = self._extension(x, True)
         with blas_calls:
-            dense.numerical_gradient(x.astype(np.float64), t, *model, float(self.weight_decay_lambda), work, 1e-4, flat)
+            dense.numerical_gradient(x, t, *model, float(self.weight_decay_lambda), work, extension, 1e-4, flat)
         return FlatDict(self._params.layout, {self.dtype: flat.astype(self.dtype)})
+
+    def _predict(self, x: ArrayLike, is_training: bool) -> NDArray[Any]:
+        rows = samples(x, self.input_size, self.dtype)
+        extension = self._extension(rows, is_training)
+        with self._workspace(rows) as work:
+            scores: NDArray[Any] = dense.predict(rows, *self._model, work, extension).copy()
+        self._keep(extension)
+        return scores if np.ndim(x) == 2 else scores[0]
+
+    def _loss(self, x: ArrayLike, t: ArrayLike, is_training: bool) -> float:
+        x, t = self._batch(x, t)
+        extension = self._extension(x, is_training)
+        with self._workspace(x) as work:
+            loss = float(dense.loss(x, t, *self._model, float(self.weight_decay_lambda), work, extension))
+        self._keep(extension)
+        return loss
+
+    def _extension(self, rows: NDArray[Any], is_training: bool) -> Extension | None:  # noqa: ARG002
+        """Return what a pass of these rows takes beside samples and parameters."""
+        return None
+
+    def _keep(self, extension: Extension | None) -> None:
+        """Keep what a pass has computed beside its result."""
 
     def _batch(self, x: ArrayLike, t: ArrayLike) -> tuple[NDArray[Any], NDArray[np.intp]]:
         return batch(x, t, self.input_size, self.output_size, self.dtype)
