@@ -56,6 +56,7 @@ sphinx_gallery_conf = {
     "ignore_pattern": r"^pictures\.py$",
     "plot_gallery": os.environ.get("GALLERY", "1") != "0",
     "abort_on_example_error": True,
+    "matplotlib_animations": (True, "jshtml"),
     "show_memory": False,
     "write_computation_times": False,
     "remove_config_comments": True,

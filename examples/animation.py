@@ -14,7 +14,7 @@ from matplotlib.animation import FuncAnimation
 import fastoptim as fo
 from pictures import setup, show
 
-options = setup(__doc__, steps=40)
+options = setup(__doc__, steps=30)
 
 OPTIMIZERS = [
     fo.SGD(lr=0.95),
@@ -37,11 +37,12 @@ def descend(optimizer):
 
 
 # %%
-# All paths are computed first; the animation only draws more and more of each. The last frame is shown for a while. The
-# background is white, because frames of a GIF would show through a transparent one.
+# All paths are computed first; the animation only draws more and more of each. The last frame is shown for a while.
 
 paths = [descend(optimizer) for optimizer in OPTIMIZERS]
 x, y = np.meshgrid(np.linspace(-8, 4, 121), np.linspace(-2.5, 2.5, 101))
+plt.rcParams["savefig.dpi"] = 100
+# Older frames of a GIF would show through a transparent background.
 figure, axes = plt.subplots(figsize=(8, 4), facecolor="white")
 axes.contour(x, y, x**2 / 20 + y**2, levels=np.arange(1, 13) ** 2 / 8, colors="0.5", linewidths=0.6, alpha=0.7)
 axes.plot(0, 0, "+", color="0.4", markersize=14, markeredgewidth=2)
@@ -51,6 +52,9 @@ for optimizer, marker in zip(OPTIMIZERS, "oX^svD", strict=True):
     style = {"marker": marker, "markevery": [-1], "markersize": 9, "linewidth": 1.2}
     lines += axes.plot([], [], label=type(optimizer).__name__, **style)
 axes.legend(loc="lower left", ncols=2)
+axes.set_title("step 0")
+figure.draw_without_rendering()
+figure.set_layout_engine("none")  # It would arrange each frame anew.
 
 
 def draw(step):
@@ -61,7 +65,7 @@ def draw(step):
     return lines
 
 
-frames = [*range(options.steps + 1), *[options.steps] * (options.steps // 4)]
+frames = [*range(options.steps + 1), *[options.steps] * (options.steps // 6)]
 animation = FuncAnimation(figure, draw, frames, interval=150)
 show(animation, options)
 for optimizer, path in zip(OPTIMIZERS, paths, strict=True):

@@ -27,7 +27,7 @@ def show(picture, options):
     animated = hasattr(picture, "new_frame_seq")
     path = options.output / Path(sys.argv[0]).with_suffix(".gif" if animated else ".png").name
     if animated:
-        picture.save(path, "pillow", dpi=100)
+        picture.save(path, "pillow")
     else:
         picture.savefig(path)
     print(f"wrote {path}")

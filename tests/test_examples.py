@@ -6,8 +6,11 @@ from pathlib import Path
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
+from threadpoolctl import threadpool_limits
 
+import fastoptim as fo
 from fastoptim.family import FAMILY
 from fastoptim.schedules.specs import SCHEDULES
 
@@ -17,7 +20,9 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 @pytest.fixture
 def run(monkeypatch, capsys, tmp_path):
     """Return a function that runs an example as ``python`` would, checks its picture, and returns what it printed."""
-    # A process for each would spend most of its time on imports.
+    # A process for each would spend most of its time on imports. A second thread of BLAS, which only a BLAS that is
+    # loaded can be forbidden, would wait for a core that another test has.
+    fo.MultiLayerNet(1, [1], 1).predict(np.zeros(1))
     monkeypatch.syspath_prepend(EXAMPLES)
     monkeypatch.chdir(tmp_path)
 
@@ -26,7 +31,7 @@ def run(monkeypatch, capsys, tmp_path):
         monkeypatch.setattr(sys, "argv", [str(path), *map(str, argv)])
         plt.switch_backend("agg")
         try:
-            with mpl.rc_context():
+            with mpl.rc_context(), threadpool_limits(1, user_api="blas"):
                 runpy.run_path(str(path), run_name="__main__")
             assert all(axes.has_data() for axes in plt.gcf().axes)
         finally:
