@@ -157,6 +157,35 @@ def test_scipy_minimize(run):
     assert averaged < adam < line_search
 
 
+def test_physical_fit(run):
+    out = run("physical_fit.py")
+    rows = re.findall(r"\w+ +(\S+) ± (\S+) +SciPy (\S+) ± (\S+) +true (\S+)", out)
+    assert len(rows) == 4
+    for value, error, scipy_value, scipy_error, true in (map(float, row) for row in rows):
+        assert value == pytest.approx(scipy_value, abs=2e-3 * error + 1e-4)
+        assert error == pytest.approx(scipy_error, rel=0.01, abs=1e-4)
+        assert abs(value - true) < 3 * error
+    assert int(re.search(r"stopped after (\d+)", out)[1]) < 5000
+
+
+def test_automatic_gradients(run):
+    out = run("automatic_gradients.py", "--steps", 100)
+    losses = re.findall(r"mean squared error (\S+)", out)
+    differences = dict(re.findall(r"(\w+): largest difference .* (\S+)", out))
+    missing = {name for name in ("autograd", "JAX") if f"{name} is not installed" in out}
+    assert {*differences} == {"autograd", "JAX"} - missing
+    assert len(losses) == 3 - len(missing)
+    assert {*losses} == {losses[0]}
+    assert float(losses[0]) < 0.3
+    assert float(differences.get("autograd", 0)) < 1e-12
+    assert float(differences.get("JAX", 0)) < 1e-3
+
+
+def test_embedding(run):
+    out = run("embedding.py", "--steps", 1000)
+    assert int(re.search(r"(\d+) of 24 words", out)[1]) > 20
+
+
 def test_every_example_is_tested():
     names = {path.name for path in EXAMPLES.glob("*.py")} - {"pictures.py"}
     assert names == set(re.findall(r'(?:run\(|EXAMPLES / )"(.+?)"', Path(__file__).read_text(encoding="utf-8")))
