@@ -15,7 +15,7 @@ from pathlib import Path
 
 import naive
 
-from . import family
+from . import extended, family
 from .cases import HUGE, NOTES, WIDTHS, Net, Update, irregular_updates
 from .figures import (
     Figure,
@@ -183,6 +183,10 @@ def _rows() -> Iterator[Target]:
         ("jax", "jax", (4, 4.6)),
     ):
         yield Target(f"the comparison: faster than {library}", faster("comparison", "warm", library, package), *bounds)
+    normalized = next(extended.cases(quick=True)).id
+    yield Target(
+        "batch normalization, the textbook's step: faster than NumPy", faster("extended", normalized, "NumPy"), 2, 4
+    )
     time = {"unit": " s", "less_is_better": True}
     yield Target("import fastoptim, beyond Numba and SciPy", seconds("start", "import", OURS), 0.05, 0.02, **time)
     yield Target("full cache: process start to first update", seconds("start", "first update", FULL), 0.7, 0.5, **time)
