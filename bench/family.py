@@ -161,6 +161,18 @@ def _compositions() -> Iterator[Race]:
         yield _beside(what, partial(fo.Adam, groups=groups), SHAPES[NOTES], layout=layout)
 
 
+# State of half the bytes beside that of float32
+
+
+def _low_precision() -> Iterator[Race]:
+    torch = {"torch fused": partial(_torch, "Adam", TORCH["torch fused"], False)}
+    for state_dtype in ("bfloat16", "bfloat16-stochastic"):
+        for size in (1_000_000, 30_000_000):
+            low = partial(_ours, partial(fo.Adam, state_dtype=state_dtype))
+            make = {OURS: low, BASE: partial(_ours, fo.Adam), **(torch if size > 1_000_000 else {})}
+            yield Race(f"{state_dtype} state, {size:,}", make, _array(size), threads=1, agrees=False)
+
+
 # Every rule beside the memory that it moves
 
 
@@ -333,6 +345,7 @@ def races(*, quick: bool = False) -> Iterator[Race]:
     """Yield the cases of the group *family*; with ``quick`` those of a few seconds each."""
     yield from _compositions()
     if not quick:
+        yield from _low_precision()
         yield from _ceilings()
         yield from _rules_of_torch()
         yield from _sweeps()

@@ -108,6 +108,10 @@ def _family_rows() -> Iterator[Target]:
     yield Target("with a clip of the norm", _family("and norm clip", family.BASE), 0.8, 0.85)
     yield Target("ten arrays in five groups: faster than in one", _family("five groups", family.BASE), 0.95, 1)
     yield Target("every rule of one pass, 1e7: fraction of the ceiling", _family("0,000,000", CEILING), 0.92, 0.97, "")
+    big, small = "bfloat16 state, 30,000,000", "bfloat16 state, 1,000,000"
+    yield Target("Adam, bfloat16 state, 3e7: faster than float32", _family(big, family.BASE), 1.25, 1.4)
+    yield Target("same: faster than torch fused", _family(big, "torch fused", "torch"), 1.3, 1.5)
+    yield Target("same, 1e6: faster than float32", _family(small, family.BASE), 0.9, 1)
     fused, unfused = family.FUSED, family.TORCH_HAS.keys() - family.FUSED
     yield Target("rules that torch fuses: faster than its best", _beside_torch(fused, family.TORCH), 1.3, 2)
     yield Target("rules that torch does not fuse: same", _beside_torch(unfused, family.TORCH), 3, 5)

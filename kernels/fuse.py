@@ -10,16 +10,20 @@ from typing import Any
 import numpy as np
 from numba.core.errors import NumbaError, UnsupportedBytecodeError
 
+from fastoptim.kernels.bfloat16 import Stored
 from fastoptim.kernels.fingerprint import called_functions, fingerprint
 from fastoptim.kernels.jit import bind_globals, cfunc, inline_jit
-from fastoptim.kernels.memory import integers, load, scalars, scratch, store, word
+from fastoptim.kernels.memory import integers, load, scalars, scratch, store_rounded, word
 from fastoptim.kernels.reduce import sum_blocks
 from fastoptim.kernels.rulecompiler import MixedRuleCompiler, RuleCompiler
 from fastoptim.kernels.strided import BLOCK, GRADIENT, PARAMETER, copy_block
 from fastoptim.kernels.subnormals import flush_subnormals, restore_subnormals
-from fastoptim.kernels.table import SLOTS, VALUE, WALK, P, each_row, each_touched_row
+from fastoptim.kernels.table import DICE, SLOTS, VALUE, WALK, P, each_row, each_touched_row
 
-__all__ = ["fuse", "n_scalars"]
+__all__ = ["Kind", "fuse", "n_scalars"]
+
+Kind = type | Stored
+"""A type of elements in memory."""
 
 
 def n_scalars(rule: Any, slots: Sequence[str]) -> int:
@@ -40,6 +44,7 @@ KINDS: Any
 TARGET_KINDS: Any
 N_ARRAYS: int
 N_SCALARS: int
+N_DICE: int
 SIZES: Any
 SCALAR: Any
 STRIDED: Any
@@ -54,8 +59,9 @@ def _loop(row, start, stop):
     values = scalars(SCALAR, word(row, VALUE), N_SCALARS)
     sources = integers(row + 8 * P, N_ARRAYS)
     targets = sources[:1] + sources[2:]
+    dice = integers(word(row, DICE), N_DICE)
     for i in range(start, stop):
-        store(TARGET_KINDS, targets, i, rule(*load(KINDS, sources, i), *values))
+        store_rounded(TARGET_KINDS, targets, i, rule(*load(KINDS, sources, i), *values), dice)
 
 
 def _strided_loop(row, start, stop):
@@ -63,6 +69,7 @@ def _strided_loop(row, start, stop):
     sources, walk = integers(row + 8 * P, N_ARRAYS), word(row, WALK)
     p, g, slots = sources[0], sources[1], sources[2:]
     p_block, g_block = scratch(KINDS[0], BLOCK), scratch(KINDS[1], BLOCK)
+    dice = integers(word(row, DICE), N_DICE)
     while start < stop:
         count = min(BLOCK, stop - start)
         # Blocks are addressed as if they began at element 0 of the row, as the state does.
@@ -73,7 +80,7 @@ def _strided_loop(row, start, stop):
             g = g_block - start * SIZES[1]
             copy_block(KINDS[1], walk, GRADIENT, sources[1], start, count, SIZES[1], g_block, False)
         for i in range(start, start + count):
-            store(TARGET_KINDS, (p, *slots), i, rule(*load(KINDS, (p, g, *slots), i), *values))
+            store_rounded(TARGET_KINDS, (p, *slots), i, rule(*load(KINDS, (p, g, *slots), i), *values), dice)
         if STRIDED[PARAMETER]:
             copy_block(KINDS[0], walk, PARAMETER, sources[0], start, count, SIZES[0], p_block, True)
         start += count
@@ -90,7 +97,7 @@ _kernels: dict[Any, Any] = {}
 
 def fuse(
     rule: Callable[..., Any],
-    kinds: tuple[type, ...],
+    kinds: tuple[Kind, ...],
     strided: tuple[bool, bool] = (False, False),
     squares: tuple[bool, ...] = (),
     touched: bool = False,
@@ -102,8 +109,9 @@ def fuse(
     rule : function
         ``rule(p, g, *slots, *scalars)`` returns the new ``p``, or with state ``(p, *slots)``. See `rules`.
     kinds : tuple of type
-        The types of the elements of parameter, gradient and each slot, such as ``numpy.float32``. If they are all the
-        same, it is the type of all arithmetic; if not, operations promote as NumPy's do.
+        The types of the elements of parameter, gradient and each slot, such as ``numpy.float32`` or `BFLOAT16`, which
+        is float32 as soon as it is loaded. If they are then all the same, it is the type of all arithmetic; if not,
+        operations promote as NumPy's do.
     strided : tuple of bool
         Whether to follow the rows' walks for parameters and for gradients, which otherwise lie in memory as their state
         does.
@@ -144,14 +152,16 @@ def fuse(
 
 def _compile(
     rule: Callable[..., Any],
-    kinds: tuple[type, ...],
+    kinds: tuple[Kind, ...],
     strided: tuple[bool, bool],
     squares: tuple[bool, ...],
     touched: bool,
     mark: str | None,
 ) -> Any:
-    promotes = len(set(kinds)) > 1 or np.float16 in kinds
-    types = "-".join(kind.__name__ for kind in (kinds if promotes else kinds[:1]))
+    computed = [np.float32 if isinstance(kind, Stored) else kind for kind in kinds]
+    promotes = len(set(computed)) > 1 or np.float16 in kinds
+    types = "-".join(kind.__name__ for kind in (kinds if len(set(kinds)) > 1 else kinds[:1]))
+    n_random = sum(isinstance(kind, Stored) and kind.numba_type.is_random for kind in kinds)
     how = "-p" * strided[0] + "-g" * strided[1] + "".join("-square" if square else "-sum" for square in squares)
     name = f"{rule.__name__[:40]}-{len(kinds) - 2}-{types}{'-touched' * touched}{how}-{mark}"
     n_arguments = len(inspect.signature(rule).parameters)
@@ -159,16 +169,17 @@ def _compile(
         "KINDS": kinds,
         "TARGET_KINDS": kinds[:1] + kinds[2:],
         "STRIDED": strided,
-        "SCALAR": None if promotes else kinds[0],
-        "SIZES": tuple(np.dtype(kind).itemsize for kind in kinds),
+        "SCALAR": None if promotes else computed[0],
+        "SIZES": tuple(kind.itemsize if isinstance(kind, Stored) else np.dtype(kind).itemsize for kind in kinds),
+        "N_DICE": 1 + (n_random + 1) // 2 if n_random else 0,
         "N_ARRAYS": len(kinds),
         "N_WORDS": SLOTS + len(kinds) - 2,
         "N_SCALARS": n_arguments - len(kinds),
         "SQUARES": squares,
         "N_SUMS": len(squares),
         "SUM_BLOCK": BLOCK * len(squares),
-        "SUM_KINDS": (np.float64 if promotes else kinds[0],) * len(squares),
-        "SUM_SIZE": 8 if promotes else np.dtype(kinds[0]).itemsize,
+        "SUM_KINDS": (np.float64 if promotes else computed[0],) * len(squares),
+        "SUM_SIZE": 8 if promotes else np.dtype(computed[0]).itemsize,
     }
     bound["rule"] = _compiled_with_helpers(rule, name, MixedRuleCompiler if promotes else RuleCompiler, {})
     template = sum_blocks if squares else _strided_loop if any(strided) else _loop

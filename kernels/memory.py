@@ -13,9 +13,11 @@ from numba.core import cgutils
 from numba.core.errors import TypingError
 from numba.extending import intrinsic
 
+from fastoptim.kernels.bfloat16 import BFloat16, key_halves, random_bits, rounded, widened
 from fastoptim.kernels.promotion import HALF, Weak, cast
 
-__all__ = ["add_up", "call", "copy_elements", "integers", "load", "scalars", "scratch", "set_word", "store", "word"]
+__all__ = ["add_up", "call", "copy_elements", "integers", "load", "scalars", "scratch", "set_word", "store"]
+__all__ += ["store_rounded", "word"]
 
 _WORD = ir.IntType(64)
 _intrinsic = intrinsic(prefer_literal=True)
@@ -33,8 +35,21 @@ def _dtypes(kinds: Any) -> list[Any]:
     return [_dtype(kind) for kind in kinds]
 
 
+def _computed(dtype: Any) -> Any:
+    """Return the type of the values that elements of a type are in compiled code."""
+    return types.float32 if isinstance(dtype, BFloat16) else dtype
+
+
 def _in_memory(context: Any, dtype: Any) -> ir.Type:
+    if isinstance(dtype, BFloat16):
+        return ir.IntType(16)
     return ir.HalfType() if dtype == HALF else context.get_value_type(dtype)
+
+
+def _loaded(builder: Any, dtype: Any, value: Any) -> Any:
+    if isinstance(dtype, BFloat16):
+        return widened(builder, value)
+    return builder.fpext(value, ir.FloatType()) if dtype == HALF else value
 
 
 @_intrinsic
@@ -98,36 +113,76 @@ def load(_typing: Any, kinds: Any, addresses: Any, index: Any) -> Any:
             builder.load(_element(builder, _in_memory(context, dtype), pointer, args[2]))
             for dtype, pointer in zip(dtypes, pointers, strict=True)
         ]
-        values = [
-            builder.fpext(value, ir.FloatType()) if dtype == HALF else value
-            for dtype, value in zip(dtypes, values, strict=True)
-        ]
+        values = [_loaded(builder, dtype, value) for dtype, value in zip(dtypes, values, strict=True)]
         return context.make_tuple(builder, signature.return_type, values)
 
-    return types.Tuple(dtypes)(kinds, addresses, index), codegen
+    return types.Tuple([_computed(dtype) for dtype in dtypes])(kinds, addresses, index), codegen
 
 
-@_intrinsic
-def store(_typing: Any, kinds: Any, addresses: Any, index: Any, values: Any) -> Any:
-    """Store one value, or a tuple of them, as element ``index`` of as many arrays, given by types and addresses."""
-    dtypes = _dtypes(kinds)
+def _check_stored(dtypes: list[Any], values: Any) -> tuple[Any, ...]:
+    """Return the types of what is to be stored as elements of some types, or raise an error."""
     given = tuple(values) if isinstance(values, types.BaseTuple) else (values,)
     if len(given) != len(dtypes):
         count = f"{len(given)} value{'s' * (len(given) > 1)}"
         raise TypingError(f"it returns {count}, expected {len(dtypes)}: the parameter and its state")
     if not all(isinstance(kind, types.Number | types.Boolean | Weak) for kind in given):
         raise TypingError(f"it returns {', '.join(map(str, given))}, expected numbers; is a return missing?")
+    return given
+
+
+@_intrinsic
+def store(_typing: Any, kinds: Any, addresses: Any, index: Any, values: Any) -> Any:
+    """Store one value, or a tuple of them, as element ``index`` of as many arrays, given by types and addresses."""
+    dtypes = _dtypes(kinds)
+    given = _check_stored(dtypes, values)
 
     def codegen(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
         unpacked = cgutils.unpack_tuple(builder, args[3]) if isinstance(values, types.BaseTuple) else [args[3]]
         pointers = cgutils.unpack_tuple(builder, args[1], len(dtypes))
         for dtype, pointer, value, kind in zip(dtypes, pointers, unpacked, given, strict=True):
-            value = cast(context, builder, value, kind, dtype)
-            value = builder.fptrunc(value, ir.HalfType()) if dtype == HALF else value
-            builder.store(value, _element(builder, _in_memory(context, dtype), pointer, args[2]))
+            _store(context, builder, dtype, pointer, args[2], cast(context, builder, value, kind, _computed(dtype)))
         return context.get_dummy_value()
 
     return types.void(kinds, addresses, index, values), codegen
+
+
+def _store(context: Any, builder: Any, dtype: Any, address: Any, index: Any, value: Any, noise: Any = None) -> None:
+    if isinstance(dtype, BFloat16):
+        value = rounded(builder, value, noise)
+    elif dtype == HALF:
+        value = builder.fptrunc(value, ir.HalfType())
+    builder.store(value, _element(builder, _in_memory(context, dtype), address, index))
+
+
+@_intrinsic
+def store_rounded(_typing: Any, kinds: Any, addresses: Any, index: Any, values: Any, dice: Any) -> Any:
+    """Store as `store` does, and round at random where the type of an array says so.
+
+    ``dice`` is a tuple of integers, empty if no array is rounded so: the address at which the first of those arrays
+    would begin if the counter of its first element were 0, and a key for every two of them.
+    """
+    dtypes = _dtypes(kinds)
+    given = _check_stored(dtypes, values)
+    at_random = [k for k, dtype in enumerate(dtypes) if isinstance(dtype, BFloat16) and dtype.is_random]
+
+    def codegen(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        unpacked = cgutils.unpack_tuple(builder, args[3]) if isinstance(values, types.BaseTuple) else [args[3]]
+        pointers = cgutils.unpack_tuple(builder, args[1], len(dtypes))
+        halves: list[Any] = []
+        if at_random:
+            base, *keys = cgutils.unpack_tuple(builder, args[4])
+            first = builder.lshr(builder.sub(pointers[at_random[0]], base), _WORD(1))
+            # Vectors of 64 bits would take twice as long to count in.
+            counter = builder.add(*(builder.trunc(number, ir.IntType(32)) for number in (first, args[2])))
+            halves = [random_bits(builder, counter, key_halves(builder, key)) for key in keys]
+        for k, (dtype, pointer, value, kind) in enumerate(zip(dtypes, pointers, unpacked, given, strict=True)):
+            value = cast(context, builder, value, kind, _computed(dtype))
+            place = at_random.index(k) if k in at_random else None
+            noise = None if place is None else halves[place // 2](place % 2)
+            _store(context, builder, dtype, pointer, args[2], value, noise)
+        return context.get_dummy_value()
+
+    return types.void(kinds, addresses, index, values, dice), codegen
 
 
 @_intrinsic

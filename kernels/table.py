@@ -22,9 +22,10 @@ column   name    meaning
 8        FIXED   1 if the gradient must stay at its address, because it overlaps what is written
 9        SUMS    address of the sums of its blocks, if any are needed
 10       TOUCHED address of the touched rows, if the gradient is row-sparse
-11       P       address of the parameter
-12       G       address of the gradient
-13 …     SLOTS   addresses of the state, one a slot
+11       DICE    address of what state is rounded with, if any is rounded at random
+12       P       address of the parameter
+13       G       address of the gradient
+14 …     SLOTS   addresses of the state, one a slot
 ======== ======= =============================================================================
 
 A *form* is what an array must look like: ``id`` of its type and of its dtype, the flags it must have, the lowest and
@@ -37,6 +38,9 @@ axis, the slowest first, its length and the strides of parameter and gradient in
 *Touched rows* are the rows of a parameter that its row-sparse gradient has: the address of their indices, the number of
 elements of each row, the address of the sums of their blocks, and the bytes from one row to the next in these sums, in
 parameter, gradient and each slot. The gradient has only these rows, and a segment counts only their elements.
+
+The *dice* are the address of the element of the state that has the number 0 and, for every two slots that are rounded
+at random, the key of this step. Elements are numbered in the order in which they lie in memory.
 
 A *segment* is a run of rows that one kernel processes. A program is a list of segments, run in order: a word COMMITTED,
 which is 1 once all of them have run in this step, the number of segments, and for each of them the address of its
@@ -53,11 +57,11 @@ import numpy as np
 from fastoptim.kernels.jit import inline_jit, jit
 from fastoptim.kernels.memory import integers, scratch, set_word, word
 
-__all__ = ["ALIGNED", "AXES", "COMMITTED", "COUNT", "FIXED", "FORM", "FOUND", "G_FORM", "HIGH", "LOW", "MOVES", "NEXT"]
-__all__ += ["SEGMENTS", "SLOTS", "START", "STOP", "SUMS", "TOUCHED", "VALUE", "WALK", "WRITEABLE", "G", "P"]
+__all__ = ["ALIGNED", "AXES", "COMMITTED", "COUNT", "DICE", "FIXED", "FORM", "FOUND", "G_FORM", "HIGH", "LOW", "MOVES"]
+__all__ += ["NEXT", "SEGMENTS", "SLOTS", "START", "STOP", "SUMS", "TOUCHED", "VALUE", "WALK", "WRITEABLE", "G", "P"]
 __all__ += ["bind", "block_table", "each_row", "each_touched_row"]
 
-START, STOP, NEXT, VALUE, FOUND, WALK, FORM, G_FORM, FIXED, SUMS, TOUCHED, P, G, SLOTS = range(14)
+START, STOP, NEXT, VALUE, FOUND, WALK, FORM, G_FORM, FIXED, SUMS, TOUCHED, DICE, P, G, SLOTS = range(15)
 COMMITTED, COUNT, SEGMENTS = range(3)
 MOVES = 8
 

@@ -186,6 +186,14 @@ def test_embedding(run):
     assert int(re.search(r"(\d+) of 24 words", out)[1]) > 20
 
 
+def test_low_precision(run):
+    pytest.importorskip("ml_dtypes", reason="bfloat16 is a dtype of ml_dtypes")
+    out = run("low_precision.py", "--iterations", 150, "--data", "digits")
+    ends = {name: float(loss) for name, loss in re.findall(r"^(\S+) +\S+  mean (\S+)", out, re.MULTILINE)}
+    assert list(ends) == ["float32", "bfloat16", "bfloat16-stochastic"]
+    assert all(abs(end - ends["float32"]) < 0.2 * ends["float32"] + 0.02 for end in ends.values()), ends
+
+
 def test_every_example_is_tested():
     names = {path.name for path in EXAMPLES.glob("*.py")} - {"pictures.py"}
     assert names == set(re.findall(r'(?:run\(|EXAMPLES / )"(.+?)"', Path(__file__).read_text(encoding="utf-8")))

@@ -11,14 +11,20 @@ from numpy.typing import NDArray
 from fastoptim._suggest import did_you_mean
 from fastoptim.composition import Composition
 from fastoptim.concurrency import Guard, exclusive
+from fastoptim.dtypes import RANDOM
 from fastoptim.groups import Groups, Pattern
 from fastoptim.hooks import Hooks
 from fastoptim.hyperparameters import Choice, Hyperparameter, Switch, is_schedule
+from fastoptim.plan import Plan
 from fastoptim.scalars import checked
+from fastoptim.state import State, with_slot
 from fastoptim.state_dicts import Checkpointed
-from fastoptim.transforms import COUNTERS, GROUPED, KEYWORDS, Keyword, Transforms
+from fastoptim.transforms import COUNTERS, GROUPED, KEYWORDS, PRECISION, Keyword, Transforms
 
-__all__ = ["Composed"]
+__all__ = ["MAX_PLANS", "Composed"]
+
+MAX_PLANS = 4
+"""Number of plans kept, for several dicts updated in turn; each takes a few kilobytes and keeps no arrays alive."""
 
 _ON_NONFINITE = "ignore", "raise", "skip"
 
@@ -45,9 +51,14 @@ class Composed(Hooks, Checkpointed):
     cautious: Any = False
     ema: Any = None
     lookahead: Any = None
+    state_dtype: Any = None
+    state_seed: Any = 0
 
     _declared: ClassVar[Mapping[str, Hyperparameter | Choice | Keyword]] = KEYWORDS
     """What checks the attributes that may be set, by name."""
+    _state: State | None
+    _plan: Plan | None
+    _plans: list[Plan]
     _groups: Groups
     _schedules: dict[str, Callable[[int], float]]
     _composition: Composition | None
@@ -151,6 +162,20 @@ class Composed(Hooks, Checkpointed):
         """The averages of the parameters, with ``ema``; None before the first update."""
         return (self._state or {}).get("averaged")
 
+    def _keep(self, state: State | None, plans: list[Plan]) -> None:
+        """Keep a state, and the plans that were made for it, the last one first."""
+        vars(self).update(_state=state, _plan=plans[0] if plans else None, _plans=plans[:MAX_PLANS])
+
+    @exclusive
+    def _set_state(self, name: str, value: Mapping[Any, NDArray[Any]] | None) -> None:
+        if value is None:
+            self._keep(None, [])
+            vars(self).update((counter, 0) for counter in COUNTERS.values() if counter in vars(self))
+            return
+        state = with_slot(self._state, self.slots, name, value)
+        if state is not self._state:
+            self._keep(state, [])
+
     def _checked_group(self, own: Mapping[str, Any]) -> dict[str, Any]:
         """Return the hyperparameters of a group as numbers and schedules, or raise an error."""
         if not isinstance(own, Mapping):
@@ -188,7 +213,7 @@ class Composed(Hooks, Checkpointed):
     def _recompose(self) -> None:
         """Drop all plans, because a transform was turned on or off or groups changed."""
         fields = vars(self)
-        on = [name for name in KEYWORDS if name in fields]
+        on = [name for name in KEYWORDS if name in fields and (name not in PRECISION or fields[name] == RANDOM)]
         fields.update(_composition=None, _views=None, _plan=None, _plans=[])
         for name, counter in COUNTERS.items():
             if name in on:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from fastoptim.kernels import transforms as stages
 from fastoptim.kernels.compose import Stage, compose, function_of
 from fastoptim.kernels.fuse import n_scalars
-from fastoptim.transforms import EXTRA_SLOTS, KEYWORDS
+from fastoptim.transforms import EXTRA_SLOTS, KEYWORDS, PRECISION
 
 __all__ = ["Composition", "Sums", "compose_optimizer"]
 
@@ -138,7 +138,7 @@ def _call_array_rule(optimizer: Any, *values: Any) -> Any:
 def structure(optimizer: Any) -> tuple[str, ...]:
     """Return the names of the transforms that are on, in an optimizer or in any of its groups, outside of its rule."""
     names = set(vars(optimizer)) | {name for _, own in optimizer._groups.rules for name in own}
-    on = [name for name in KEYWORDS if name in names and name not in type(optimizer).in_rule]
+    on = [name for name in KEYWORDS if name in names - PRECISION and name not in type(optimizer).in_rule]
     if "accumulate" in on:
         is_last = optimizer.accumulated + 1 >= optimizer.accumulate
         on.append("step" if is_last else "collect")

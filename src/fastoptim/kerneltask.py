@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -13,70 +13,23 @@ from fastoptim.composition import Sums
 from fastoptim.kernels import table
 from fastoptim.kernels.finite import finite
 from fastoptim.kernels.fuse import fuse
-from fastoptim.kernels.jit import DISABLED, HAS_FLOAT16
+from fastoptim.kernels.jit import DISABLED
 from fastoptim.kernels.reduce import add_blocks
 from fastoptim.kernels.strided import BLOCK
-from fastoptim.layout import Ranges, address, form, is_packed, merged, walk
-from fastoptim.parameters import FlatDict, packed_strides
+from fastoptim.layout import Ranges, address, form, merged, walk
+from fastoptim.parameters import FlatDict
+from fastoptim.precision import Dice
+from fastoptim.segments import order_of_state, walked
 from fastoptim.threads import Autotuner
 from fastoptim.touched import TouchedRows
 from fastoptim.validate import Array, Parameter
 
-__all__ = ["Arrays", "KernelTask", "choose_kernel"]
+__all__ = ["Arrays", "KernelTask"]
 
 Arrays = tuple[Sequence[Any], ...]
 """Parameters and gradients, each in the order of the rows; where any gradient is row-sparse, also the rows it has."""
 
 _SEARCHED = np.float32, np.float64
-_FLOATS: dict[Any, Any] = {np.dtype(T): T for T in (*_SEARCHED, *([np.float16] if HAS_FLOAT16 else []))}
-_INTEGERS: dict[Any, Any] = {
-    np.dtype(T): T for T in (np.int8, np.int16, np.int32, np.int64, np.uint8, np.uint16, np.uint32, np.uint64)
-}
-
-
-def choose_kernel(parameter: Parameter, rule: Callable[..., Any]) -> None:
-    """Give a parameter the kernel that does what NumPy does with it, if there is one.
-
-    Raises
-    ------
-    TypeError
-        If the rule cannot be compiled. If only NumPy's promotion cannot be, there is no kernel.
-    """
-    p, g, slots = parameter.p, parameter.g, parameter.slots
-    kinds: Any = _FLOATS.get(p.dtype), (_FLOATS | _INTEGERS).get(g.dtype), *(_FLOATS.get(slot.dtype) for slot in slots)
-    low, high = byte_bounds(p) if p.size else (0, 0)
-    # Elements that share memory must be written in NumPy's order.
-    overlaps_itself = high - low < p.nbytes
-    # Where all else is float64, a Python number is a float64 as well.
-    is_weak = parameter.is_weak and set(kinds) != {np.float64}
-    # The elements of a touched row must follow each other in the state.
-    is_scattered = parameter.rows is not None and not all(slot.flags.c_contiguous for slot in slots)
-    is_whole = parameter.slot_shapes is not None
-    if DISABLED or overlaps_itself or None in kinds or is_weak or parameter.before or is_scattered or is_whole:
-        return
-    order = _order(parameter)
-    p_strided, g_strided = (not is_packed(a, tuple(step * a.itemsize for step in order)) for a in _walked(parameter))
-    # The first row may be aligned where others are not.
-    p_strided |= not p.flags.aligned
-    try:
-        kernel = fuse(rule, kinds, (p_strided, g_strided), touched=parameter.rows is not None)
-    except TypeError:
-        if len(set(kinds)) == 1 and np.float16 not in kinds:
-            raise
-        return
-    parameter.kernel, parameter.kinds, parameter.strided = kernel, kinds, (p_strided, g_strided)
-
-
-def _walked(parameter: Parameter) -> tuple[Array, Array]:
-    """Return what a kernel walks at a time: parameter and gradient, or the first row of each if that is row-sparse."""
-    return (parameter.p, parameter.g) if parameter.rows is None else (parameter.p[:1], parameter.g[:1])
-
-
-def _order(parameter: Parameter) -> tuple[int, ...]:
-    """Return the strides in elements of the parameter's state, or of what it would be."""
-    like = parameter.g if parameter.rows is not None else [*parameter.slots, parameter.p][0]
-    strides = packed_strides(like) if like is parameter.p else like.strides
-    return tuple(step // like.itemsize for step in strides)
 
 
 def _with_dtype(array: Any, dtype: np.dtype[Any]) -> Any:
@@ -99,6 +52,8 @@ class KernelTask:
         What to sum before the rows are updated.
     state : dict
         The state.
+    dice : Dice or None
+        What state is rounded with, if any is rounded at random.
     views : list of ndarray
         Arrays that must be writable as well as the parameters.
     may_move : bool
@@ -121,6 +76,7 @@ class KernelTask:
         scalars: Array,
         sums: Sequence[Sums],
         state: Mapping[str, FlatDict],
+        dice: Dice | None,
         views: Sequence[Array],
         may_move: bool,
     ) -> None:
@@ -132,13 +88,14 @@ class KernelTask:
         words[:, table.NEXT] = starts[1:]
         lines = np.arange(len(rows)) if sums else np.array([row.group for row in rows], np.intp)
         words[:, table.VALUE] = address(scalars) + lines * scalars.strides[0]
+        words[:, table.DICE] = 0 if dice is None else address(dice.words)
         words[:, table.FIXED] = [row.is_fixed for row in rows]
         for line, row in zip(words, rows, strict=True):
             line[table.P :] = [address(array) for array in (row.p, row.g, *row.slots)]
         flags = [[table.ALIGNED if row.kernel and not strided else 0 for strided in row.strided] for row in rows]
         forms = [form(type(row.value), row.p, table.WRITEABLE | p) for row, (p, _) in zip(rows, flags, strict=True)]
         g_forms = [form(type(row.gradient), row.g, g) for row, (_, g) in zip(rows, flags, strict=True)]
-        walks = [walk(*_walked(row), _order(row)) if any(row.strided) else [] for row in rows]
+        walks = [walk(*walked(row), order_of_state(row)) if any(row.strided) else [] for row in rows]
         columns = (table.FORM, forms), (table.G_FORM, g_forms), (table.WALK, walks)
         self._kept: list[Any] = [self._describe(words, column, each) for column, each in columns]
         # The forms name types and dtypes by their addresses.
@@ -184,7 +141,7 @@ class KernelTask:
             ],
             np.intp,
         )
-        self._kept += [scalars, view_ids]
+        self._kept += [scalars, view_ids, dice]
         self.check = address(self._check)
         self._touch([row.rows for row in rows])
 

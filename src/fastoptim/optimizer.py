@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, ClassVar, cast
 
-from numpy.typing import NDArray
-
-from fastoptim.composed import Composed
+from fastoptim.composed import MAX_PLANS, Composed
 from fastoptim.composition import compose_optimizer
-from fastoptim.concurrency import Guard, acquire, exclusive, guarded
+from fastoptim.concurrency import Guard, acquire, guarded
 from fastoptim.conversions import with_arrays
 from fastoptim.plan import Plan
+from fastoptim.precision import precision_of
 from fastoptim.scalars import set_scalars
-from fastoptim.state import Slot, State, with_slot
-from fastoptim.transforms import COUNTERS, centralized
+from fastoptim.state import Slot
+from fastoptim.transforms import EXTRA_SLOTS, centralized
 from fastoptim.validate import NonFiniteGradients, Parameters, validate
 
 __all__ = ["Optimizer"]
-
-_MAX_PLANS = 4
-"""Number of plans kept, for several dicts updated in turn; each takes a few kilobytes and keeps no arrays alive."""
 
 
 class Optimizer(Composed):
@@ -43,6 +39,12 @@ class Optimizer(Composed):
         ``clip_value``, ``clip_array_norm``, ``l2`` and ``weight_decay``. A pattern that matches nothing is an error.
     frozen : sequence of patterns
         Parameters that are not updated. They need no gradients, and have no state.
+    state_dtype : {None, "bfloat16", "bfloat16-stochastic"}
+        How the state of the rule is stored: with the parameters' dtype, or in half of the memory as bfloat16, rounded
+        to nearest or at random with a mean of zero. Arithmetic is float32. It is faster where parameters do not fit
+        into the cache. Needs ml_dtypes, and parameters and gradients of float32 or bfloat16.
+    state_seed : int
+        Chooses the random numbers of ``"bfloat16-stochastic"``, beside slot, element and `iter`.
     **transforms
         What surrounds the rule, in this order; each is off by default, and an attribute that may be set between
         updates. Another number compiles nothing.
@@ -141,9 +143,6 @@ class Optimizer(Composed):
     slots: ClassVar[tuple[str, ...]] = ()
     rule: ClassVar[Callable[..., Any]] = cast(Callable[..., Any], None)
 
-    _state: State | None
-    _plan: Plan | None
-    _plans: list[Plan]
     _guard: Guard
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -277,12 +276,13 @@ class Optimizer(Composed):
                 return plan, arrays
         for plan in kept:
             # Dicts that take turns get a plan each.
-            if (arrays := plan.rebind(params, grads, may_move=len(kept) == _MAX_PLANS)) is not None:
+            if (arrays := plan.rebind(params, grads, may_move=len(kept) == MAX_PLANS)) is not None:
                 return plan, arrays
         parameters = validate(params, grads, self._groups.frozen_keys(params))
         self._groups.assign(parameters)
         for each in parameters:
             each.slot_shapes = self.array_slots(each.p.shape)
+        initial = {**self.initial_state(), **({"slow": "p"} if "slow" in composition.slots else {})}
         plan = Plan(
             self.rule,
             composition,
@@ -290,25 +290,12 @@ class Optimizer(Composed):
             grads,
             parameters,
             self._state,
-            {**self.initial_state(), **({"slow": "p"} if "slow" in composition.slots else {})},
+            initial,
+            precision_of(self.state_dtype, composition.slots, EXTRA_SLOTS.values(), initial),
             checks_finite=self.on_nonfinite != "ignore",
             n_groups=1 + len(self._groups.rules),
         )
         return plan, parameters
-
-    def _keep(self, state: State | None, plans: list[Plan]) -> None:
-        """Keep a state, and the plans that were made for it, the last one first."""
-        vars(self).update(_state=state, _plan=plans[0] if plans else None, _plans=plans[:_MAX_PLANS])
-
-    @exclusive
-    def _set_state(self, name: str, value: Mapping[Any, NDArray[Any]] | None) -> None:
-        if value is None:
-            self._keep(None, [])
-            vars(self).update((counter, 0) for counter in COUNTERS.values() if counter in vars(self))
-            return
-        state = with_slot(self._state, self.slots, name, value)
-        if state is not self._state:
-            self._keep(state, [])
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # A pickle of the textbook's class has m, v or h as plain attributes. Old protocols do not call __new__.

@@ -9,6 +9,8 @@ from typing import Any, NoReturn, Self
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from fastoptim.dtypes import is_floating
+
 __all__ = ["Field", "FlatDict", "Layout", "flatten"]
 
 
@@ -218,7 +220,7 @@ def flatten(params: Mapping[Any, Any], dtype: DTypeLike | None = None) -> FlatDi
         names = ", ".join(f"{key!r}: {array.dtype}" for key, array in arrays.items())
         raise TypeError(f"one buffer holds one dtype, but here are several ({names}); choose with `dtype=`")
     for target in dtypes:
-        if target.kind != "f":
+        if not is_floating(target):
             raise TypeError(f"a buffer of parameters is of a floating dtype, not {target}; choose with `dtype=`")
     target = next(iter(dtypes), np.dtype(np.float64))
     flat = FlatDict.zeros(Layout.of((key, np.empty(array.shape, target)) for key, array in arrays.items()))

@@ -17,10 +17,12 @@ from fastoptim.fallback import FallbackTask, Rule
 from fastoptim.kernels import table
 from fastoptim.kernels.fuse import n_scalars
 from fastoptim.kernels.jit import DISABLED
-from fastoptim.kerneltask import Arrays, KernelTask, choose_kernel
-from fastoptim.layout import is_aliased, merged, overlapping_groups, touches
+from fastoptim.kerneltask import Arrays, KernelTask
+from fastoptim.layout import merged
 from fastoptim.numbers import Numbers
 from fastoptim.parameters import FlatDict
+from fastoptim.precision import Dice, Precision, check_kernels, check_precision
+from fastoptim.segments import sort
 from fastoptim.state import State, attach_state
 from fastoptim.touched import SparseGradients, check_touched
 from fastoptim.validate import NonFiniteGradients, Parameter, items_getter
@@ -43,6 +45,8 @@ class Plan:
         The state so far; None to begin with zeros.
     initial : mapping
         What new state begins with; see `attach_state`.
+    precision : Precision
+        The dtypes of the state.
     checks_finite : bool
         Whether gradients that are not finite are an error.
     n_groups : int
@@ -62,6 +66,8 @@ class Plan:
         Writes.
     committed : ndarray
         Of one word: 0 as long as nothing has been written, 1 once the step cannot be undone.
+    dice : Dice or None
+        What state is rounded with, if any is rounded at random; it is thrown before each run.
     takes_arrays, views : bool, list
         Whether `array_rule` updates any arrays; if so, a view of the optimizer for each group, to be set before a run.
     is_reusable : bool
@@ -82,13 +88,15 @@ class Plan:
         parameters: list[Parameter],
         state: State | None,
         initial: Mapping[str, float | str],
+        precision: Precision,
         checks_finite: bool,
         n_groups: int,
     ) -> None:
         self.rule, self.composition = rule, composition
         check_touched(parameters, composition.needs_all, initial)
+        check_precision(parameters, precision)
         count = n_scalars(composition.rule, composition.slots)
-        self.state = attach_state(composition.rule, composition.slots, count, parameters, state, initial)
+        self.state = attach_state(composition.rule, composition.slots, count, parameters, state, initial, precision)
         self._given = np.zeros((n_groups, count))
         pack = struct.Struct(f"{count}d").pack_into
         self.setters: list[Callable[..., None]] = [partial(pack, line.data, 0) for line in self._given]
@@ -97,8 +105,11 @@ class Plan:
         # Norms are those of each array, and groups have scalars of their own.
         is_whole = len(parameters) == len(params) and n_groups == 1 and not (composition.sums or composition.arrays)
         flat = self._as_one(params, grads) if is_whole and not any(each.before for each in parameters) else None
-        segments, in_place, may_move = self._sort([flat] if flat else parameters)
+        stored = [precision.stored.get(slot) for slot in composition.slots]
+        segments, in_place, may_move = sort([flat] if flat else parameters, composition.rule, stored)
         rows = [row for segment in segments for row in segment]
+        check_kernels(rows)
+        self.dice = Dice.of(self.state, precision)
         self._scalars = np.zeros((len(rows), count)) if composition.sums else self._given
         self._groups = np.array([row.group for row in rows], np.intp)
         self._compositions: list[Any] = [composition if row.slot_shapes is None else composition.arrays for row in rows]
@@ -110,6 +121,7 @@ class Plan:
             scalars=self._scalars,
             sums=composition.sums,
             state=self.state,
+            dice=self.dice,
             views=list(params.values()) if flat else [],
             may_move=may_move and not flat,
         )
@@ -152,44 +164,6 @@ class Plan:
         if merged([byte_bounds(array) for array in (p, g, *slots) if array.size])[1]:
             return None
         return Parameter(None, p, g, p, g, slots=slots)
-
-    def _sort(self, parameters: list[Parameter]) -> tuple[list[list[Parameter]], list[list[Parameter]], bool]:
-        """Sort parameters into segments.
-
-        Returns
-        -------
-        segments : list of list of Parameter
-            What one kernel, or the fallback where there is none, updates at a time.
-        in_place : list of list of Parameter
-            Those of them in which the fallback must see what it wrote.
-        may_move : bool
-            Whether no two parameters overlap.
-        """
-        alike: dict[Any, list[Parameter]] = {}
-        in_turn: list[list[Parameter]] = []
-        in_place: list[list[Parameter]] = []
-        groups, overlap = overlapping_groups(parameters)
-        for group in groups:
-            if overlap:
-                written, _ = merged([byte_bounds(array) for parameter in group for array in parameter.written])
-                for parameter in group:
-                    parameter.is_fixed = touches(written, parameter.g)
-            aliased = overlap and any(map(is_aliased, group))
-            if not aliased:
-                for parameter in group:
-                    choose_kernel(parameter, self.composition.rule)
-            if len(group) == 1 and not aliased:
-                only = group[0]
-                # A table whose rows are updated is a segment of its own.
-                alike.setdefault((only.kinds, only.strided, only.rows is not None and id(only)), []).append(only)
-            elif all(parameter.kernel for parameter in group):
-                # Each parameter must see what the one before it wrote.
-                in_turn += [[parameter] for parameter in group]
-            else:
-                for parameter in group:
-                    parameter.kernel = None
-                in_place.append(group)
-        return [*alike.values(), *in_turn, *in_place], in_place, not overlap
 
     # Beginning a step.
 

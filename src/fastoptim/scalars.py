@@ -54,6 +54,8 @@ def set_scalars(optimizer: Any, plan: Plan, steps: int) -> dict[str, Any]:
     """
     changes: dict[str, Any] = {}
     fields = vars(optimizer)
+    if plan.dice is not None:
+        plan.dice.throw(optimizer.state_seed, optimizer.iter)
     if "accumulate" in fields:
         # A call that only adds to the mean gradient has another composition than one that makes a step.
         is_last = optimizer.accumulated + 1 >= optimizer.accumulate

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from fastoptim._files import check_regular, replacing
 from fastoptim._messages import short_errors
 from fastoptim._version import __version__
+from fastoptim.dtypes import bfloat16, is_bfloat16, is_floating
 
 __all__ = ["StateDict", "StrPath", "check_arrays", "check_items", "copied", "format_and_class", "reading", "write"]
 
@@ -39,6 +40,7 @@ FORMAT = 1
 
 _DTYPES: dict[str, np.dtype[Any]] = {"F16": np.dtype("f2"), "F32": np.dtype("f4"), "F64": np.dtype("f8")}
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+_BFLOAT16 = "BF16"
 _INTEGERS = (f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
 _SCALARS: dict[str, type[np.generic]] = {
     f"numpy.{name}": np.dtype(name).type for name in ("bool", "float16", "float32", *_INTEGERS)
@@ -89,7 +91,7 @@ def check_arrays(what: str, saved: Any, own: Mapping[Any, Array], *, any_dtype: 
     if missing or further:
         raise ValueError(f"{what} of the checkpoint lacks the keys {missing} and has {further} that are not expected")
     for key, array in saved.items():
-        if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
+        if not isinstance(array, np.ndarray) or not is_floating(array.dtype):
             raise ValueError(f"{what} {key!r} of the checkpoint is not a floating-point array")
         dtype = array.dtype if any_dtype else own[key].dtype
         if (array.shape, array.dtype) != (own[key].shape, dtype):
@@ -112,7 +114,8 @@ def write(path: StrPath, state_dict: StateDict) -> None:
     OSError
         If the file cannot be written; the older one is unchanged.
     TypeError
-        If the dtype of an array is not float16, float32 or float64, or if a key or value cannot be written as JSON.
+        If the dtype of an array is not float16, bfloat16, float32 or float64, or if a key or value cannot be written
+        as JSON.
     ValueError
         If the arrays are so many and so small that the header would be too long to be read.
     """
@@ -120,10 +123,10 @@ def write(path: StrPath, state_dict: StateDict) -> None:
 
     def list_arrays(group: str, arrays: Mapping[Any, Array]) -> list[Any]:
         for key, array in arrays.items():
-            if array.dtype not in _NAMES:
+            if _dtype_name(array.dtype) is None:
                 raise TypeError(
-                    f"{group} {key!r} is of dtype {array.dtype}; a file takes {', '.join(map(str, _NAMES))}, whose "
-                    "bits mean the same on every machine"
+                    f"{group} {key!r} is of dtype {array.dtype}; a file takes {', '.join(map(str, _NAMES))} and "
+                    "bfloat16, whose bits mean the same on every machine"
                 )
             if not _survives(key):
                 raise TypeError(f"{group} {key!r}: keys in a file must be strings, numbers, None or tuples of these")
@@ -134,7 +137,8 @@ def write(path: StrPath, state_dict: StateDict) -> None:
     header: dict[str, Any] = {"__metadata__": {"fastoptim": _dumps(metadata)}}
     offset = 0
     for name, array in tensors.items():
-        entry = {"dtype": _NAMES[array.dtype], "shape": array.shape, "data_offsets": [offset, offset + array.nbytes]}
+        kind, stop = _dtype_name(array.dtype), offset + array.nbytes
+        entry = {"dtype": kind, "shape": array.shape, "data_offsets": [offset, stop]}
         header[name] = entry
         offset += array.nbytes
     header["sha256"] = {"dtype": "U8", "shape": [_DIGEST_SIZE], "data_offsets": [offset, offset + _DIGEST_SIZE]}
@@ -153,10 +157,17 @@ def write(path: StrPath, state_dict: StateDict) -> None:
         stream.write(digest.digest())
 
 
+def _dtype_name(dtype: np.dtype[Any]) -> str | None:
+    return _BFLOAT16 if is_bfloat16(dtype) else _NAMES.get(dtype)
+
+
 def _pieces(arrays: Iterable[Array]) -> Iterator[bytes]:
     """Yield the bytes of arrays as copies: another thread may alter an array between its digest and its writing."""
     for array in arrays:
-        numbers = np.ravel(array).astype(array.dtype.newbyteorder("<"), copy=False)
+        numbers = np.ravel(array)
+        if is_bfloat16(array.dtype):
+            numbers = numbers.view(np.uint16)
+        numbers = numbers.astype(numbers.dtype.newbyteorder("<"), copy=False)
         for start in range(0, numbers.size, _PIECE):
             yield numbers[start : start + _PIECE].tobytes()
 
@@ -208,10 +219,13 @@ def _parse(data: memoryview) -> StateDict:
     del header["sha256"]
     tensors = {}
     for name, entry in header.items():
-        dtype = _DTYPES[entry["dtype"]]
+        # NumPy has no other byte order of bfloat16, so its bits are read as integers.
+        is_low = entry["dtype"] == _BFLOAT16
+        dtype = np.dtype(np.uint16) if is_low else _DTYPES[entry["dtype"]]
         # NumPy checks that the array lies in the file, so a forged shape cannot allocate memory.
         numbers = np.ndarray(entry["shape"], dtype.newbyteorder("<"), data, start)
-        tensors[name] = numbers.astype(dtype, copy=False)
+        array = numbers.astype(dtype, copy=False)
+        tensors[name] = array.view(bfloat16()) if is_low else array
         start += numbers.nbytes
 
     def arrays(group: str, entries: list[Any]) -> dict[Hashable, Array]:

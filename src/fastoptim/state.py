@@ -9,8 +9,10 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from fastoptim.dtypes import is_floating, rounded
 from fastoptim.fallback import RuleArray
 from fastoptim.parameters import FlatDict, Layout
+from fastoptim.precision import Precision
 from fastoptim.validate import Array, Parameter
 
 __all__ = ["Slot", "State", "attach_state", "slot_of", "with_slot"]
@@ -50,6 +52,7 @@ def attach_state(
     parameters: list[Parameter],
     state: State | None,
     initial: Mapping[str, float | str],
+    precision: Precision,
 ) -> State:
     """Give each parameter its arrays of the state.
 
@@ -71,6 +74,8 @@ def attach_state(
         The state so far.
     initial : mapping
         The number with which a slot begins, or ``"p"`` if it begins as a copy of the parameters; others are zero.
+    precision : Precision
+        The dtypes of slots where bfloat16 is involved; the rule then computes in float32.
 
     Returns
     -------
@@ -87,7 +92,7 @@ def attach_state(
     if tuple(state) != names:
         # All slots of a parameter have one memory order, in which kernels walk it.
         like: Mapping[Hashable, Array] = next(iter(state.values()), {})
-        added = {name: _new_slot(name, parameters, like) for name in names if name not in state}
+        added = {name: _new_slot(name, parameters, like, precision) for name in names if name not in state}
         state = {name: added[name] if name in added else state[name] for name in names}
         for name in initial.keys() & added.keys():
             for parameter in parameters:
@@ -96,18 +101,27 @@ def attach_state(
     for parameter in parameters:
         parameter.slots = [slot_of(parameter, name, arrays) for name, arrays in state.items()]
     changes: dict[str, dict[Hashable, np.dtype[Any]]] = {}
+    rounds: set[Hashable] = set()
     for parameter in parameters:
         # What is updated as a whole keeps its dtypes.
-        if parameter.slot_shapes is None and (len(set(parameter.dtypes)) > 1 or not parameter.p.dtype.isnative):
-            p, g, *slots = parameter.dtypes
-            dtypes = (p, None if parameter.is_weak else g, *slots)
-            for name, slot, dtype in zip(names, parameter.slots, _slot_dtypes(rule, dtypes, n_scalars), strict=True):
-                if dtype != slot.dtype:
-                    changes.setdefault(name, {})[parameter.key] = dtype
+        if parameter.slot_shapes is not None:
+            continue
+        p, g, *slots = parameter.dtypes
+        if precision.concerns(parameter):
+            expected = [precision.dtype(name, p) for name in names]
+            rounds.add(parameter.key)
+        elif len(set(parameter.dtypes)) > 1 or not p.isnative:
+            expected = _slot_dtypes(rule, (p, None if parameter.is_weak else g, *slots), n_scalars)
+        else:
+            continue
+        for name, dtype, new in zip(names, slots, expected, strict=True):
+            if new != dtype:
+                changes.setdefault(name, {})[parameter.key] = new
     if changes:
         state = state | {name: _converted(state[name], dtypes) for name, dtypes in changes.items()}
         for parameter in parameters:
-            if any(parameter.key in keys for keys in changes.values()):
+            # No rule computes with bfloat16, so state is converted before its first step.
+            if parameter.key not in rounds and any(parameter.key in keys for keys in changes.values()):
                 parameter.before = parameter.slots
             parameter.slots = [slot_of(parameter, name, arrays) for name, arrays in state.items()]
     return state
@@ -128,7 +142,7 @@ def with_slot(state: State | None, names: tuple[str, ...], name: str, arrays: Ma
     arrays = {key: np.asarray(array) for key, array in arrays.items()}
     if state is None:
         for key, array in arrays.items():
-            if array.dtype.kind != "f":
+            if not is_floating(array.dtype):
                 raise TypeError(f"state {name!r} {key!r} is of dtype {array.dtype}, expected a floating one")
         layout = Layout.of(arrays.items())
         state = {slot: FlatDict.zeros(layout) for slot in names}
@@ -141,14 +155,14 @@ def with_slot(state: State | None, names: tuple[str, ...], name: str, arrays: Ma
     return state
 
 
-def _new_slot(name: str, parameters: list[Parameter], like: Mapping[Hashable, Array]) -> FlatDict:
+def _new_slot(name: str, parameters: list[Parameter], like: Mapping[Hashable, Array], precision: Precision) -> FlatDict:
     """Return zeros for each parameter, in the memory order of another slot or else of the parameter."""
 
     def blank(parameter: Parameter) -> Array:
-        other = like.get(parameter.key, parameter.p)
+        other, dtype = like.get(parameter.key, parameter.p), precision.dtype(name, parameter.p.dtype)
         if other.shape != parameter.slot_shape(name):
-            return np.empty(parameter.slot_shape(name), parameter.p.dtype)
-        return np.empty_like(other, parameter.p.dtype, subok=False)
+            return np.empty(parameter.slot_shape(name), dtype)
+        return np.empty_like(other, dtype, subok=False)
 
     return FlatDict.zeros(Layout.of((parameter.key, blank(parameter)) for parameter in parameters))
 
@@ -206,7 +220,7 @@ def _slot_dtypes(
 
 def _converted(arrays: FlatDict, dtypes: dict[Hashable, np.dtype[Any]]) -> FlatDict:
     """Return a copy of a slot in which some arrays have another dtype."""
-    converted = {key: array.astype(dtypes.get(key, array.dtype)) for key, array in arrays.items()}
+    converted = {key: rounded(array, dtypes.get(key, array.dtype)) for key, array in arrays.items()}
     result = FlatDict.zeros(Layout.of(converted.items()))
     result.update(converted)
     return result

@@ -104,8 +104,8 @@ class Checkpointed:
         OSError
             If the file cannot be written, for example because the disk is full.
         TypeError
-            If the dtype of an array is not float16, float32 or float64, or if a key is not a string, number, None or
-            tuple of these.
+            If the dtype of an array is not float16, bfloat16, float32 or float64, or if a key is not a string, number,
+            None or tuple of these.
         ValueError
             If there are so many small arrays, from some ten thousand on, that `load` would refuse the file.
         RuntimeError

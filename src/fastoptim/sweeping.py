@@ -209,6 +209,7 @@ def _fits_one_kernel(copies: list[Optimizer], problem: _Problem, grads: list[Arr
             type(each) is type(first)
             and compose_optimizer(each) is composition
             and each.on_nonfinite == "ignore"
+            and each.state_dtype is None
             and not (vars(each)["_groups"] or vars(each)["_schedules"])
             for each in copies
         )

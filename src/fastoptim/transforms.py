@@ -8,6 +8,7 @@ from typing import Any, TypedDict
 import numpy as np
 
 from fastoptim.conversions import as_gradient
+from fastoptim.dtypes import checked_seed, checked_state_dtype, is_bfloat16, is_floating
 from fastoptim.groups import Pattern
 from fastoptim.hyperparameters import Hyperparameter, Schedule, true_or_false
 
@@ -16,6 +17,7 @@ __all__ = [
     "EXTRA_SLOTS",
     "GROUPED",
     "KEYWORDS",
+    "PRECISION",
     "Keyword",
     "Number",
     "Options",
@@ -42,6 +44,8 @@ class Transforms(TypedDict, total=False):
     cautious: bool
     ema: float | None
     lookahead: tuple[int, float] | None
+    state_dtype: str | None
+    state_seed: int
 
 
 class Options(Transforms, total=False):
@@ -65,7 +69,7 @@ class Keyword:
         Name of the attribute.
     check : Hyperparameter or function
         ``check(name, value)`` returns the value to keep, or raises an error.
-    off : None or False
+    off : None, False or 0
         The value of the attribute while the transform is off.
     """
 
@@ -86,7 +90,7 @@ class Keyword:
             self.check.__set__(optimizer, value)
         else:
             vars(optimizer)[self.name] = self.check(self.name, value)
-        if was_on != (self.name in vars(optimizer)):
+        if was_on != (self.name in vars(optimizer)) or self.name in PRECISION:
             optimizer._recompose()
 
 
@@ -128,9 +132,15 @@ KEYWORDS = {
         Keyword("cautious", true_or_false, off=False),
         Keyword("ema", _fraction),
         Keyword("lookahead", _pair),
+        Keyword("state_dtype", checked_state_dtype),
+        Keyword("state_seed", checked_seed, off=0),
     )
 }
 """The attributes of transforms, in the order in which `repr` shows them."""
+
+PRECISION = {"state_dtype", "state_seed"}
+"""Those that are no transforms: they change how state is stored, not what is computed."""
+
 
 COUNTERS = {"accumulate": "accumulated", "ema": "averages"}
 """The attributes in which transforms count, which are there while the transform is on."""
@@ -147,8 +157,10 @@ def centralized(grads: Any) -> Any:
 
     def centered(g: Any) -> Any:
         g = as_gradient(g)
-        if not isinstance(g, np.ndarray) or g.ndim < 2 or g.dtype.kind != "f" or not g.size:
+        if not isinstance(g, np.ndarray) or g.ndim < 2 or not is_floating(g.dtype) or not g.size:
             return g
+        if is_bfloat16(g.dtype):
+            g = g.astype(np.float32)
         # Kernels do not warn about infinities either.
         with np.errstate(all="ignore"):
             return g - g.mean(axis=tuple(range(g.ndim - 1)), keepdims=True)

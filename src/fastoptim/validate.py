@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastoptim.conversions import how_to_convert, with_arrays
+from fastoptim.dtypes import is_bfloat16, is_floating
 from fastoptim.rows import Rows, sum_rows
 
 __all__ = ["Array", "NonFiniteGradients", "Parameter", "Parameters", "items_getter", "validate"]
@@ -141,7 +142,7 @@ def _parameter(key: Hashable, value: Any, gradient: Any) -> Parameter:
             f"{how_to_convert(value)}"
         )
     p = _own(value)
-    if p.dtype.kind != "f":
+    if not is_floating(p.dtype):
         raise TypeError(
             f"parameter {key!r} is of dtype {p.dtype}, expected a floating one such as float32 or float64; "
             "convert it with .astype"
@@ -158,7 +159,7 @@ def _parameter(key: Hashable, value: Any, gradient: Any) -> Parameter:
         )
     is_number = isinstance(gradient, int | float) and not isinstance(gradient, np.generic)
     g = _own(gradient, np.float64 if is_number else None)
-    if g.dtype.kind not in "fiu":
+    if g.dtype.kind not in "fiu" and not is_bfloat16(g.dtype):
         raise TypeError(
             f"the gradient of {key!r} is of dtype {g.dtype}, expected a real one like {p.dtype}, its parameter's"
         )
