@@ -194,6 +194,25 @@ def test_low_precision(run):
     assert all(abs(end - ends["float32"]) < 0.2 * ends["float32"] + 0.02 for end in ends.values()), ends
 
 
+def test_overfitting(run):
+    out = run("overfitting.py", "--epochs", 150)
+    found = re.findall(r"learned (\S+), new (\S+), best (\S+)", out)
+    (learned, new, best), (learned_decay, new_decay, _), (learned_drop, new_drop, _) = (map(float, r) for r in found)
+    assert learned > 0.98
+    assert max(learned_decay, learned_drop) < 0.9
+    assert new < best - 0.04
+    assert min(new_decay, new_drop) > new
+
+
+def test_batch_norm(run):
+    out = run("batch_norm.py", "--epochs", 5)
+    found = re.findall(r"weights of \S+ +with (\S+), without (\S+)", out)
+    ends = np.array(found, float).T
+    assert ends.shape == (2, 6)
+    assert ends[0].min() > 0.25
+    assert np.sum(ends[1] < 0.25) == 5
+
+
 def test_every_example_is_tested():
     names = {path.name for path in EXAMPLES.glob("*.py")} - {"pictures.py"}
     assert names == set(re.findall(r'(?:run\(|EXAMPLES / )"(.+?)"', Path(__file__).read_text(encoding="utf-8")))
