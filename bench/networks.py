@@ -15,7 +15,7 @@ from threadpoolctl import ThreadpoolController
 
 import fastoptim as fo
 import naive
-from fastoptim.kernels.masked import WIDTH, fill_masks
+from fastoptim.kernels.masks import WIDTH, fill_masks
 from fastoptim.kernels.vectors import LINE, MAX_LINES, add_rows
 
 from .cases import Net
@@ -80,7 +80,7 @@ def _add_nonzero(left, masks, rows, out):
             before = first.ctypes.data
             for w in range(masks.shape[1]):
                 x = left.ctypes.data + 4 * (i * left.shape[1] + w * WIDTH)
-                add_rows(np.float32, lines, last, place, before, masks[i, w], x, 4, rows.ctypes.data)
+                add_rows(np.float32, lines, place, last, before, last, masks[i, w], x, 4, rows.ctypes.data)
                 before = place
 
 

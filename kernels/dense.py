@@ -31,7 +31,8 @@ from numpy.typing import NDArray
 
 from fastoptim.kernels.jit import inline_jit, jit
 from fastoptim.kernels.losses import softmax_cross_entropy, softmax_cross_entropy_backward
-from fastoptim.kernels.masked import AS_IT_IS, FEWEST_ROWS, TRANSPOSED, WIDTH, fill_masks, masked_dot
+from fastoptim.kernels.masked import ALL, AS_IT_IS, FEWEST_ROWS, TRANSPOSED, masked_dot
+from fastoptim.kernels.masks import WIDTH, fill_masks
 from fastoptim.kernels.normalization import drop, normalize, normalize_backward, scale
 
 __all__ = ["RELU", "SIGMOID", "gradient", "loss", "numerical_gradient", "predict", "table"]
@@ -156,8 +157,8 @@ def _hidden(z, params, layer, activation, work, extension):
 
 
 @inline_jit
-def _forward(x, params, layers, activation, work, extension):
-    """Return the scores; and the masks of the inputs of each layer, and how many are not zero, or -1 without masks."""
+def _forward(x, params, layers, activation, extension, work, team):
+    """Return the scores; and the masks of the inputs of each layer, and how many are not zero, or `ALL`."""
     rows = x.shape[0]
     masks = np.empty(rows * (layers[-1, MASKS] + _words(layers[-1])), np.uint64)
     nonzero = np.empty(len(layers), np.intp)
@@ -168,11 +169,11 @@ def _forward(x, params, layers, activation, work, extension):
     for k in range(len(layers)):
         layer = layers[k]
         z = _rows(work, layer[OUTPUT], rows, layer[OUTPUTS])
-        nonzero[k] = -1
+        nonzero[k] = ALL
         if rows >= FEWEST_ROWS and (k == 0 or has_zeros):
             nonzero[k] = fill_masks(a, _masks(masks, rows, layer))
         weights = _weights(params, layer)
-        if nonzero[k] < 0 or not masked_dot(a, AS_IT_IS, _masks(masks, rows, layer), nonzero[k], weights, AS_IT_IS, z):
+        if not masked_dot(team, a, AS_IT_IS, _masks(masks, rows, layer), nonzero[k], weights, AS_IT_IS, z):
             np.dot(a, weights, z)
         if k < len(layers) - 1:
             _hidden(z, params, layer, activation, work, extension)
@@ -213,32 +214,30 @@ def _sum_rows(delta, out):
 
 
 @jit
-def predict(x, params, layers, activation, work, extension):
+def predict(x, params, layers, activation, extension, work, team):
     """Return the scores before softmax, a view of the workspace."""
-    return _forward(x, params, layers, activation, work, extension)[0]
+    return _forward(x, params, layers, activation, extension, work, team)[0]
 
 
 @jit
-def loss(x, labels, params, layers, activation, decay, work, extension):
+def loss(x, labels, params, layers, activation, decay, extension, work, team):
     """Return the mean cross-entropy plus ``decay / 2`` times the sum of the squared weights."""
-    scores, _, _ = _forward(x, params, layers, activation, work, extension)
+    scores, _, _ = _forward(x, params, layers, activation, extension, work, team)
     return softmax_cross_entropy(scores, labels) + _penalty(params, layers, decay)
 
 
 @jit
-def gradient(x, labels, params, layers, activation, decay, work, extension, out):
+def gradient(x, labels, params, layers, activation, decay, extension, out, work, team):
     """Compute the gradient of `loss` with respect to the parameters by back-propagation; write it to ``out``."""
     rows, last = x.shape[0], len(layers) - 1
-    delta, masks, nonzero = _forward(x, params, layers, activation, work, extension)
+    delta, masks, nonzero = _forward(x, params, layers, activation, extension, work, team)
     softmax_cross_entropy_backward(delta, labels)
     for k in range(last, -1, -1):
         layer = layers[k]
         below = layers[max(k - 1, 0)]
         a = x if k == 0 else _rows(work, below[OUTPUT], rows, below[OUTPUTS])
         weights, d_weights = _weights(params, layer), _weights(out, layer)
-        if nonzero[k] < 0 or not masked_dot(
-            a, TRANSPOSED, _masks(masks, rows, layer), nonzero[k], delta, AS_IT_IS, d_weights
-        ):
+        if not masked_dot(team, a, TRANSPOSED, _masks(masks, rows, layer), nonzero[k], delta, AS_IT_IS, d_weights):
             np.dot(a.T, delta, d_weights)
         if layer[GAMMA] < 0:
             _sum_rows(delta, _bias(out, layer))
@@ -248,13 +247,10 @@ def gradient(x, labels, params, layers, activation, decay, work, extension, out)
         if k > 0:
             d_a = _rows(work, below[DELTA], rows, below[OUTPUTS])
             # Where ReLU or dropout gave zero to the layer above, this gradient is zero, unless it was normalized.
-            if not (
-                k < last
-                and layer[GAMMA] < 0
-                and nonzero[k + 1] >= 0
-                and masked_dot(
-                    delta, AS_IT_IS, _masks(masks, rows, layers[k + 1]), nonzero[k + 1], weights, TRANSPOSED, d_a
-                )
+            above = min(k + 1, last)
+            count = nonzero[above] if k < last and layer[GAMMA] < 0 else ALL
+            if not masked_dot(
+                team, delta, AS_IT_IS, _masks(masks, rows, layers[above]), count, weights, TRANSPOSED, d_a
             ):
                 np.dot(delta, weights.T, d_a)
             # Where dropout gave zero, the derivative of either activation is zero.
@@ -270,13 +266,13 @@ def gradient(x, labels, params, layers, activation, decay, work, extension, out)
 
 
 @jit
-def numerical_gradient(x, labels, params, layers, activation, decay, work, extension, step, out):
+def numerical_gradient(x, labels, params, layers, activation, decay, extension, step, out, work, team):
     """Write central differences of `loss` for each parameter to ``out``; ``params`` are restored."""
     for i in range(params.size):
         value = params[i]
         params[i] = value + step
-        above = loss(x, labels, params, layers, activation, decay, work, extension)
+        above = loss(x, labels, params, layers, activation, decay, extension, work, team)
         params[i] = value - step
-        below = loss(x, labels, params, layers, activation, decay, work, extension)
+        below = loss(x, labels, params, layers, activation, decay, extension, work, team)
         params[i] = value
         out[i] = (above - below) / (2 * step)

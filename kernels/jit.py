@@ -19,7 +19,17 @@ from numba.core.compiler import Compiler, CompilerBase
 from fastoptim.concurrency import compiling
 from fastoptim.kernels.cache import CodeCache
 
-__all__ = ["DISABLED", "HAS_FLOAT16", "HAS_FMA", "bind_globals", "cfunc", "inline_jit", "jit", "parallel_jit"]
+__all__ = [
+    "DISABLED",
+    "HAS_AVX512",
+    "HAS_FLOAT16",
+    "HAS_FMA",
+    "bind_globals",
+    "cfunc",
+    "inline_jit",
+    "jit",
+    "parallel_jit",
+]
 
 DISABLED = bool(numba.config.DISABLE_JIT)
 """Whether ``NUMBA_DISABLE_JIT`` is set: then networks run as Python, and rules by the fallback."""
@@ -34,6 +44,8 @@ def _has(feature: str) -> bool:
 
 HAS_FLOAT16 = _has("f16c") or get_process_triple().startswith(("aarch64", "arm64"))
 """Whether the processor converts float16 numbers; LLVM would call functions for it that are not there."""
+HAS_AVX512 = _has("avx512f") and bool(numba.config.ENABLE_AVX)
+"""Whether there are 32 registers of 64 bytes."""
 HAS_FMA = _has("fma") and _has("avx2") and bool(numba.config.ENABLE_AVX)
 """Whether vectors of 32 bytes are multiplied and added at once; LLVM would call a function for each element."""
 
@@ -86,6 +98,12 @@ def cfunc(function: Callable[..., Any], n_integers: int, is_current: Callable[[]
         _cached(compiled, function, is_current)
     _uninterrupted(compiled).compile()
     return compiled
+
+
+def address(compiled: Any) -> int:
+    """Return the address of a function of integers that was compiled for one signature, to be called as in C."""
+    (result,) = compiled.overloads.values()
+    return int(result.library.get_pointer_to_function(result.fndesc.llvm_cfunc_wrapper_name))
 
 
 def bind_globals(template: Callable[..., Any], names: dict[str, Any], suffix: str) -> FunctionType:

@@ -2,93 +2,58 @@
 
 Most pixels of an image are zero, and ReLU makes half of a hidden layer zero. A mask has a bit for each element that is
 not: rows of words, 64 elements each. A product goes through the bits of a word, and adds to a row of the result the
-row of the right matrix that each belongs to. So each element of the result is one chain of fused multiply-adds in the
-order of the rows, and its bits depend neither on the other rows nor on threads.
+row of the right matrix that each belongs to. Where most bits are set, it goes through all elements, of several rows at
+once. Either way, each element of the result is one chain of fused multiply-adds in the order of the rows, and its bits
+depend neither on the other rows nor on threads.
 """
 
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import numpy as np
 
-from fastoptim.kernels.jit import DISABLED, HAS_FMA, inline_jit
-from fastoptim.kernels.memory import load, set_word, store, word
+from fastoptim.kernels.jit import DISABLED, HAS_FMA, cfunc, inline_jit
+from fastoptim.kernels.masks import WIDTH, fill_strip
+from fastoptim.kernels.memory import call, load, set_word, store, word
+from fastoptim.kernels.table import COUNT, SEGMENTS
 from fastoptim.kernels.vectors import (
     LINE,
     MAX_LINES,
+    add_all_rows,
     add_rows,
     copy_line,
     copy_square,
-    count_bits,
     lines_on_stack,
-    nonzero,
+    rows_at_once,
 )
 
-__all__ = ["AS_IT_IS", "FEWEST_ROWS", "TRANSPOSED", "WIDTH", "fill_masks", "masked_dot", "multiply"]
-
-WIDTH = 64
-"""Number of elements of which a word of a mask says whether they are zero."""
+__all__ = ["ALL", "AS_IT_IS", "FEWEST_ROWS", "TRANSPOSED", "masked_dot", "multiply", "product_address"]
 
 FEWEST_ROWS = 16 if HAS_FMA and not DISABLED else sys.maxsize
-_FEWEST_COLUMNS = 16
-_HIGHEST_DENSITY, _HIGHEST_DENSITY_OF_LARGE, _LARGE = 0.7, 0.25, 1 << 24
-"""Where BLAS is not faster: see docs/design.md. Where it multiplies more than that, it gains by several threads."""
+"""Rows below which BLAS is faster, because copying the right matrix dominates."""
+_HIGHEST_DENSITY = 0.1
+"""Share of the elements, for each line of the result, above which none is skipped."""
+_LARGE = 1 << 20
+"""Multiplications of a product from which on several threads share it."""
 
 AS_IT_IS, TRANSPOSED = np.bool_(False), np.bool_(True)
 """How a matrix is used. For each of Python's ``False`` and ``True``, Numba would compile another function."""
+ALL = -1
+"""The number of elements that are not zero, where there are no masks to count it."""
+
+_rows_at_once = inline_jit(rows_at_once)
 
 _WORDS = (np.uint64,)
 _BLOCK_LINES = WIDTH * MAX_LINES
 _STRIP_LINES = WIDTH * 8 // LINE
+_CHUNK = 1024
+"""Rows of the result that are computed with one block of the right matrix after the other."""
 
-
-@inline_jit
-def fill_masks(x, masks):
-    """Fill the masks of the rows of a matrix, and return how many of its elements are not zero."""
-    T, size, width = x.dtype.type, x.itemsize, x.shape[1]
-    whole, rest = divmod(width, WIDTH)
-    total = 0
-    for i in range(x.shape[0]):
-        row = x.ctypes.data + i * width * size
-        for w in range(whole):
-            bits = nonzero(T, row + w * WIDTH * size)
-            masks[i, w] = bits
-            total += count_bits(bits)
-        if rest:
-            bits = np.uint64(0)
-            if whole:
-                # The last 64 elements, without those that are in the word before.
-                bits = nonzero(T, row + (width - WIDTH) * size) >> np.uint64(WIDTH - rest)
-            else:
-                for j in range(width):
-                    bits |= np.uint64(x[i, j] != 0) << np.uint64(j)
-            masks[i, whole] = bits
-            total += count_bits(bits)
-    return total
-
-
-@inline_jit
-def _pays(count, size, columns):
-    """Return whether skipping zeros is faster than BLAS, for so many elements of the left matrix that are not zero."""
-    highest = _HIGHEST_DENSITY if size * columns <= _LARGE else _HIGHEST_DENSITY_OF_LARGE
-    return columns >= _FEWEST_COLUMNS and count < highest * size
-
-
-@inline_jit
-def _transpose(words):
-    """Transpose the matrix of the bits of 64 words."""
-    width, keep = 32, np.uint64(0x00000000FFFFFFFF)
-    while width:
-        shift = np.uint64(width)
-        for start in range(0, WIDTH, 2 * width):
-            for k in range(start, start + width):
-                (a,), (b,) = load(_WORDS, (words,), k), load(_WORDS, (words,), k + width)
-                swap = ((a >> shift) ^ b) & keep
-                store(_WORDS, (words,), k, a ^ (swap << shift))
-                store(_WORDS, (words,), k + width, b ^ swap)
-        width //= 2
-        keep ^= keep << np.uint64(width)
+_INNER, _COLUMNS, _X, _X_ROW, _X_STEP, _MASKS, _N_WORDS, _IS_TRANSPOSED, _B, _B_ROW, _B_STEP, _OUT, _FOUND = range(13)
+"""The words that describe a product to its code."""
+_ROW_LINES = 2
 
 
 @inline_jit
@@ -124,91 +89,200 @@ def _copy_columns(T, size, block, lines, last, b, b_column, count):
 
 
 @inline_jit
-def _add_strip(T, lines, last, out, out_row, first, first_row, strip, count, x, x_row, x_step, block):
-    for i in range(count):
-        (bits,) = load(_WORDS, (strip,), i)
-        add_rows(T, lines, last, out + i * out_row, first + i * first_row, bits, x + i * x_row, x_step, block)
+def _copy_narrow(T, block, b, b_row, b_step, columns, count):
+    """Copy rows that do not fill a line to the beginnings of lines; return zero if all elements are finite."""
+    found = 0
+    for k in range(count):
+        for j in range(columns):
+            (element,) = load((T,), (b + k * b_row + j * b_step,), 0)
+            store((T,), (block + k * LINE,), j, element)
+            found |= element - element != 0
+    return found
+
+
+@inline_jit
+def _clear(place, lines):
+    for k in range(lines * LINE // 8):
+        set_word(place, k, 0)
 
 
 @inline_jit
 def multiply(T, size, shape, left, words, right, out):
-    """Compute a product; see `masked_dot`. A matrix is its address and its two steps in bytes.
+    """Compute rows of a product; return whether the right matrix is finite. A matrix is its address and its two steps.
 
-    Either the rows or the columns of the right matrix must be contiguous. A row of ``out``, which has no gaps, must
-    fill at least a line.
+    The shape is the first row that is computed, the one behind the last, the inner length, and the columns of the
+    result, which has no gaps. If its rows fill a line, rows or columns of the right matrix must be contiguous. The
+    first row is a multiple of 64. Without masks, their address is zero.
     """
-    rows, inner, columns = shape
+    start, stop, inner, columns = shape
     (x, x_row, x_step), (masks, n_words, transposed), (b, b_row, b_step) = left, words, right
     lanes = LINE // size
-    tiles = (columns + MAX_LINES * lanes - 1) // (MAX_LINES * lanes)
-    width = (columns + tiles - 1) // tiles
-    lines = (width + lanes - 1) // lanes
-    last = (width - lanes) * size
-    out_row = columns * size
+    is_narrow = columns < lanes
+    total_lines = (columns + lanes - 1) // lanes
+    tiles = (total_lines + MAX_LINES - 1) // MAX_LINES
     block, zeros, strip = lines_on_stack(_BLOCK_LINES), lines_on_stack(MAX_LINES), lines_on_stack(_STRIP_LINES)
-    for k in range(MAX_LINES * LINE // 8):
-        set_word(zeros, k, 0)
+    sums = lines_on_stack(_CHUNK)
+    _clear(zeros, MAX_LINES)
+    if is_narrow:
+        _clear(block, WIDTH)
     found = 0
-    for tile in range(tiles):
-        # The last tile may overlap the one before it.
-        start = min(tile * width, columns - width)
-        for k in range(0, inner, WIDTH):
-            # The block of the right matrix stays in the fastest cache while all rows use it.
-            count = min(WIDTH, inner - k)
-            corner = b + k * b_row + start * b_step
-            if b_step == size:
-                found |= _copy_rows(T, block, lines, last, corner, b_row, count)
-            else:
-                found |= _copy_columns(T, size, block, lines, last, corner, b_step, count)
-            for i in range(0, rows, WIDTH):
-                n_rows = min(WIDTH, rows - i)
-                if transposed:
-                    for j in range(WIDTH):
-                        set_word(strip, j, word(masks, (k + j) * n_words + i // WIDTH) if j < count else 0)
-                    _transpose(strip)
+    # Rows of several tiles may lie so far apart that the cache has no place for all of them at once.
+    is_apart = is_narrow or tiles > 1
+    chunk = _CHUNK if tiles == 1 else _CHUNK // MAX_LINES // WIDTH * WIDTH
+    for top in range(start, stop, chunk):
+        bottom = min(top + chunk, stop)
+        for tile in range(tiles):
+            first_line = total_lines * tile // tiles
+            lines = total_lines * (tile + 1) // tiles - first_line
+            column = first_line * lanes
+            last = (min(lines * lanes, columns - column) - lanes) * size
+            row = columns * size
+            place, place_row, place_last = out + column * size, row, last
+            if is_apart:
+                place, place_row, place_last = sums - top * lines * LINE, lines * LINE, (lines - 1) * LINE
+            for k in range(0, inner, WIDTH):
+                # The block of the right matrix stays in the fastest cache while all rows use it.
+                count = min(WIDTH, inner - k)
+                corner = b + k * b_row + column * b_step
+                if is_narrow:
+                    found |= _copy_narrow(T, block, corner, b_row, b_step, columns, count)
+                elif b_step == size:
+                    found |= _copy_rows(T, block, lines, last, corner, b_row, count)
                 else:
-                    for j in range(n_rows):
-                        set_word(strip, j, word(masks, (i + j) * n_words + k // WIDTH))
-                place = out + i * out_row + start * size
-                first, first_row = (place, out_row) if k else (zeros, 0)
-                corner = x + i * x_row + k * x_step
-                _add_strip(
-                    T, lines, last, place, out_row, first, first_row, strip, n_rows, corner, x_row, x_step, block
-                )
+                    found |= _copy_columns(T, size, block, lines, last, corner, b_step, count)
+                for i in range(top, bottom, WIDTH):
+                    n_rows = min(WIDTH, bottom - i)
+                    # A block begins with what the one before it left, and the last one writes the result.
+                    first, first_row, first_last = place + i * place_row, place_row, place_last
+                    target, target_row, target_last = first, first_row, first_last
+                    if k == 0:
+                        first, first_row, first_last = zeros, 0, (lines - 1) * LINE
+                    if k + WIDTH >= inner and not is_narrow:
+                        target, target_row, target_last = out + i * row + column * size, row, last
+                    corner = x + i * x_row + k * x_step
+                    if masks:
+                        fill_strip(strip, masks, n_words, transposed, i, n_rows, k, count)
+                        for j in range(n_rows):
+                            (bits,) = load(_WORDS, (strip,), j)
+                            if bits or first != target:
+                                add_rows(
+                                    T, lines, target + j * target_row, target_last, first + j * first_row, first_last,
+                                    bits, corner + j * x_row, x_step, block,
+                                )  # fmt: skip
+                        continue
+                    at_once = _rows_at_once(lines)
+                    done = n_rows // at_once * at_once
+                    for j in range(0, done, at_once):
+                        add_all_rows(
+                            T, lines, target + j * target_row, target_row, target_last, first + j * first_row,
+                            first_row, first_last, count, corner + j * x_row, x_row, x_step, block,
+                        )  # fmt: skip
+                    bits = np.uint64(0xFFFFFFFFFFFFFFFF) >> np.uint64(WIDTH - count)
+                    for j in range(done, n_rows):
+                        add_rows(
+                            T, lines, target + j * target_row, target_last, first + j * first_row, first_last,
+                            bits, corner + j * x_row, x_step, block,
+                        )  # fmt: skip
+            if is_narrow:
+                for i in range(top, bottom):
+                    for j in range(columns):
+                        (element,) = load((T,), (place + i * LINE,), j)
+                        store((T,), (out + i * columns * size,), j, element)
     return found == 0
 
 
 @inline_jit
-def masked_dot(x, x_is_transposed, masks, count, b, b_is_transposed, out):
+def _run(T, size, row, start, stop):
+    shape = start, stop, word(row, _INNER), word(row, _COLUMNS)
+    left = word(row, _X), word(row, _X_ROW), word(row, _X_STEP)
+    words = word(row, _MASKS), word(row, _N_WORDS), word(row, _IS_TRANSPOSED)
+    right = word(row, _B), word(row, _B_ROW), word(row, _B_STEP)
+    if not multiply(T, size, shape, left, words, right, word(row, _OUT)):
+        set_word(row, _FOUND, 1)
+
+
+def _product32(row, start, stop):
+    _run(np.float32, 4, row, start, stop)
+
+
+def _product64(row, start, stop):
+    _run(np.float64, 8, row, start, stop)
+
+
+def product_address(dtype: Any) -> int:
+    """Return the address of the code that computes products, or 0 where BLAS computes all of them."""
+    if DISABLED or not HAS_FMA:
+        return 0
+    return int(cfunc(_product32 if dtype == np.float32 else _product64, 3, lambda: True).address)
+
+
+@inline_jit
+def _share(team, row, rows, is_large):
+    """Run a product on the threads of a team, or on this one."""
+    if is_large and team[2] > 1:
+        program = lines_on_stack(1)
+        set_word(program, COUNT, 1)
+        set_word(program, SEGMENTS, team[0])
+        set_word(program, SEGMENTS + 1, row)
+        set_word(program, SEGMENTS + 2, rows)
+        call(team[1], program, team[2], 1)
+    else:
+        call(team[0], row, 0, rows)
+
+
+@inline_jit
+def masked_dot(team, x, x_is_transposed, masks, count, b, b_is_transposed, out):
     """Compute a product of two matrices in C order, either of which may be used transposed, unless BLAS should.
 
     Parameters
     ----------
+    team : array
+        What `product_address` returns, the address of `run_parallel` and the number of parts into which it cuts a large
+        product; with 1 part, that address is not used.
     x, b : array
         The left and the right matrix.
     x_is_transposed, b_is_transposed : bool
         `AS_IT_IS` or `TRANSPOSED`.
     masks, count
         The masks of ``x`` as it lies in memory, and the number of their bits, as from `fill_masks`. An element whose
-        bit is not set counts as zero and is not read.
+        bit is not set counts as zero and need not be zero in ``x``. If the count is `ALL`, there are no masks.
     out : array
         The result.
 
     Returns
     -------
     bool
-        Whether ``out`` is the product. It is not if BLAS is faster, or if ``b`` has an element that is not finite: the
-        product of that and zero is NaN.
+        Whether ``out`` is the product. It is not if BLAS is faster.
     """
-    T, size, rows, columns = x.dtype.type, x.itemsize, out.shape[0], out.shape[1]
-    if not _pays(count, x.size, columns):
+    if x.shape[0] < FEWEST_ROWS:
         return False
+    size, rows, columns = x.itemsize, out.shape[0], out.shape[1]
     x_row, x_step, inner = x.shape[1] * size, size, x.shape[1]
     if x_is_transposed:
         x_row, x_step, inner = x_step, x_row, x.shape[0]
     b_row, b_step = b.shape[1] * size, size
     if b_is_transposed:
         b_row, b_step = b_step, b_row
-    left, right = (x.ctypes.data, x_row, x_step), (b.ctypes.data, b_row, b_step)
-    words = masks.ctypes.data, masks.shape[1], x_is_transposed
-    return multiply(T, size, (rows, inner, columns), left, words, right, out.ctypes.data)
+    lines = min((columns * size + LINE - 1) // LINE, MAX_LINES)
+    skips = count != ALL and count < _HIGHEST_DENSITY * lines * x.size
+    row = lines_on_stack(_ROW_LINES)
+    set_word(row, _INNER, inner)
+    set_word(row, _COLUMNS, columns)
+    set_word(row, _X, x.ctypes.data)
+    set_word(row, _X_ROW, x_row)
+    set_word(row, _X_STEP, x_step)
+    set_word(row, _MASKS, masks.ctypes.data if skips else 0)
+    set_word(row, _N_WORDS, masks.shape[1])
+    set_word(row, _IS_TRANSPOSED, x_is_transposed)
+    set_word(row, _B, b.ctypes.data)
+    set_word(row, _B_ROW, b_row)
+    set_word(row, _B_STEP, b_step)
+    set_word(row, _OUT, out.ctypes.data)
+    set_word(row, _FOUND, 0)
+    is_large = x.size * columns >= _LARGE
+    _share(team, row, rows, is_large)
+    if skips and word(row, _FOUND):
+        # The product of zero and what is not finite is NaN.
+        set_word(row, _MASKS, 0)
+        _share(team, row, rows, is_large)
+    return True

@@ -5,6 +5,7 @@ Each function is the LLVM instructions that it compiles to. LLVM splits vectors 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import reduce
 from typing import Any
 
@@ -13,12 +14,19 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-__all__ = ["LINE", "MAX_LINES", "add_rows", "copy_line", "copy_square", "count_bits", "lines_on_stack", "nonzero"]
+from fastoptim.kernels.jit import HAS_AVX512
+
+__all__ = ["LINE", "MAX_LINES", "add_all_rows", "add_rows", "copy_line", "copy_square", "count_bits", "lines_on_stack"]
+__all__ += ["nonzero", "rows_at_once"]
 
 LINE = 64
 """Bytes of a cache line."""
 MAX_LINES = 7
 """Lines of a row that are computed at a time: their sums stay in registers, even if those are 16 of 32 bytes."""
+
+_WIDTHS = range(1, MAX_LINES + 1)
+_LEAST_ROWS = 2 if HAS_AVX512 else 1
+"""Rows of so many lines that are computed at a time by `add_all_rows`."""
 
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
 _intrinsic = intrinsic(prefer_literal=True)
@@ -135,53 +143,123 @@ def copy_square(_typing: Any, T: Any, _target: Any, _target_row: Any, _source: A
     return types.intp(T, *(types.intp,) * 4), codegen
 
 
+def _each_width(builder: Any, lines: Any, generate: Callable[[int], None]) -> None:
+    """Generate code for each number of lines that a row may have, and for the choice between them."""
+    end = builder.append_basic_block("end")
+    switch = builder.switch(lines, end)
+    for n in _WIDTHS:
+        begin = builder.append_basic_block()
+        switch.add_case(n, begin)
+        with builder.goto_block(begin):
+            generate(n)
+            builder.branch(end)
+    builder.position_at_end(end)
+
+
+def _places(builder: Any, n: int, row: Any, last: Any) -> list[Any]:
+    """Return the addresses of the lines of a row."""
+    return [builder.add(row, offset) for offset in (*(_I64(LINE * line) for line in range(n - 1)), last)]
+
+
+def _broadcast(builder: Any, scalar: ir.Type, vector: Any, address: Any, size: int) -> Any:
+    factor = builder.insert_element(ir.Constant(vector, ir.Undefined), _load(builder, scalar, address, size), _I32(0))
+    return builder.shuffle_vector(factor, factor, ir.Constant(ir.VectorType(_I32, vector.count), None))
+
+
 @_intrinsic
 def add_rows(
-    _typing: Any, T: Any, _lines: Any, _last: Any, _out: Any, _first: Any, _word: Any, _x: Any, _step: Any, _block: Any
-) -> Any:
+    _typing: Any, T: Any, _lines: Any, _out: Any, _last: Any, _first: Any, _first_last: Any,
+    _word: Any, _x: Any, _step: Any, _block: Any,
+) -> Any:  # fmt: skip
     """Store in a row the sum of another one and, for each bit k of a word, ``x[k]`` times row k of a block.
 
-    The arguments are the number of lines of a row; the offset of the last one, which may overlap the one before it;
-    the addresses of both rows; the word; the address of ``x`` and its step in bytes; the address of the block.
+    The arguments are the number of lines of a row; for both rows the address, and the offset of the last line, which
+    may overlap the one before it; the word; the address of ``x`` and its step in bytes; the address of the block.
     """
 
     def codegen(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
-        _, lines, last, out, first, word, x, step, block = args
+        _, lines, out, last, first, first_last, word, x, step, block = args
         size, lanes = _size(T), LINE // _size(T)
         scalar, vector = context.get_value_type(T.instance_type), _vector(context, T, lanes)
         # LLVM keeps all of these in registers.
         bits = cgutils.alloca_once_value(builder, word)
         sums = [cgutils.alloca_once(builder, vector) for _ in range(MAX_LINES)]
-        end = builder.append_basic_block("end")
-        switch = builder.switch(lines, end)
-        for n in range(1, MAX_LINES + 1):
-            begin, test, body, finish = (builder.append_basic_block() for _ in range(4))
-            switch.add_case(n, begin)
-            offsets = [_I64(LINE * line) for line in range(n - 1)] + [last]
-            with builder.goto_block(begin):
-                for total, offset in zip(sums, offsets, strict=False):
-                    builder.store(_load(builder, vector, builder.add(first, offset), size), total)
-                builder.branch(test)
+
+        def generate(n: int) -> None:
+            test, body, finish = (builder.append_basic_block() for _ in range(3))
+            for total, place in zip(sums, _places(builder, n, first, first_last), strict=False):
+                builder.store(_load(builder, vector, place, size), total)
+            builder.branch(test)
             with builder.goto_block(test):
                 builder.cbranch(builder.icmp_unsigned("==", builder.load(bits), _I64(0)), finish, body)
             with builder.goto_block(body):
                 left = builder.load(bits)
                 k = builder.cttz(left, ir.IntType(1)(1))
                 builder.store(builder.and_(left, builder.sub(left, _I64(1))), bits)
-                element = _load(builder, scalar, builder.add(x, builder.mul(k, step)), size)
-                factor = builder.insert_element(ir.Constant(vector, ir.Undefined), element, _I32(0))
-                factor = builder.shuffle_vector(factor, factor, ir.Constant(ir.VectorType(_I32, lanes), None))
+                factor = _broadcast(builder, scalar, vector, builder.add(x, builder.mul(k, step)), size)
                 row = builder.add(block, builder.mul(k, _I64(LINE * n)))
                 for line, total in enumerate(sums[:n]):
                     elements = _load(builder, vector, builder.add(row, _I64(LINE * line)), LINE)
                     fma = f"llvm.fma.v{lanes}f{8 * size}"
                     builder.store(_call(builder, fma, factor, elements, builder.load(total)), total)
                 builder.branch(test)
-            with builder.goto_block(finish):
-                for total, offset in zip(sums, offsets, strict=False):
-                    _store(builder, builder.load(total), builder.add(out, offset), size)
-                builder.branch(end)
-        builder.position_at_end(end)
+            builder.position_at_end(finish)
+            for total, place in zip(sums, _places(builder, n, out, last), strict=False):
+                _store(builder, builder.load(total), place, size)
+
+        _each_width(builder, lines, generate)
         return context.get_dummy_value()
 
-    return types.void(T, *(types.intp,) * 4, types.uint64, *(types.intp,) * 3), codegen
+    return types.void(T, *(types.intp,) * 5, types.uint64, *(types.intp,) * 3), codegen
+
+
+def rows_at_once(lines: int) -> int:
+    """Return how many rows `add_all_rows` computes, so that their sums fill the registers and hide the latency."""
+    return max(_LEAST_ROWS, 4 * _LEAST_ROWS // lines)
+
+
+@_intrinsic
+def add_all_rows(
+    _typing: Any, T: Any, _lines: Any, _out: Any, _out_row: Any, _last: Any, _first: Any, _first_row: Any,
+    _first_last: Any, _count: Any, _x: Any, _x_row: Any, _step: Any, _block: Any,
+) -> Any:  # fmt: skip
+    """Do as `add_rows` with the first bits of a word set, up to a count, for `rows_at_once` rows.
+
+    Beside the arguments of that are the bytes from one row to the next of ``out``, ``first`` and ``x``.
+    """
+
+    def codegen(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        _, lines, out, out_row, last, first, first_row, first_last, count, x, x_row, step, block = args
+        size, lanes = _size(T), LINE // _size(T)
+        scalar, vector = context.get_value_type(T.instance_type), _vector(context, T, lanes)
+        fma = f"llvm.fma.v{lanes}f{8 * size}"
+        # LLVM keeps all of these in registers.
+        sums = [cgutils.alloca_once(builder, vector) for _ in range(max(n * rows_at_once(n) for n in _WIDTHS))]
+
+        def moved(address: Any, row: Any, k: int) -> Any:
+            return builder.add(address, builder.mul(row, _I64(k)))
+
+        def generate(n: int) -> None:
+            rows = range(rows_at_once(n))
+            totals = [sums[n * row : n * row + n] for row in rows]
+            for row in rows:
+                for total, place in zip(
+                    totals[row], _places(builder, n, moved(first, first_row, row), first_last), strict=True
+                ):
+                    builder.store(_load(builder, vector, place, size), total)
+            with cgutils.for_range(builder, count) as loop:
+                place = builder.add(x, builder.mul(loop.index, step))
+                factors = [_broadcast(builder, scalar, vector, moved(place, x_row, row), size) for row in rows]
+                start = builder.add(block, builder.mul(loop.index, _I64(LINE * n)))
+                for line in range(n):
+                    elements = _load(builder, vector, builder.add(start, _I64(LINE * line)), LINE)
+                    for factor, chains in zip(factors, totals, strict=True):
+                        builder.store(_call(builder, fma, factor, elements, builder.load(chains[line])), chains[line])
+            for row in rows:
+                for total, place in zip(totals[row], _places(builder, n, moved(out, out_row, row), last), strict=True):
+                    _store(builder, builder.load(total), place, size)
+
+        _each_width(builder, lines, generate)
+        return context.get_dummy_value()
+
+    return types.void(T, *(types.intp,) * 12), codegen

@@ -1,6 +1,7 @@
 """Products that skip zeros are chains of fused multiply-adds, to the bit; networks that use them agree with NumPy."""
 
 from fractions import Fraction
+from itertools import pairwise
 
 import numba
 import numpy as np
@@ -14,6 +15,7 @@ import fastoptim as fo
 import naive
 from fastoptim.kernels import masked
 from fastoptim.kernels.jit import DISABLED, HAS_FMA
+from fastoptim.kernels.masks import fill_masks
 from naive import assert_bits
 
 pytestmark = pytest.mark.skipif(DISABLED, reason="needs compiled code")
@@ -67,7 +69,7 @@ PRODUCTS = {dtype: product_of(dtype) for dtype in DTYPES}
 
 @numba.njit
 def fill(x, masks):
-    return masked.fill_masks(x, masks)
+    return fill_masks(x, masks)
 
 
 def guarded(shape, dtype, pad=0):
@@ -98,18 +100,24 @@ def check_product(rng, dtype, rows, inner, columns, density, x_is_transposed, b_
     left_steps = (size, row) if x_is_transposed else (row, size)
     row = (b.shape[1] + pad) * size
     right_steps = (size, row) if b_is_transposed else (row, size)
-    finite = PRODUCTS[dtype](
-        (rows, inner, columns),
-        (x.ctypes.data, *left_steps),
-        (masks.ctypes.data, masks.shape[1], x_is_transposed),
-        (b.ctypes.data, *right_steps),
-        out.ctypes.data,
-    )
-    # The guards of b are not finite, so this also says that none of them was read.
-    assert finite
-    assert_bits(chained(left, right), out)
-    assert np.isnan(buffer[:64]).all()
-    assert np.isnan(buffer[len(buffer) - 64 :]).all()
+    expected = chained(left, right)
+    # Parts begin at multiples of 64 rows, and the last one is computed first. At last, no element is skipped.
+    cuts = sorted({0, *(64 * rng.integers(0, rows // 64 + 1, 2)), rows})
+    for ends, address in (cuts, masks.ctypes.data), ([0, rows], masks.ctypes.data), (cuts, 0):
+        buffer[:] = np.nan
+        for start, stop in reversed(list(pairwise(ends))):
+            finite = PRODUCTS[dtype](
+                (start, stop, inner, columns),
+                (x.ctypes.data, *left_steps),
+                (address, masks.shape[1], x_is_transposed),
+                (b.ctypes.data, *right_steps),
+                out.ctypes.data,
+            )
+            # The guards of b are not finite, so this also says that none of them was read.
+            assert finite
+        assert_bits(expected, out)
+        assert np.isnan(buffer[:64]).all()
+        assert np.isnan(buffer[len(buffer) - 64 :]).all()
 
 
 def lengths(rng, count, low, high):
@@ -120,8 +128,7 @@ def lengths(rng, count, low, high):
 def test_products_are_chains_of_multiply_adds(dtype):
     """On random shapes, densities and steps, with guards around every buffer."""
     rng = np.random.default_rng(0)
-    lanes = 64 // np.dtype(dtype).itemsize
-    shapes = zip(lengths(rng, 300, 0, 300), lengths(rng, 300, 1, 300), lengths(rng, 300, lanes, 300), strict=True)
+    shapes = zip(lengths(rng, 300, 0, 300), lengths(rng, 300, 1, 300), lengths(rng, 300, 1, 300), strict=True)
     for n, (rows, inner, columns) in enumerate(shapes):
         density = rng.choice([0, 0.05, 0.2, 0.5, 0.9, 1])
         check_product(rng, dtype, rows, inner, columns, density, n % 2 == 1, n % 4 > 1, int(rng.integers(0, 20)))
@@ -130,7 +137,7 @@ def test_products_are_chains_of_multiply_adds(dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_every_width(dtype):
     rng = np.random.default_rng(1)
-    for columns in range(64 // np.dtype(dtype).itemsize, 301):
+    for columns in range(1, 301):
         check_product(rng, dtype, 3, 67, columns, 0.5, columns % 3 == 0, columns % 2 == 0, 0)
 
 
@@ -169,7 +176,7 @@ def test_an_element_that_is_not_finite_is_found(value):
     rng = np.random.default_rng(4)
     for dtype in DTYPES:
         size = np.dtype(dtype).itemsize
-        for columns, transposed in (16, False), (113, False), (40, True):
+        for columns, transposed in (3, False), (3, True), (16, False), (113, False), (40, True):
             b = rng.standard_normal((70, columns)).astype(dtype)
             steps = (size, 70 * size) if transposed else (columns * size, size)
             masks, x, out = np.zeros((5, 2), np.uint64), np.zeros((5, 70), dtype), np.empty((5, columns), dtype)
@@ -180,7 +187,7 @@ def test_an_element_that_is_not_finite_is_found(value):
                     right = b.ctypes.data, *steps
                     left = x.ctypes.data, 70 * size, size
                     words = masks.ctypes.data, 2, False
-                    found.append(not PRODUCTS[dtype]((5, 70, columns), left, words, right, out.ctypes.data))
+                    found.append(not PRODUCTS[dtype]((0, 5, 70, columns), left, words, right, out.ctypes.data))
                 b.reshape(-1)[place] = 1
                 assert found == [False, True]
                 assert not out.any()
@@ -276,16 +283,40 @@ def test_what_is_not_finite_spreads_as_in_numpy(where, value, dtype):
 
 @chosen
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_any_number_of_blas_threads_gives_the_same_bits(dtype):
-    """Of the notes' network, whose larger products all skip zeros on images."""
+@pytest.mark.parametrize("activation", ["relu", "sigmoid"])
+@pytest.mark.parametrize("density", [0.2, 1])
+def test_any_number_of_threads_gives_the_same_bits(dtype, activation, density):
+    """Of products that several threads share, and of those of BLAS, which computes none for 16 samples or more."""
     limits = pytest.importorskip("threadpoolctl").threadpool_limits
     rng = np.random.default_rng(8)
-    net = fo.MultiLayerNet(784, [100] * 4, 10, weight_decay_lambda=0.1, dtype=dtype, seed=0)
-    x, t = abs(sparse(rng, (128, 784), 0.2)), rng.integers(0, 10, 128)
-    results = []
-    for threads in 1, 2, 3, 1:
-        with limits(threads, "blas"):
-            results.append([net.predict(x), net.loss(x, t), net.gradient(x, t).flat])
-    for result in results:
-        for one, other in zip(results[0], result, strict=True):
-            assert_bits(one, other)
+    net = fo.MultiLayerNet(784, [100, 90], 10, activation, weight_decay_lambda=0.1, dtype=dtype, seed=0)
+    for rows in 16, 130:
+        x, t = sparse(rng, (rows, 784), density).astype(dtype), rng.integers(0, 10, rows)
+        results = []
+        for threads in 1, 2, 3, 7:
+            with limits(threads, "blas"), fo.num_threads(threads):
+                results.append([net.predict(x), net.loss(x, t), net.gradient(x, t).flat])
+        for result in results:
+            for one, other in zip(results[0], result, strict=True):
+                assert_bits(one, other)
+
+
+@chosen
+def test_threads_share_the_products():
+    """As many as `num_threads` says, if the batch is large enough."""
+    net = fo.MultiLayerNet(300, [100], 10, seed=0)
+    x, t = np.ones((100, 300), np.float32), np.zeros(100, int)
+    shared = []
+    for threads in 1, 3:
+        with fo.num_threads(threads):
+            net.gradient(x, t)
+            (memory,) = net._spare
+            (team,) = memory.teams.values()
+            shared.append(int(team._words[2]))
+    assert shared == [1, 3]
+    # Small batches are not worth it.
+    net.gradient(x[:20], t[:20])
+    assert len(memory.teams) == 1
+    for rows in range(80, 120):
+        net.predict(np.ones((rows, 300), np.float32))
+    assert len(memory.teams) <= 16

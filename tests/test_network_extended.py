@@ -12,6 +12,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 import fastoptim as fo
 import layers
 import naive
+from fastoptim.batches import alone
 from fastoptim.kernels import dense
 from fastoptim.kernels.normalization import Extension
 from naive import assert_bits
@@ -232,7 +233,9 @@ def test_nothing_is_written_outside_of_the_arrays(dtype):
         views.append(buffers[-1][32:-32].reshape(shape))
     work, out, statistics = views
     extension = Extension(True, True, 0.5, seeded(1, np.random.rand, rows * units), statistics)
-    dense.gradient(x.astype(dtype), t, net.params.flat, table, dense.RELU, 0.1, work, extension, out)
+    dense.gradient(
+        x.astype(dtype), t, net.params.flat, table, dense.RELU, 0.1, extension, out, work, alone(np.dtype(dtype))
+    )
     for buffer in buffers:
         assert (buffer[:32] == 12345).all()
         assert (buffer[-32:] == 12345).all()

@@ -8,8 +8,9 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike
 
+from fastoptim.batches import Memory
 from fastoptim.hyperparameters import Hyperparameter
 from fastoptim.initialization import initial_parameters
 from fastoptim.kernels import dense
@@ -58,7 +59,7 @@ class Architecture:
         self._dtype = np.dtype(dtype)
         self.weight_decay_lambda = weight_decay_lambda
         self._layers, self._work_per_row = dense.table(self._sizes, self._is_normalized)
-        self._spare: list[NDArray[Any]] = []
+        self._spare: list[Memory] = []
         arrays = initial_parameters(self._sizes, weight_init_std, seed, self._is_normalized)
         self._params = flatten(arrays, dtype=self.dtype)
 

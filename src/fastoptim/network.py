@@ -9,7 +9,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastoptim.architecture import ACTIVATIONS, Architecture
 from fastoptim.batches import Workspace, batch, samples
-from fastoptim.concurrency import blas_calls
 from fastoptim.kernels import dense
 from fastoptim.kernels.normalization import Extension
 from fastoptim.parameters import FlatDict
@@ -61,14 +60,13 @@ class MultiLayerNet(Architecture):
 
     Notes
     -----
-    Methods may be called from several threads. They release the GIL and run on as many cores as SciPy's BLAS may use.
-    Layers of a few hundred units gain little from a second core and lose much if other work needs it. To limit them to
-    one, use ``threadpoolctl.threadpool_limits(1)`` after importing this class: a BLAS that is loaded later ignores it.
+    Methods may be called from several threads. They release the GIL. On x86 with AVX2 and FMA, products of batches of
+    16 samples or more skip the zeros of samples and of what ReLU gives, and several threads share large ones where that
+    is measured to be faster; `num_threads` sets how many. The same input gives the same bits on any number of threads.
 
-    On x86 with AVX2 and FMA, products skip the zeros of samples and of what ReLU gives where that is faster than BLAS,
-    on one core. On one machine, the same input gives the same bits in every thread and process for the same number of
-    BLAS threads. With a second one, OpenBLAS may add in another order in products of more than :math:`2^{18}`
-    multiplications that do not skip zeros.
+    BLAS computes all other products, on as many threads as ``threadpoolctl.threadpool_limits`` sets after this class
+    was imported. With another number of them, OpenBLAS may add in another order in products of more than :math:`2^{18}`
+    multiplications.
 
     Examples
     --------
@@ -136,7 +134,7 @@ class MultiLayerNet(Architecture):
         flat = np.empty_like(self._params.flat)
         extension = self._extension(x, True)
         with self._workspace(x) as work:
-            dense.gradient(x, t, *self._model, float(self.weight_decay_lambda), work, extension, flat)
+            work.run(dense.gradient, x, t, *self._model, float(self.weight_decay_lambda), extension, flat)
         self._keep(extension)
         return FlatDict(self._params.layout, {self.dtype: flat})
 
@@ -149,19 +147,18 @@ class MultiLayerNet(Architecture):
         x, t = self._batch(x, t)
         params = self._params.flat.astype(np.float64)
         flat = np.empty_like(params)
-        work = np.empty(self._work_per_row * len(x))
         model = (params, *self._model[1:])
         x = x.astype(np.float64)
         extension = self._extension(x, True)
-        with blas_calls:
-            dense.numerical_gradient(x, t, *model, float(self.weight_decay_lambda), work, extension, 1e-4, flat)
+        with Workspace([], self._work_per_row, np.float64, x) as work:
+            work.run(dense.numerical_gradient, x, t, *model, float(self.weight_decay_lambda), extension, 1e-4, flat)
         return FlatDict(self._params.layout, {self.dtype: flat.astype(self.dtype)})
 
     def _predict(self, x: ArrayLike, is_training: bool) -> NDArray[Any]:
         rows = samples(x, self.input_size, self.dtype)
         extension = self._extension(rows, is_training)
         with self._workspace(rows) as work:
-            scores: NDArray[Any] = dense.predict(rows, *self._model, work, extension).copy()
+            scores: NDArray[Any] = work.run(dense.predict, rows, *self._model, extension).copy()
         self._keep(extension)
         return scores if np.ndim(x) == 2 else scores[0]
 
@@ -169,7 +166,7 @@ class MultiLayerNet(Architecture):
         x, t = self._batch(x, t)
         extension = self._extension(x, is_training)
         with self._workspace(x) as work:
-            loss = float(dense.loss(x, t, *self._model, float(self.weight_decay_lambda), work, extension))
+            loss = float(work.run(dense.loss, x, t, *self._model, float(self.weight_decay_lambda), extension))
         self._keep(extension)
         return loss
 
@@ -184,7 +181,7 @@ class MultiLayerNet(Architecture):
         return batch(x, t, self.input_size, self.output_size, self.dtype)
 
     def _workspace(self, x: NDArray[Any]) -> Workspace:
-        return Workspace(self._spare, self._work_per_row * len(x), self.dtype)
+        return Workspace(self._spare, self._work_per_row, self.dtype, x)
 
     @property
     def _model(self) -> tuple[NDArray[Any], NDArray[np.intp], int]:

@@ -18,10 +18,11 @@ from typing import Any
 import numba
 import numpy as np
 
+from fastoptim.kernels.jit import address
 from fastoptim.kernels.parallel import run, run_parallel
 from fastoptim.kernels.table import COUNT, SEGMENTS
 
-__all__ = ["Autotuner", "num_threads"]
+__all__ = ["Autotuner", "Team", "num_threads"]
 
 _PARALLEL_FROM = 16_384
 """Elements below which no machine gains by a second thread: to start it costs as much as updating some ten thousand."""
@@ -229,7 +230,7 @@ class Autotuner:
     def run(self) -> None:
         """Run the program once."""
         if not self._is_long or _forked:
-            run(self._address)
+            self._run_on(1)
         elif (parts := _setting.parts) is not None:
             self._run_on(parts)
         elif self._left <= 0:
@@ -238,7 +239,7 @@ class Autotuner:
             self._left -= self._timed(self._parts)
         else:
             self._left -= self._usual
-            run(self._address)
+            self._run_on(1)
 
     def _try(self) -> None:
         # The usual way is timed first, then the other.
@@ -246,7 +247,7 @@ class Autotuner:
         use_threads = self._parallel is not other
         if use_threads and not _has_safe_threads():
             self._left = inf
-            run(self._address)
+            self._run_on(1)
             return
         if use_threads:
             # Asking Numba takes nearly as long as starting the threads, so it is not asked at each run.
@@ -273,3 +274,32 @@ class Autotuner:
             run_parallel(self._address, min(parts, 2**31), _PARALLEL_FROM)
         else:
             run(self._address)
+
+
+class Team(Autotuner):
+    """The threads that share the products of a network: one or several, as an `Autotuner` finds out.
+
+    Parameters
+    ----------
+    product : int
+        Address of the code that computes some rows of a product; see `masked`.
+    """
+
+    __slots__ = ("_call", "_result", "_words")
+
+    def __init__(self, product: int) -> None:
+        super().__init__([])
+        self._is_long = True
+        self._words = np.array([product, 0, 1], np.intp)
+
+    def call(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Return what a function returns of some arguments and the words that say who shares its products."""
+        self._call = partial(function, *args, self._words)
+        self.run()
+        return self._result
+
+    def _run_on(self, parts: int) -> None:
+        self._words[2] = 1
+        if parts > 1 and _has_safe_threads():
+            self._words[1:] = address(run_parallel), parts
+        self._result = self._call()
