@@ -4,6 +4,7 @@ import importlib.util
 import inspect
 import os
 import re
+import sys
 import warnings
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import matplotlib as mpl
 import fastoptim
 
 DOCS = Path(__file__).parent
+sys.path.insert(0, str(DOCS))
 
 project = "fastoptim"
 author = "The fastoptim developers"
@@ -38,6 +40,7 @@ nitpicky = True
 # The docstring of `Optimizer` lists these attributes, and numpydoc makes no targets of them.
 nitpick_ignore = [("py:obj", name) for name in ("averaged", "iter", "measure", "rule", "shared", "skipped", "slots")]
 autodoc_typehints = "none"
+autodoc_mock_imports = [library for library in ("torch", "mpi4py") if importlib.util.find_spec(library) is None]
 autosummary_ignore_module_all = False
 numpydoc_show_class_members = False
 
@@ -53,6 +56,7 @@ sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "gallery",
     "filename_pattern": r"\.py$",
+    "within_subsection_order": "_order.Order",
     "ignore_pattern": r"^pictures\.py$",
     "plot_gallery": os.environ.get("GALLERY", "1") != "0",
     "abort_on_example_error": True,
@@ -85,6 +89,7 @@ html_show_sourcelink = False
 html_sidebars = {name: [] for name in ("index", "get-started", "from-the-notes", "faq", "benchmarks", "changelog")}
 html_theme_options = {
     "logo": {"text": "fastoptim"},
+    "github_url": "https://github.com/fastoptim/fastoptim",
     "header_links_before_dropdown": 7,
     "navbar_persistent": ["search-button"],
     "show_toc_level": 2,

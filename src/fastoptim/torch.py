@@ -50,11 +50,11 @@ class Optimizer(torch.optim.Optimizer):  # type: ignore[misc]
     Parameters without a gradient are skipped and keep their number of steps, as in torch; from then on they are updated
     apart from the others, so ``clip_norm`` and ``on_nonfinite``, which need all gradients, are errors.
 
-    `state_dict` has the form of torch's, and for `Adam` and `AdamW` its names, so that one can be exchanged for the
-    other in the middle of a training. torch counts each step as a change of the parameters: a backward pass through a
-    graph of before the step is an error.
+    `state_dict` has the form of torch's, and for `fastoptim.Adam` and `fastoptim.AdamW` its names, so that one can be
+    exchanged for the other in the middle of a training. torch counts each step as a change of the parameters: a
+    backward pass through a graph of before the step is an error.
 
-    Hooks and the profiler see steps as they see torch's. `torch.set_num_threads` with 1 keeps steps on one core.
+    Hooks and the profiler see steps as they see torch's. ``torch.set_num_threads(1)`` keeps steps on one core.
 
     Examples
     --------
