@@ -7,7 +7,7 @@ from typing import Any
 import numba
 import pytest
 
-from . import cases, extended, family, irregular, networks, peers
+from . import cases, extended, family, irregular, networks, peers, tensors
 from .frameworks import COMPILED
 from .timing import Pacing
 
@@ -140,6 +140,7 @@ def pytest_generate_tests(metafunc):
         ],
         "test_irregular_update": [(c, name) for c in cases.irregular_updates() for name in irregular.OPTIMIZERS],
         "test_family": [(c, name) for c in family.races(quick=quick) for name in c.make],
+        "test_tensors": [(c, name) for c in tensors.races() for name in c.make],
         "test_network": [
             (c, name) for c in cases.networks(quick=quick) for name, each in networks.NETWORKS.items() if each.takes(c)
         ],

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import naive
 
-from . import extended, family
+from . import extended, family, tensors
 from .cases import HUGE, NOTES, WIDTHS, Net, Update, irregular_updates
 from .figures import (
     Figure,
@@ -129,6 +129,16 @@ def _family_rows() -> Iterator[Target]:
     )
 
 
+def _tensor_rows() -> Iterator[Target]:
+    for library, bounds in zip(family.TORCH, ((1.05, 1.15), (3, 5), (3, 5)), strict=True):
+        figure = faster("tensors", tensors.LARGE, library, "torch")
+        yield Target(f"{tensors.LARGE}: faster than {library}", figure, *bounds)
+    figure = faster("tensors", tensors.SMALL, "torch fused", "torch")
+    yield Target(f"{tensors.SMALL}: faster than torch fused", figure, 2, 4)
+    what = f"{tensors.TEN}: what a step takes longer than that of arrays"
+    yield Target(what, tensors.added, 15, 8, unit=" µs", less_is_better=True)
+
+
 def _rows() -> Iterator[Target]:
     fused = ("torch fused", "torch")
     yield Target(
@@ -153,6 +163,7 @@ def _rows() -> Iterator[Target]:
     yield Target("10 parameters in a dict of two: faster than NumPy", _update("Adam", 10, "NumPy", **separate), 1, 2)
     yield from _irregular_rows()
     yield from _family_rows()
+    yield from _tensor_rows()
     in_turns = {"less_is_better": True}
     yield Target("10 to 1e6 on one thread: time by that of another commit", against("one thread"), 1.03, 1, **in_turns)
     yield Target("1e5 and 1e6 on all threads: same, by wall clock", against("all threads"), 1.03, 1, **in_turns)

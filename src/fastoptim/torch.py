@@ -19,6 +19,9 @@ from fastoptim.torch_states import exported, imported
 __all__ = ["Optimizer"]
 
 
+_GLOBAL_HOOKS = torch_optimizer._global_optimizer_pre_hooks, torch_optimizer._global_optimizer_post_hooks
+
+
 class Optimizer(torch.optim.Optimizer):  # type: ignore[misc]
     """A ``torch.optim.Optimizer`` whose steps are updates by an optimizer of this package, in the tensors' memory.
 
@@ -104,10 +107,8 @@ class Optimizer(torch.optim.Optimizer):  # type: ignore[misc]
         ValueError
             If a hyperparameter of a group is not allowed.
         """
-        is_watched = self._optimizer_step_pre_hooks or self._optimizer_step_post_hooks
-        is_watched = is_watched or torch_optimizer._global_optimizer_pre_hooks
-        is_watched = is_watched or torch_optimizer._global_optimizer_post_hooks
-        if is_watched or torch.autograd._profiler_enabled():
+        hooks = self._optimizer_step_pre_hooks or self._optimizer_step_post_hooks
+        if hooks or _GLOBAL_HOOKS[0] or _GLOBAL_HOOKS[1] or torch.autograd._profiler_enabled():
             return _watched_step(self, closure)
         return self._step(closure)
 

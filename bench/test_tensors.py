@@ -1,0 +1,17 @@
+"""Group *tensors*: a step of our optimizer for torch."""
+
+import pytest
+
+from .conftest import CLOCK
+from .timing import race
+
+pytestmark = pytest.mark.benchmark(timer=CLOCK)
+
+
+def test_tensors(case, library, benchmark, report, pacing):
+    if reason := case.absent(library):
+        pytest.skip(reason)
+    if benchmark.disabled:
+        benchmark.pedantic(case.shrunk().contestants([library])[library].step)
+        return
+    report("tensors", case.id, library, lambda: race(case.contestants(list(case.make)), pacing, case.threads))
