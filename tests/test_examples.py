@@ -192,6 +192,9 @@ def test_low_precision(run):
     ends = {name: float(loss) for name, loss in re.findall(r"^(\S+) +\S+  mean (\S+)", out, re.MULTILINE)}
     assert list(ends) == ["float32", "bfloat16", "bfloat16-stochastic"]
     assert all(abs(end - ends["float32"]) < 0.2 * ends["float32"] + 0.02 for end in ends.values()), ends
+    v = {name: (float(half), float(end)) for name, half, end in re.findall(r"(\S+): v (\S+) half way, (\S+) at", out)}
+    assert v["bfloat16"][0] == v["bfloat16"][1] > 8 * v["float32"][1]
+    assert v["bfloat16-stochastic"] == pytest.approx(v["float32"], rel=0.05)
 
 
 def test_overfitting(run):
