@@ -36,7 +36,7 @@ def compose(stages: tuple[Stage, ...], slots: Sequence[str], n_scalars: int, giv
     """Return the function ``(p, g, *slots, *scalars)`` that calls stages one after the other.
 
     The function is plain Python, so that it is compiled, fingerprinted and run on arrays just as a rule is. Equal
-    arguments give the same function.
+    arguments give the same function. Its attribute ``reads`` is the set of the arrays among its arguments that it uses.
 
     Parameters
     ----------
@@ -65,4 +65,5 @@ def compose(stages: tuple[Stage, ...], slots: Sequence[str], n_scalars: int, giv
     composed = names.pop("composed")
     composed.__name__ = "-".join(function_of(stage.function).__name__ for stage in stages)
     composed.__signature__ = inspect.signature(composed)
+    composed.reads = {name for stage in stages for name in stage.takes} & {"p", "g", *slots}
     return composed

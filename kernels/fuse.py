@@ -159,6 +159,7 @@ def _compile(
     mark: str | None,
 ) -> Any:
     computed = [np.float32 if isinstance(kind, Stored) else kind for kind in kinds]
+    sizes = tuple(kind.itemsize if isinstance(kind, Stored) else np.dtype(kind).itemsize for kind in kinds)
     promotes = len(set(computed)) > 1 or np.float16 in kinds
     types = "-".join(kind.__name__ for kind in (kinds if len(set(kinds)) > 1 else kinds[:1]))
     n_random = sum(isinstance(kind, Stored) and kind.numba_type.is_random for kind in kinds)
@@ -170,7 +171,7 @@ def _compile(
         "TARGET_KINDS": kinds[:1] + kinds[2:],
         "STRIDED": strided,
         "SCALAR": None if promotes else computed[0],
-        "SIZES": tuple(kind.itemsize if isinstance(kind, Stored) else np.dtype(kind).itemsize for kind in kinds),
+        "SIZES": sizes,
         "N_DICE": 1 + (n_random + 1) // 2 if n_random else 0,
         "N_ARRAYS": len(kinds),
         "N_WORDS": SLOTS + len(kinds) - 2,
@@ -180,6 +181,9 @@ def _compile(
         "SUM_BLOCK": BLOCK * len(squares),
         "SUM_KINDS": (np.float64 if promotes else computed[0],) * len(squares),
         "SUM_SIZE": 8 if promotes else np.dtype(computed[0]).itemsize,
+        "BLOCK_SIZE": BLOCK * sizes[1],
+        "ONE_STREAM": getattr(rule, "reads", ()) == {"g"},
+        "IS_GRADIENT": len({kinds[1], *computed}) == len(squares) == 1 and _is_gradient(rule, n_arguments),
     }
     bound["rule"] = _compiled_with_helpers(rule, name, MixedRuleCompiler if promotes else RuleCompiler, {})
     template = sum_blocks if squares else _strided_loop if any(strided) else _loop
@@ -204,6 +208,15 @@ def _reason(error: Exception) -> str:
     quoted = [line.partition(": ")[2] for line in lines if line.startswith("TypingError: ")]
     plain = [line for line in lines if line and not line.startswith("Failed in nopython mode")]
     return [*quoted[-1:], *plain, repr(error)][0]
+
+
+def _is_gradient(rule: Callable[..., Any], n_arguments: int) -> bool:
+    """Tell whether a function returns its second argument, so that gradients are summed where they lie."""
+    given = [object() for _ in range(n_arguments)]
+    try:
+        return rule(*given) is given[1]
+    except Exception:
+        return False
 
 
 def _compiled_with_helpers(function: Any, suffix: str, compiler: type[RuleCompiler], done: dict[Any, Any]) -> Any:

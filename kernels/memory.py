@@ -14,12 +14,15 @@ from numba.core.errors import TypingError
 from numba.extending import intrinsic
 
 from fastoptim.kernels.bfloat16 import BFloat16, key_halves, random_bits, rounded, widened
+from fastoptim.kernels.jit import HAS_FMA
 from fastoptim.kernels.promotion import HALF, Weak, cast
 
-__all__ = ["add_up", "call", "copy_elements", "integers", "load", "scalars", "scratch", "set_word", "store"]
+__all__ = ["add_up", "call", "copy_elements", "integers", "load", "prefetch", "scalars", "scratch", "set_word", "store"]
 __all__ += ["store_rounded", "word"]
 
 _WORD = ir.IntType(64)
+_LINE = 64
+"""Bytes of a cache line."""
 _intrinsic = intrinsic(prefer_literal=True)
 
 
@@ -190,21 +193,28 @@ def add_up(_typing: Any, T: Any, _address: Any, count: Any, _squares: Any) -> An
     """Return the float64 sum of ``count`` numbers of type ``T``, or of their squares; the count is a multiple of 64.
 
     Eight vectors of eight partial sums each are added pairwise in the end. LLVM may not reorder a sum by itself, so it
-    would add one number after the other.
+    would add one number after the other. A square of a float32 number is exact in float64, so that a fused
+    multiply-add gives the same bits.
     """
     vector, is_double = ir.VectorType(ir.DoubleType(), 8), T.instance_type == types.float64
+    function = ir.FunctionType(vector, [vector] * 3)
 
     def codegen(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
         given = ir.VectorType(context.get_value_type(T.instance_type), 8)
 
-        def numbers(place: int) -> Any:
+        def added(total: Any, place: int) -> Any:
             x = builder.load(_element(builder, given, args[1], _WORD(place)), align=T.instance_type.bitwidth // 8)
             x = x if is_double else builder.fpext(x, vector)
-            return builder.select(args[3], builder.fmul(x, x), x)
+            if is_double or not HAS_FMA:
+                squared = builder.fadd(total, builder.fmul(x, x))
+            else:
+                fma = cgutils.get_or_insert_function(builder.module, function, "llvm.fma.v8f64")
+                squared = builder.call(fma, [x, x, total])
+            return builder.select(args[3], squared, builder.fadd(total, x))
 
-        sums = [numbers(k) for k in range(8)]
-        for place in range(8, count.literal_value // 8):
-            sums[place % 8] = builder.fadd(sums[place % 8], numbers(place))
+        sums = [ir.Constant(vector, None)] * 8
+        for place in range(count.literal_value // 8):
+            sums[place % 8] = added(sums[place % 8], place)
         while len(sums) > 1:
             sums = [builder.fadd(*pair) for pair in zip(sums[::2], sums[1::2], strict=True)]
         for width in (4, 2, 1):
@@ -221,10 +231,29 @@ def scratch(_typing: Any, T: Any, count: Any) -> Any:
     dtype = _dtype(T)
 
     def codegen(context: Any, builder: Any, _signature: Any, _args: Any) -> Any:
-        array = ir.ArrayType(_in_memory(context, dtype), count.literal_value)
-        return builder.ptrtoint(cgutils.alloca_once(builder, array), _WORD)
+        with builder.goto_entry_block():
+            array = builder.alloca(ir.ArrayType(_in_memory(context, dtype), count.literal_value))
+        array.align = _LINE
+        return builder.ptrtoint(array, _WORD)
 
     return types.intp(T, count), codegen
+
+
+@_intrinsic
+def prefetch(_typing: Any, _address: Any, count: Any) -> Any:
+    """Read ``count`` bytes, a constant, into the fastest cache; it may be memory that does not exist."""
+
+    def codegen(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+        function = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
+        fetch = cgutils.get_or_insert_function(builder.module, function, "llvm.prefetch.p0i8")
+        for offset in range(0, count.literal_value, _LINE):
+            place = builder.inttoptr(builder.add(args[0], _WORD(offset)), byte)
+            # For reading, to the fastest cache, data.
+            builder.call(fetch, [place, number(0), number(3), number(1)])
+        return context.get_dummy_value()
+
+    return types.void(types.intp, count), codegen
 
 
 @_intrinsic

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from fastoptim.kernels.jit import jit
-from fastoptim.kernels.memory import add_up, integers, load, scalars, scratch, set_word, store, word
+from fastoptim.kernels.memory import add_up, integers, load, prefetch, scalars, scratch, set_word, store, word
 from fastoptim.kernels.strided import BLOCK, GRADIENT, PARAMETER, copy_block
 from fastoptim.kernels.table import NEXT, START, STOP, SUMS, VALUE, WALK, P
 
@@ -31,6 +31,9 @@ N_SUMS: int
 SUM_BLOCK: int
 SUM_KINDS: Any
 SUM_SIZE: int
+BLOCK_SIZE: int
+IS_GRADIENT: bool
+ONE_STREAM: bool
 rule: Any
 
 FLOAT = (np.float64,)
@@ -54,6 +57,14 @@ def sum_blocks(row, start, stop):
         if STRIDED[GRADIENT]:
             g = g_block - first * SIZES[1]
             copy_block(KINDS[1], walk, GRADIENT, sources[1], first, count, SIZES[1], g_block, False)
+        elif ONE_STREAM:
+            # Processors fetch ahead too little if there is one stream; with several, this would only cost time.
+            prefetch(g + (first + BLOCK) * SIZES[1], BLOCK_SIZE)
+        if IS_GRADIENT and count == BLOCK:
+            total = add_up(SUM_KINDS[0], g + first * SIZES[1], BLOCK, SQUARES[0])
+            store(FLOAT, (sums,), first // BLOCK, total)
+            first += BLOCK
+            continue
         for k in range(N_SUMS):
             set_word(places, k, block + SUM_SIZE * (k * BLOCK - first))
         targets = integers(places, N_SUMS)

@@ -152,6 +152,22 @@ def test_sums_of_arrays_of_many_blocks():
         assert_allclose(params["w"], -g / (norm([g]) + 1e-6), rtol=1e-13)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_norms_are_the_same_whether_or_not_gradients_are_copied(dtype):
+    """Plain gradients are summed where they lie, others from a copy of each block."""
+    for size in (511, 512, 1600):
+        g = np.random.default_rng(size).standard_normal(size).astype(dtype)
+        strided = np.stack([g, g], 1)[:, 0]
+        expected = None
+        for gradient, options in (g, {}), (g, {"clip_value": 1e30}), (strided, {}), (strided, {"clip_value": 1e30}):
+            params = {"w": np.zeros(size, dtype), "b": np.zeros(3, dtype)}
+            fo.SGD(1.0, clip_norm=1.0, **options).update(params, {"w": gradient, "b": np.ones(3, dtype)})
+            expected = params["w"] if expected is None else expected
+            assert_bits(expected, params["w"])
+        factor = 1 / (norm([g, np.ones(3)]) + 1e-6)
+        assert_allclose(expected, -g * factor, rtol=1e-6 if dtype is np.float32 else 1e-13)
+
+
 def test_the_fallback_sums_as_well():
     params, g = {"w": np.zeros(50, np.longdouble)}, np.arange(50, dtype=np.longdouble)
     fo.SGD(1.0, clip_norm=1.0, cautious=True).update(params, {"w": g})
@@ -322,8 +338,23 @@ def test_a_wrong_hyperparameter_is_an_error_also_if_all_parameters_are_in_groups
     opt, params = Signs(groups={"*": {"lr": 0.5}}), numbers(0)
     run(opt, 1, params=params)
     opt.lr = "0.1"
-    with pytest.raises(TypeError, match="hyperparameters must be numbers"):
+    with pytest.raises(TypeError, match=r"hyperparameters must be numbers.*it returned \('0.1', 0.9\)"):
         run(opt, 1, params=params)
+
+
+def test_scalars_of_groups_see_the_state_of_this_step():
+    class Follower(Signs):
+        def scalars(self):
+            seen.append(None if self._state is None else self.m["b"])
+            return self.lr, self.beta
+
+    seen = []
+    opt, params = Follower(groups={"b": {"lr": 0.5}}), numbers(0)
+    run(opt, 2, params=params)
+    opt.m = None
+    run(opt, 2, params=params)
+    assert [each is None for each in seen] == [True, True, False, False, True, True, False, False]
+    assert seen[-1] is opt.m["b"]
 
 
 def test_frozen_parameters_need_no_gradients():
