@@ -183,7 +183,10 @@ def _compile(
         "SUM_SIZE": 8 if promotes else np.dtype(computed[0]).itemsize,
         "BLOCK_SIZE": BLOCK * sizes[1],
         "ONE_STREAM": getattr(rule, "reads", ()) == {"g"},
-        "IS_GRADIENT": len({kinds[1], *computed}) == len(squares) == 1 and _is_gradient(rule, n_arguments),
+        "IS_GRADIENT": not promotes
+        and kinds[1] is computed[0]
+        and len(squares) == 1
+        and _is_gradient(rule, n_arguments),
     }
     bound["rule"] = _compiled_with_helpers(rule, name, MixedRuleCompiler if promotes else RuleCompiler, {})
     template = sum_blocks if squares else _strided_loop if any(strided) else _loop

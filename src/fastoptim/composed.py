@@ -164,7 +164,7 @@ class Composed(Hooks, Checkpointed):
 
     def _keep(self, state: State | None, plans: list[Plan]) -> None:
         """Keep a state, and the plans that were made for it, the last one first."""
-        vars(self).update(_state=state, _plan=plans[0] if plans else None, _plans=plans[:MAX_PLANS])
+        vars(self).update(_state=state, _views=None, _plan=plans[0] if plans else None, _plans=plans[:MAX_PLANS])
 
     @exclusive
     def _set_state(self, name: str, value: Mapping[Any, NDArray[Any]] | None) -> None:

@@ -43,6 +43,8 @@ class Sums(NamedTuple):
     finish: Callable[[Any, NDArray[Any], NDArray[Any], NDArray[Any]], Any]
     """Takes the optimizer and, for each array, its sums, its scalars up to these columns, and its size; returns the
     columns."""
+    is_shared: bool = False
+    """Whether the columns are the same for all arrays; then ``finish`` needs only the sums, and returns one number."""
 
 
 @dataclass(eq=False)
@@ -117,7 +119,7 @@ def _clip_factors(limits: Any, norms: Any) -> Any:
 
 def _clip_all(optimizer: Any, sums: NDArray[Any], _scalars: Any, _sizes: Any) -> Any:
     # One number is computed in Python, because NumPy takes several microseconds.
-    factor = float(optimizer.clip_norm) / (sqrt(sums.sum()) + 1e-6)
+    factor = float(optimizer.clip_norm) / (sqrt(sum(sums[:, 0].tolist())) + 1e-6)
     return 1.0 if factor > 1.0 else factor
 
 
@@ -223,15 +225,13 @@ def _compose(
         chain.append(Stage(function, tuple(takes.split()), tuple(gives.split()), positions))
         return positions
 
-    def sums(
-        what: list[Stage], values: tuple[str, ...], squared: tuple[bool, ...], columns: slice, finish: Any
-    ) -> None:
-        pending.append(((*chain, *what), values, squared, (columns, finish)))
+    def sums(what: list[Stage], values: tuple[str, ...], squared: tuple[bool, ...], *rest: Any) -> None:
+        pending.append(((*chain, *what), values, squared, rest))
 
-    def norm(finish: Any, name: str) -> None:
+    def norm(finish: Any, name: str, is_shared: bool) -> None:
         # The scalar is the limit until the norm is known, then the factor.
-        position = count + len(result.scalars)
-        sums([Stage(stages.gradient, ("g",), ("x",))], ("x",), (True,), slice(position, position + 1), finish)
+        column = slice(count + len(result.scalars), count + len(result.scalars) + 1)
+        sums([Stage(stages.gradient, ("g",), ("x",))], ("x",), (True,), column, finish, is_shared)
         add(stages.scaled, "g", "g", partial(_limit, name))
 
     def custom(functions: tuple[Any, ...], changed: str) -> None:
@@ -257,9 +257,9 @@ def _compose(
         if "clip_value" in on:
             add(stages.clipped, "g", "g", partial(_limit, "clip_value"))
         if "clip_norm" in on:
-            norm(_clip_all, "clip_norm")
+            norm(_clip_all, "clip_norm", is_shared=True)
         if "clip_array_norm" in on:
-            norm(_clip_each, "clip_array_norm")
+            norm(_clip_each, "clip_array_norm", is_shared=False)
         if "l2" in on:
             add(stages.l2, "p g", "g", lambda optimizer: float(optimizer.l2 or 0.0))
         custom(before, "g")
@@ -289,10 +289,10 @@ def _compose(
             add(stages.lookahead, "p slow", "p slow", _lookahead_alpha)
     total = count + len(result.scalars)
     arguments = (*slots, *([_OPTIMIZER] if takes_arrays else []))
-    for functions, values, squared, (columns, finish) in pending:
+    for functions, values, squared, rest in pending:
         function = compose(tuple(functions), arguments, total, values)
         function.__wrapped__ = rule
-        result.sums.append(Sums(function, squared, columns, finish))
+        result.sums.append(Sums(function, squared, *rest))
     result.rule = compose(tuple(chain), arguments, total, ("p", *slots))
     result.rule.__wrapped__ = rule
     return result

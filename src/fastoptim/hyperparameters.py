@@ -69,19 +69,22 @@ class Hyperparameter:
 
     def checked(self, value: Any) -> float:
         """Return a value as a Python float, or raise an error if it is not allowed."""
+        number = value if type(value) is float else self._converted(value)
+        # NaN is in no interval, and infinity is above every upper end.
+        if not self.low <= number <= self.high or (self.below and number == self.high):
+            raise ValueError(f"{self._expected}, not {value!r}")
+        return number
+
+    def _converted(self, value: Any) -> float:
         given: Any = value
         if isinstance(given, np.generic) or (isinstance(given, np.ndarray) and given.ndim == 0):
             given = given.item()
         if not isinstance(given, Real):
             raise TypeError(f"{self._expected}, not {value!r} of type {type(value).__name__}")
         try:
-            number = float(given)
+            return float(given)
         except OverflowError:
-            number = inf
-        # NaN is in no interval, and infinity is above every upper end.
-        if not self.low <= number <= self.high or (self.below and number == self.high):
-            raise ValueError(f"{self._expected}, not {value!r}")
-        return number
+            return inf
 
     @property
     def _expected(self) -> str:

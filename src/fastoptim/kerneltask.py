@@ -47,7 +47,9 @@ class KernelTask:
     segments : list of list of Parameter
         The rows of each segment, to be run in this order. The fallback updates those without a kernel.
     scalars : ndarray of float64
-        Where the kernels read the scalars of a step: one line for all rows, for each group, or for each row.
+        Where the kernels read the scalars of a step: a line for each group, or for each row.
+    lines : sequence of int
+        The line of each row.
     sums : sequence of Sums
         What to sum before the rows are updated.
     state : dict
@@ -74,6 +76,7 @@ class KernelTask:
         segments: list[list[Parameter]],
         *,
         scalars: Array,
+        lines: Sequence[int] | Array,
         sums: Sequence[Sums],
         state: Mapping[str, FlatDict],
         dice: Dice | None,
@@ -86,8 +89,7 @@ class KernelTask:
         words = np.zeros((len(rows), table.SLOTS + n_slots), np.intp)
         starts = address(words) + words.strides[0] * np.arange(len(rows) + 1)
         words[:, table.NEXT] = starts[1:]
-        lines = np.arange(len(rows)) if sums else np.array([row.group for row in rows], np.intp)
-        words[:, table.VALUE] = address(scalars) + lines * scalars.strides[0]
+        words[:, table.VALUE] = address(scalars) + np.asarray(lines, np.intp) * scalars.strides[0]
         words[:, table.DICE] = 0 if dice is None else address(dice.words)
         words[:, table.FIXED] = [row.is_fixed for row in rows]
         for line, row in zip(words, rows, strict=True):

@@ -253,7 +253,7 @@ class Optimizer(Composed):
                     fields["iter"] = steps
                     raise
                 if plan is not self._plan:
-                    fields["_state"], fields["_plan"], fields["_plans"] = plan.state, None, []
+                    fields["_state"], fields["_views"], fields["_plan"], fields["_plans"] = plan.state, None, None, []
                 if changes:
                     fields.update(changes)
                 raise

@@ -60,8 +60,8 @@ class Plan:
         ``bind(params, grads)`` begins the next step: it returns the arrays, which must be kept alive until the plan has
         run because kernels only have their addresses, or None if they have other forms or lie elsewhere.
     set_scalars : callable
-        Takes the scalars of a step; raises `struct.error` if they are not as many numbers as the rule takes. Each group
-        has one, in ``setters``.
+        Takes the scalars of a step, those of one group after the other; raises `struct.error` if they are not as many
+        numbers as the rule takes.
     run : callable
         Writes.
     committed : ndarray
@@ -98,9 +98,8 @@ class Plan:
         count = n_scalars(composition.rule, composition.slots)
         self.state = attach_state(composition.rule, composition.slots, count, parameters, state, initial, precision)
         self._given = np.zeros((n_groups, count))
-        pack = struct.Struct(f"{count}d").pack_into
-        self.setters: list[Callable[..., None]] = [partial(pack, line.data, 0) for line in self._given]
-        self.set_scalars = self.setters[0]
+        pack = struct.Struct(f"{self._given.size}d").pack_into
+        self.set_scalars: Callable[..., None] = partial(pack, self._given.reshape(-1).data, 0)
         self._order = [parameter.key for parameter in parameters]
         # Norms are those of each array, and groups have scalars of their own.
         is_whole = len(parameters) == len(params) and n_groups == 1 and not (composition.sums or composition.arrays)
@@ -110,7 +109,9 @@ class Plan:
         rows = [row for segment in segments for row in segment]
         check_kernels(rows)
         self.dice = Dice.of(self.state, precision)
-        self._scalars = np.zeros((len(rows), count)) if composition.sums else self._given
+        # Scalars that follow from sums may differ between arrays.
+        each_row = not all(each.is_shared for each in composition.sums)
+        self._scalars = np.zeros((len(rows), count)) if each_row else self._given
         self._groups = np.array([row.group for row in rows], np.intp)
         self._compositions: list[Any] = [composition if row.slot_shapes is None else composition.arrays for row in rows]
         self.takes_arrays, self.views = any(row.slot_shapes is not None for row in rows), list[Any]()
@@ -119,6 +120,7 @@ class Plan:
         self._kernels = KernelTask(
             segments,
             scalars=self._scalars,
+            lines=range(len(rows)) if each_row else self._groups,
             sums=composition.sums,
             state=self.state,
             dice=self.dice,
@@ -245,8 +247,9 @@ class Plan:
     # Taking a step.
 
     def measure(self, optimizer: Any) -> None:
-        """Compute the scalars of each row that follow from sums over arrays; nothing else is written."""
-        np.take(self._given, self._groups, 0, self._scalars, "clip")
+        """Compute the scalars that follow from sums over arrays; nothing else is written."""
+        if self._scalars is not self._given:
+            np.take(self._given, self._groups, 0, self._scalars, "clip")
         for k, each in enumerate(self.composition.sums):
             sums = self._kernels.measure(k)
             for task in self._fallbacks:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from math import nan
+from numbers import Real
 from typing import Any
 
 from fastoptim.hyperparameters import Hyperparameter
@@ -11,9 +12,6 @@ from fastoptim.plan import Plan
 from fastoptim.transforms import COUNTERS, Keyword
 
 __all__ = ["checked", "group_view", "set_scalars"]
-
-_CHANGING = "iter", "_state", *COUNTERS.values()
-"""Attributes that a step changes."""
 
 
 def checked(optimizer: Any, name: str, value: Any) -> float:
@@ -53,36 +51,45 @@ def set_scalars(optimizer: Any, plan: Plan, steps: int) -> dict[str, Any]:
         If a schedule returns a number outside the interval of its hyperparameter.
     """
     changes: dict[str, Any] = {}
-    fields = vars(optimizer)
+    fields, composition = vars(optimizer), plan.composition
     if plan.dice is not None:
         plan.dice.throw(optimizer.state_seed, optimizer.iter)
+    only_adds = False
     if "accumulate" in fields:
         # A call that only adds to the mean gradient has another composition than one that makes a step.
-        is_last = optimizer.accumulated + 1 >= optimizer.accumulate
-        changes.update(_plan=None, _composition=None, accumulated=0 if is_last else optimizer.accumulated + 1)
-        if not is_last:
-            changes["iter"] = steps
-            views, unknown = _views_of_groups(optimizer, steps), [nan] * plan.composition.n_rule_scalars
-            for view, enter in zip(views, plan.setters, strict=True):
-                enter(*unknown, *plan.composition.further_scalars(view))
-            plan.views = views if plan.takes_arrays else []
-            return changes
-    if "ema" in fields:
-        changes["averages"] = optimizer.averages + 1
-    for name, schedule in optimizer._schedules.items():
-        # A schedule that observes losses may have changed since the last step.
-        fields[name] = checked(optimizer, name, schedule(steps))
-        changes[name] = checked(optimizer, name, schedule(steps + 1))
-    views, composition = _views_of_groups(optimizer, steps), plan.composition
-    for view, enter in zip(views, plan.setters, strict=True):
-        values = view.scalars()
+        only_adds = optimizer.accumulated + 1 < optimizer.accumulate
+        changes.update(_plan=None, _composition=None, accumulated=optimizer.accumulated + 1 if only_adds else 0)
+    if only_adds:
+        changes["iter"] = steps
+    else:
+        if "ema" in fields:
+            changes["averages"] = optimizer.averages + 1
+        for name, schedule in optimizer._schedules.items():
+            # A schedule that observes losses may have changed since the last step.
+            fields[name] = checked(optimizer, name, schedule(steps))
+            changes[name] = checked(optimizer, name, schedule(steps + 1))
+    views = _views_of_groups(optimizer, steps)
+    numbers: list[Any] = []
+    has_further = bool(composition.scalars or composition.n_ratios)
+    for view in views:
+        values = (nan,) * composition.n_rule_scalars if only_adds else view.scalars()
         try:
             if len(values) != composition.n_rule_scalars:
                 raise composition.error(values)
-            enter(*values, *composition.further_scalars(view))
-        except (struct.error, TypeError):
+            numbers += values
+        except TypeError:
             raise composition.error(values) from None
+        if has_further:
+            numbers += composition.further_scalars(view)
+    try:
+        plan.set_scalars(*numbers)
+    except struct.error:
+        wrong = next((k for k, number in enumerate(numbers) if not isinstance(number, Real)), 0)
+        first = wrong - wrong % (len(numbers) // len(views))
+        raise composition.error(tuple(numbers[first : first + composition.n_rule_scalars])) from None
     plan.views = views if plan.takes_arrays else []
+    if only_adds:
+        return changes
     if composition.sums:
         plan.measure(views[0])
     if optimizer.running:
@@ -95,20 +102,23 @@ def set_scalars(optimizer: Any, plan: Plan, steps: int) -> dict[str, Any]:
 
 def _views_of_groups(optimizer: Any, steps: int) -> list[Any]:
     """Return a view of the optimizer for each group; the first is that of parameters without a group."""
-    fields, rules = vars(optimizer), optimizer._groups.rules
+    fields = vars(optimizer)
     views: list[Any] | None = fields["_views"]
     if views is not None:
-        changed = {name: fields[name] for name in _CHANGING if name in fields}
         for view in views:
-            vars(view).update(changed)
+            view.__dict__["iter"] = steps + 1
+        for counter in COUNTERS.values():
+            if counter in fields:
+                for view in views:
+                    view.__dict__[counter] = fields[counter]
         return views
-    scalars_write = bool(optimizer.running or optimizer.shared)
+    rules, scalars_write = optimizer._groups.rules, optimizer.running or optimizer.shared
     if not (rules or scalars_write):
         return [optimizer]
     views = [group_view(optimizer, k, steps) for k in range(1 + len(rules))]
     has_schedules = optimizer._schedules or any(callable(value) for _, own in rules for value in own.values())
     if not (scalars_write or has_schedules):
-        # Setting an attribute drops them.
+        # Setting an attribute drops them, and so does new state.
         fields["_views"] = views
     return views
 
