@@ -42,10 +42,10 @@ wheel: $(VENV)/.test ## build the wheel, try it and check its types where nothin
 	$(RUN) build --wheel --outdir dist
 	$(PYTHON) tools/try_wheel.py dist
 
-bench: $(VENV)/.bench ## measure against every peer that is installed (half an hour); targets, bench/report.md, charts
+bench: $(VENV)/.bench ## measure against every peer that is installed (25 minutes); targets, bench/report.md, charts
 	$(RUN) bench.targets --measure --judge $(ARGS); code=$$?; $(RUN) bench.report && exit $$code
 
-bench-quick: $(VENV)/.bench ## measure what the targets ask for (3 minutes); print the figures beside the targets
+bench-quick: $(VENV)/.bench ## measure what the targets ask for (5 minutes); print the figures beside the targets
 	$(RUN) bench.targets --measure --quick $(ARGS)
 
 targets: $(VENV)/.bench ## judge the last measurement: exit code 1 if it misses a target

@@ -104,11 +104,13 @@ def _layouts(size: int) -> tuple[str, ...]:
 def updates(*, quick: bool = False, huge: bool = False) -> Iterator[Update]:
     """Yield the cases of the group *update*; with ``quick`` only those that the targets need."""
     sizes = (10, 1_000, 10_000, NOTES, 1_000_000, 10_000_000) + ((HUGE,) if huge else ())
-    for rule, dtype, threads, size in product(RULES, ("float32", "float64"), (None, 1), sizes):
+    kinds = (("float32", None), ("float64", None), ("float32", 1))
+    for rule, (dtype, threads), size in product(RULES, kinds, sizes):
         # The arithmetic per element of a rule is derived from ten and ten thousand elements.
         needed = rule == "Adam" or size >= 1_000_000 or size in (10, 10_000)
-        essential = (dtype, threads) == ("float32", None) and needed
-        if (quick and not essential) or (size == HUGE and (dtype, threads) != ("float32", None)):
+        first = (dtype, threads) == kinds[0]
+        # Memory alone decides from ten million elements on, and the first kind has one thread there as a contestant.
+        if (quick and not (first and needed)) or (size >= 10_000_000 and not first):
             continue
         for layout in _layouts(size):
             yield Update(rule, size, dtype, layout, threads)
@@ -273,11 +275,11 @@ NETWORKS = (*((WIDTHS, batch) for batch in (1, 32, 128, 1024)), (WIDE, 128))
 
 
 def networks(*, quick: bool = False) -> Iterator[Net]:
-    """Yield the cases of the group *network*."""
+    """Yield the cases of the group *network*; those of all threads only with MNIST's zeros."""
     for (widths, batch), density, method, threads in product(
         NETWORKS, (MNIST, FASHION, GAUSSIAN), ("gradient", "loss", "predict"), (None, 1)
     ):
-        if method == "predict" and density != MNIST:
+        if density != MNIST and (method == "predict" or threads is None):
             continue
         if not quick or (widths, batch, method, density, threads) == (WIDTHS, 128, "gradient", MNIST, 1):
             yield Net(method, widths, batch, density, threads)

@@ -16,7 +16,7 @@ STARTED = pytest.StashKey()
 
 def pytest_addoption(parser):
     group = parser.getgroup("fastoptim")
-    group.addoption("--quick", action="store_true", help="only what the targets need, in three minutes")
+    group.addoption("--quick", action="store_true", help="only what the targets need, in five minutes")
     group.addoption("--seconds", type=float, help="to measure each library in each case")
     group.addoption("--iterations", type=int, help="of the comparison (default: 300, or 100 with --quick)")
     group.addoption("--huge", action="store_true", help="add cases of 100 million elements: 16 GB and some minutes")

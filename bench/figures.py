@@ -19,6 +19,7 @@ __all__ = [
     "against",
     "compiling",
     "faster",
+    "faster_than_before",
     "faster_than_best",
     "faster_update",
     "least",
@@ -184,26 +185,35 @@ def compiling(results: Results) -> Figure:
 
 
 def slowing(results: Results) -> Figure:
-    """The time of the slowest window of steps by that of the fastest, for the rule where it is largest.
-
-    Steps on one thread are used, because they depend least on what other processes do.
-    """
-    runs = {case: libraries[OURS_SERIAL] for case, libraries in results.cases.get("endurance", {}).items()}
+    """The time of the slowest window of steps by that of the fastest, for the rule where it is largest."""
+    runs = {case: libraries[OURS] for case, libraries in results.cases.get("endurance", {}).items()}
     if not runs:
         raise Skipped("not measured: endurance")
     where, worst = max(runs.items(), key=lambda item: item[1].slowest / item[1].fastest)
     return Figure(worst.slowest / worst.fastest, where)
 
 
-def against(text: str) -> Callable[[Results], Figure]:
-    """Return the figure of our time by that of another commit, in the worst case with this text in its name."""
+def _against(results: Results, texts: tuple[str, ...]) -> Figure:
+    """Return our time by that of another commit, in the worst case with these texts in its name."""
+    found = results.against
+    cases = found["cases"].items() if found else ()
+    ratios = {case: times["this"] / times["other"] for case, times in cases if all(text in case for text in texts)}
+    if not ratios:
+        raise Skipped("not measured: make against REV=edaf04f")
+    worst = max(ratios, key=lambda case: ratios[case])
+    return Figure(ratios[worst], f"{worst}; {found['commit']} against {found['rev']}")
+
+
+def against(*texts: str) -> Callable[[Results], Figure]:
+    """Return the figure of our time by that of another commit, in the worst case with these texts in its name."""
+    return lambda results: _against(results, texts)
+
+
+def faster_than_before(*texts: str) -> Callable[[Results], Figure]:
+    """Return the figure of another commit's time by ours, in the worst case with these texts in its name."""
 
     def figure(results: Results) -> Figure:
-        found = results.against
-        cases = {case: times for case, times in found["cases"].items() if text in case} if found else {}
-        if not cases:
-            raise Skipped("not measured: make against REV=edaf04f")
-        worst, value = max(((case, t["this"] / t["other"]) for case, t in cases.items()), key=lambda pair: pair[1])
-        return Figure(value, f"{worst}; {found['commit']} against {found['rev']}")
+        worst = _against(results, texts)
+        return replace(worst, value=1 / worst.value)
 
     return figure

@@ -184,8 +184,8 @@ def start(results: Results) -> Iterator[str]:
 def endurance(results: Results) -> Iterator[str]:
     yield "## Endurance\n"
     yield "![Endurance](endurance.png)\n"
-    yield "The gradients are zero from the fourth step on. The time is the median step of a window of 1,000, in the"
-    yield "fastest of several runs.\n"
+    yield "The gradients are zero from the fourth step on. The time is the median step of a window of 1,000, as CPU"
+    yield "time of one thread.\n"
     yield from table(
         ("rule", "library", "fastest", "slowest", "slowest by fastest"),
         (

@@ -39,4 +39,4 @@ def test_start(what, library, benchmark, report, quick):
         scripts = {name: script for name, script in scripts.items() if name.startswith(OURS)}
         if library not in scripts:
             pytest.skip("not in the quick run")
-    report("start", what, library, lambda: _measure(scripts, 2 if quick else 7))
+    report("start", what, library, lambda: _measure(scripts, 2 if quick else 5))

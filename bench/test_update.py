@@ -20,8 +20,8 @@ def test_update(case, library, benchmark, report, pacing, quick):
 
     def measure():
         names = [name for name in racing(case, quick=quick) if LIBRARIES[name].absent is None]
-        is_asked_for = case in updates(quick=True, huge=True)
-        thorough = is_asked_for and not quick
-        return race(contestants(case, names), pacing.thorough() if thorough else pacing, case.threads)
+        judged = case in updates(quick=True, huge=True)
+        pace = pacing if quick else pacing.thorough() if judged else pacing.brief()
+        return race(contestants(case, names), pace, case.threads)
 
     report("update", case.id, library, measure, elements=case.size, bytes=case.bytes, arrays=len(case.shapes))

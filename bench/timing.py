@@ -64,7 +64,7 @@ class Pacing:
         return replace(self, pause=0.04)
 
     def brief(self) -> Pacing:
-        """Return the same for half as long, for the quick run."""
+        """Return the same for half as long, for the quick run and for what no target asks for."""
         return replace(self, seconds=self.seconds / 2, min_rounds=ceil(self.min_rounds / 2))
 
     def for_cpu_time(self) -> Pacing:
