@@ -77,16 +77,34 @@ def kind(cls):
     return (*map(bool, has), cls.in_rule, cls.before, cls.after)
 
 
-@pytest.mark.parametrize("name", {kind(getattr(fo, name)): name for name in FAMILY}.values())
-def test_every_kind_of_rule_takes_all(name):
+def assert_surrounded(name, on, params, err_msg=""):
+    """Compare parameters after seven steps with those of the plain rule, with transforms in NumPy around it."""
     cls = getattr(fo, name)
     # A decay that is a part of the rule is no transform of it.
-    within = {key: TRANSFORMS[key] for key in cls.in_rule}
-    on = {key: value for key, value in TRANSFORMS.items() if key not in within}
-    params = run(cls(LR, **TRANSFORMS))
-    expected, _ = surrounded(cls(LR, **({"weight_decay": None} | within)), 7, on)
+    within = {key: value for key, value in on.items() if key in cls.in_rule}
+    around = {key: value for key, value in on.items() if key not in within}
+    expected, _ = surrounded(cls(LR, **({"weight_decay": None} | within)), 7, around)
     for key, p in params.items():
-        assert_allclose(p, expected[key], rtol=1e-12, atol=1e-13, err_msg=key)
+        assert_allclose(p, expected[key], rtol=1e-12, atol=1e-13, err_msg=f"{err_msg} {key}")
+
+
+@pytest.mark.parametrize("name", {kind(getattr(fo, name)): name for name in FAMILY}.values())
+def test_every_kind_of_rule_takes_all(name):
+    assert_surrounded(name, TRANSFORMS, run(getattr(fo, name)(LR, **TRANSFORMS)))
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_each_rule_takes_each_transform_alone(name):
+    """To compile all of these compositions would take minutes, so byte-swapped arrays run their text.
+
+    One transform of each rule is compiled. The others were, around one rule of each kind: see the tests before.
+    """
+    swapped = np.dtype(np.float64).newbyteorder()
+    compiled = list(TRANSFORMS)[list(FAMILY).index(name) % len(TRANSFORMS)]
+    for transform, value in TRANSFORMS.items():
+        for dtype in (swapped, np.float64) if transform == compiled else (swapped,):
+            opt = getattr(fo, name)(LR, **{"weight_decay": None, transform: value})
+            assert_surrounded(name, {transform: value}, run(opt, dtype=dtype), f"{transform}, {dtype}:")
 
 
 class Mine(fo.Optimizer):
