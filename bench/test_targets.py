@@ -41,8 +41,10 @@ def write(path, ratios, age=0):
     os.utime(path, (1e9 - age, 1e9 - age))
 
 
-def against(path, ratio):
-    cases = {"Adam 10 flat, one thread": {"this": 1e-6 * ratio, "other": 1e-6}}
+def against(path, ratio, gradient=0.01):
+    name = "gradient 784-100-100-100-100-10 batch 1 density 0.19, one thread"
+    cases = {"Adam 10 flat, one thread": ratio, name: gradient}
+    cases = {case: {"this": 1e-6 * ratio, "other": 1e-6} for case, ratio in cases.items()}
     path.write_text(json.dumps({"commit": "new", "rev": "old", "cases": cases}), encoding="utf-8")
 
 
@@ -70,6 +72,14 @@ def test_nothing_measured_is_an_error(command, capsys):
 @pytest.mark.parametrize("case", ALL, ids=lambda case: case.id)
 def test_each_irregular_case_is_judged(case, command, tmp_path):
     write(tmp_path / "quick.json", {**dict.fromkeys(ALL, 100), case: 0.01})
+    assert command("--judge") == 1
+
+
+def test_a_network_that_is_slower_than_before_misses(command, tmp_path):
+    write(tmp_path / "quick.json", dict.fromkeys(ALL, 100))
+    against(tmp_path / "against.json", 1, gradient=0.99)
+    assert command("--judge") == 0
+    against(tmp_path / "against.json", 1, gradient=1.01)
     assert command("--judge") == 1
 
 
