@@ -18,8 +18,8 @@ test: $(VENV)/.test ## lint; run all tests on all cores, and those of the optimi
 	$(RUN) pytest -n auto --dist worksteal $(ARGS)
 	NUMBA_DISABLE_JIT=1 $(RUN) pytest -n auto -q tests/test_optimizers.py tests/test_network.py
 
-parity: $(VENV)/.test ## install torch, optax, Keras, schedulefree, prodigyopt; compare every rule; write docs/libraries.md
-	$(RUN) pip install --quiet torch==2.13.0
+parity: $(VENV)/.test ## install torch, optax, Keras, timm, schedulefree, prodigyopt; compare every rule; write docs/libraries.md
+	$(RUN) pip install --quiet torch==2.13.0 torchvision==0.28.0
 	$(RUN) pip install --quiet --editable '.[test,parity]'
 	$(RUN) pytest tests/test_parity.py $(ARGS)
 	$(VENV)/bin/python tools/libraries.py

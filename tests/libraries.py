@@ -155,6 +155,21 @@ CASES = {
         Case('Lion(like="keras")', "Lion()"),
         Case("ScheduleFreeAdamW()", "ScheduleFreeAdamW()"),
     ],
+    "timm": [
+        Case('AdaBelief(like="timm")', "AdaBelief(params)"),
+        Case('AdaBelief(like="timm", weight_decay=0.1)', "AdaBelief(params, weight_decay=0.1)"),
+        Case('ADOPT(like="timm")', "Adopt(params)"),
+        Case("Adan()", "Adan(params)"),
+        Case("Adan(weight_decay=0.1)", "Adan(params, weight_decay=0.1)"),
+        Case('LAMB(like="timm")', "Lamb(params, max_grad_norm=None)"),
+        Case('LAMB(like="timm", weight_decay=None)', "Lamb(params, weight_decay=0.0, max_grad_norm=None)"),
+        Case('LARS(like="timm")', "Lars(params)"),
+        Case('LARS(like="timm", momentum=0.9, weight_decay=0.1)', "Lars(params, momentum=0.9, weight_decay=0.1)"),
+        Case("Lion(1e-4)", "Lion(params)"),
+        Case("Lion(1e-4, weight_decay=0.1)", "Lion(params, weight_decay=0.1)"),
+        Case("AdamW(cautious=True)", "AdamWLegacy(params, caution=True)"),
+        Case("Lion(1e-4, cautious=True)", "Lion(params, caution=True)"),
+    ],
     "schedulefree": [
         Case("ScheduleFreeSGD()", "SGDScheduleFree(params)"),
         Case(
@@ -332,6 +347,7 @@ LIBRARIES = {
     "torch": partial(run_torch, "torch.optim"),
     "optax": run_optax,
     "keras": run_keras,
+    "timm": partial(run_torch, "timm.optim"),
     "schedulefree": partial(run_torch, "schedulefree"),
     "prodigyopt": partial(run_torch, "prodigyopt"),
 }
