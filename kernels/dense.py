@@ -29,6 +29,7 @@ import numpy as np
 import scipy.linalg.cython_blas  # noqa: F401
 from numpy.typing import NDArray
 
+from fastoptim.kernels.exponential import exponential
 from fastoptim.kernels.jit import inline_jit, jit
 from fastoptim.kernels.losses import softmax_cross_entropy, softmax_cross_entropy_backward
 from fastoptim.kernels.masked import ALL, AS_IT_IS, FEWEST_ROWS, TRANSPOSED, masked_dot
@@ -102,7 +103,8 @@ def _add_bias(z, bias):
 
 @inline_jit
 def _activate(z, bias, activation):
-    zero, one = z.dtype.type(0), z.dtype.type(1)
+    T = z.dtype.type
+    zero, one = T(0), T(1)
     for i in range(z.shape[0]):
         row = z[i]
         if activation == RELU:
@@ -112,7 +114,7 @@ def _activate(z, bias, activation):
                 row[j] = zero if value <= zero else value
         else:
             for j in range(row.size):
-                row[j] = one / (one + np.exp(-(row[j] + bias[j])))
+                row[j] = one / (one + exponential(T, -(row[j] + bias[j])))
 
 
 @inline_jit

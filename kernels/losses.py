@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from fastoptim.kernels.exponential import exponential
 from fastoptim.kernels.jit import inline_jit
 
 __all__ = ["softmax_cross_entropy", "softmax_cross_entropy_backward"]
@@ -11,17 +12,26 @@ _TINY = 1e-7
 
 
 @inline_jit
-def _softmax_row(scores, out):
-    # The maximum is subtracted first, so that no exponential overflows.
-    top = scores[0]
-    for j in range(1, scores.size):
-        top = max(top, scores[j])
-    total = scores.dtype.type(0)
-    for j in range(scores.size):
-        out[j] = np.exp(scores[j] - top)
-        total += out[j]
-    for j in range(scores.size):
-        out[j] /= total
+def _softmax(scores):
+    T = scores.dtype.type
+    for i in range(scores.shape[0]):
+        row = scores[i]
+        # The maximum is subtracted first, so that no exponential overflows.
+        top = row[0]
+        for j in range(1, row.size):
+            top = max(top, row[j])
+        for j in range(row.size):
+            row[j] -= top
+    # One long loop, because rows may be shorter than a vector.
+    flat = scores.reshape(scores.size)
+    for j in range(flat.size):
+        flat[j] = exponential(T, flat[j])
+    for i in range(scores.shape[0]):
+        row, total = scores[i], T(0)
+        for j in range(row.size):
+            total += row[j]
+        for j in range(row.size):
+            row[j] /= total
 
 
 @inline_jit
@@ -29,9 +39,9 @@ def softmax_cross_entropy(scores, labels):
     """Return the mean of ``-log(softmax(scores)[label] + 1e-7)`` over the rows; ``scores`` become probabilities."""
     total = 0.0
     tiny = scores.dtype.type(_TINY)
+    _softmax(scores)
     for i in range(scores.shape[0]):
         row = scores[i]
-        _softmax_row(row, row)
         total -= np.log(row[labels[i]] + tiny)
     return total / scores.shape[0]
 
@@ -44,9 +54,9 @@ def softmax_cross_entropy_backward(scores, labels):
     """
     one = scores.dtype.type(1)
     rows = scores.dtype.type(scores.shape[0])
+    _softmax(scores)
     for i in range(scores.shape[0]):
         row = scores[i]
-        _softmax_row(row, row)
         row[labels[i]] -= one
         for j in range(row.size):
             row[j] /= rows
