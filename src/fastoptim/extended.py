@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from fastoptim.batches import samples
 from fastoptim.hyperparameters import Hyperparameter, true_or_false
 from fastoptim.kernels.normalization import Extension, move_averages
 from fastoptim.network import MultiLayerNet
@@ -150,7 +151,11 @@ class MultiLayerNetExtend(MultiLayerNet):
         -------
         ndarray of shape (N, output_size) or (output_size,)
         """
-        return self._predict(x, bool(train_flg))
+        rows = samples(x, self.input_size, self.dtype)
+        extension = self._extension(rows, bool(train_flg))
+        scores = self._predict(rows, extension)
+        self._keep(extension)
+        return scores if np.ndim(x) == 2 else scores[0]
 
     def loss(self, x: ArrayLike, t: ArrayLike, train_flg: bool = False) -> float:
         """Return the loss: mean cross-entropy plus weight decay.
@@ -166,7 +171,19 @@ class MultiLayerNetExtend(MultiLayerNet):
         -------
         float
         """
-        return self._loss(x, t, bool(train_flg))
+        x, t = self._batch(x, t)
+        extension = self._extension(x, bool(train_flg))
+        loss = self._loss(x, t, extension)
+        self._keep(extension)
+        return loss
+
+    def gradient(self, x: ArrayLike, t: ArrayLike) -> FlatDict:
+        """Return the gradient by back-propagation after a pass in training; see `MultiLayerNet.gradient`."""
+        x, t = self._batch(x, t)
+        extension = self._extension(x, True)
+        grads = self._gradient(x, t, extension)
+        self._keep(extension)
+        return grads
 
     def numerical_gradient(self, x: ArrayLike, t: ArrayLike) -> FlatDict:
         """Return the gradient by central differences; see `MultiLayerNet.numerical_gradient`.
@@ -174,7 +191,9 @@ class MultiLayerNetExtend(MultiLayerNet):
         All losses are of training, with the same elements dropped: those that `gradient` drops after the same
         ``np.random.seed``. The moving averages stay as they are.
         """
-        return super().numerical_gradient(x, t)
+        x, t = self._batch(x, t)
+        x = x.astype(np.float64)
+        return self._numerical_gradient(x, t, self._extension(x, True))
 
     def _arguments(self) -> dict[str, Any]:
         arguments = super()._arguments()
@@ -194,6 +213,6 @@ class MultiLayerNetExtend(MultiLayerNet):
         n_drawn = len(rows) * sum(self._sizes[1:-1]) if self._drops and is_training else 0
         return Extension(is_training, self._drops, self.dropout_ration, np.random.rand(n_drawn), statistics)
 
-    def _keep(self, extension: Extension | None) -> None:
-        if extension is not None and extension.is_training and extension.statistics.size:
+    def _keep(self, extension: Extension) -> None:
+        if extension.is_training and extension.statistics.size:
             move_averages(self._averages, extension.statistics)

@@ -94,7 +94,8 @@ class MultiLayerNet(Architecture):
         -------
         ndarray of shape (N, output_size) or (output_size,)
         """
-        return self._predict(x, False)
+        scores = self._predict(samples(x, self.input_size, self.dtype))
+        return scores if np.ndim(x) == 2 else scores[0]
 
     def loss(self, x: ArrayLike, t: ArrayLike) -> float:
         """Return the loss: mean cross-entropy plus weight decay.
@@ -110,7 +111,7 @@ class MultiLayerNet(Architecture):
         -------
         float
         """
-        return self._loss(x, t, False)
+        return self._loss(*self._batch(x, t))
 
     def accuracy(self, x: ArrayLike, t: ArrayLike) -> float:
         """Return the fraction of samples whose highest score is that of their class; arguments as in `loss`."""
@@ -130,13 +131,7 @@ class MultiLayerNet(Architecture):
         FlatDict
             A new array for each of `params`, which no later call changes.
         """
-        x, t = self._batch(x, t)
-        flat = np.empty_like(self._params.flat)
-        extension = self._extension(x, True)
-        with self._workspace(x) as work:
-            work.run(dense.gradient, x, t, *self._model, float(self.weight_decay_lambda), extension, flat)
-        self._keep(extension)
-        return FlatDict(self._params.layout, {self.dtype: flat})
+        return self._gradient(*self._batch(x, t))
 
     def numerical_gradient(self, x: ArrayLike, t: ArrayLike) -> FlatDict:
         """Return the gradient by central differences with a step of 1e-4, to check `gradient`, with its arguments.
@@ -145,37 +140,32 @@ class MultiLayerNet(Architecture):
         mostly rounding error.
         """
         x, t = self._batch(x, t)
+        return self._numerical_gradient(x.astype(np.float64), t)
+
+    # The methods of a pass, of rows and labels that were checked.
+
+    def _predict(self, x: NDArray[Any], extension: Extension | None = None) -> NDArray[Any]:
+        with self._workspace(x) as work:
+            scores: NDArray[Any] = work.run(dense.predict, x, *self._model, extension).copy()
+        return scores
+
+    def _loss(self, x: NDArray[Any], t: NDArray[np.intp], extension: Extension | None = None) -> float:
+        with self._workspace(x) as work:
+            return float(work.run(dense.loss, x, t, *self._model, float(self.weight_decay_lambda), extension))
+
+    def _gradient(self, x: NDArray[Any], t: NDArray[np.intp], extension: Extension | None = None) -> FlatDict:
+        flat = np.empty_like(self._params.flat)
+        with self._workspace(x) as work:
+            work.run(dense.gradient, x, t, *self._model, float(self.weight_decay_lambda), extension, flat)
+        return FlatDict(self._params.layout, {self.dtype: flat})
+
+    def _numerical_gradient(self, x: NDArray[Any], t: NDArray[np.intp], extension: Extension | None = None) -> FlatDict:
         params = self._params.flat.astype(np.float64)
         flat = np.empty_like(params)
         model = (params, *self._model[1:])
-        x = x.astype(np.float64)
-        extension = self._extension(x, True)
         with Workspace([], self._work_per_row, np.float64, x) as work:
             work.run(dense.numerical_gradient, x, t, *model, float(self.weight_decay_lambda), extension, 1e-4, flat)
         return FlatDict(self._params.layout, {self.dtype: flat.astype(self.dtype)})
-
-    def _predict(self, x: ArrayLike, is_training: bool) -> NDArray[Any]:
-        rows = samples(x, self.input_size, self.dtype)
-        extension = self._extension(rows, is_training)
-        with self._workspace(rows) as work:
-            scores: NDArray[Any] = work.run(dense.predict, rows, *self._model, extension).copy()
-        self._keep(extension)
-        return scores if np.ndim(x) == 2 else scores[0]
-
-    def _loss(self, x: ArrayLike, t: ArrayLike, is_training: bool) -> float:
-        x, t = self._batch(x, t)
-        extension = self._extension(x, is_training)
-        with self._workspace(x) as work:
-            loss = float(work.run(dense.loss, x, t, *self._model, float(self.weight_decay_lambda), extension))
-        self._keep(extension)
-        return loss
-
-    def _extension(self, rows: NDArray[Any], is_training: bool) -> Extension | None:  # noqa: ARG002
-        """Return what a pass of these rows takes beside samples and parameters."""
-        return None
-
-    def _keep(self, extension: Extension | None) -> None:
-        """Keep what a pass has computed beside its result."""
 
     def _batch(self, x: ArrayLike, t: ArrayLike) -> tuple[NDArray[Any], NDArray[np.intp]]:
         return batch(x, t, self.input_size, self.output_size, self.dtype)
