@@ -2,4 +2,4 @@
 
 from importlib.util import find_spec
 
-collect_ignore = [] if find_spec("torch") else ["src/fastoptim/torch.py", "src/fastoptim/torch_states.py"]
+collect_ignore = [] if find_spec("torch") else [f"src/fastoptim/torch{part}.py" for part in ("", "_masters", "_states")]

@@ -181,6 +181,8 @@ class WithDLPack:
 class Tensor:
     """What the conversions use of torch's tensors."""
 
+    dtype = "torch.float64"
+
     def __init__(self, array, is_leaf=True, layout="torch.strided", device="cpu", fails=False):
         self.array, self.is_leaf, self.layout, self.fails = array, is_leaf, layout, fails
         self.requires_grad, self.version, self.device = True, 0, ModuleType("device")
@@ -209,7 +211,7 @@ def tensors(monkeypatch):
             tensor.version += 1
 
     torch = ModuleType("torch")
-    torch.Tensor, torch.autograd = Tensor, ModuleType("autograd")
+    torch.Tensor, torch.autograd, torch.bfloat16 = Tensor, ModuleType("autograd"), "torch.bfloat16"
     torch.autograd.graph = ModuleType("graph")
     torch.autograd.graph.increment_version = increment_version
     monkeypatch.setitem(sys.modules, "torch", torch)

@@ -12,6 +12,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 import fastoptim as fo
+from fastoptim import dtypes, threads
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
@@ -415,27 +416,151 @@ def test_a_graph_from_before_the_step_is_an_error():
 
 
 def test_one_thread_of_torch_is_one_thread_here():
-    before = torch.get_num_threads()
     results = []
-    try:
-        for n in 1, 2:
-            torch.set_num_threads(n)
-            p = nn.Parameter(torch.ones(50_000))
-            optimizer = fast.Optimizer([p], fo.AdamW())
-            seen = []
-            run = optimizer._groups.update
-            optimizer._groups.update = lambda *args, run=run, seen=seen: (
-                seen.append(fo.threads._setting.parts),
-                run(*args),
-            )
-            for k in range(20):
-                p.grad = torch.full_like(p, k - 9.5)
-                optimizer.step()
-            assert set(seen) == {1 if n == 1 else None}
-            results.append(p.detach().clone())
-    finally:
-        torch.set_num_threads(before)
+    for n in 1, 2:
+        torch.set_num_threads(n)
+        p, seen = nn.Parameter(torch.ones(50_000)), set()
+        optimizer = fast.Optimizer([p], fo.AdamW())
+        run = optimizer._groups.update
+        optimizer._groups.update = lambda *args, run=run, seen=seen: (seen.add(threads._setting.parts), run(*args))
+        for k in range(20):
+            p.grad = torch.full_like(p, k - 9.5)
+            optimizer.step()
+        assert seen == {1 if n == 1 else None}
+        results.append(p.detach().clone())
     assert torch.equal(*results)
+
+
+def bfloat16_pair(**how):
+    """A transformer of bfloat16 with masters, and torch's AdamW on a copy of it in float32."""
+    pytest.importorskip("ml_dtypes", reason="ml_dtypes is not installed")
+    torch.manual_seed(0)
+    model = Transformer().bfloat16()
+    other = copy.deepcopy(model).float()
+    ours = fast.Optimizer(model.parameters(), fo.AdamW(lr=1e-2, **how))
+    return model, ours, other, torch.optim.AdamW(other.parameters(), lr=1e-2)
+
+
+def bfloat16_step(model, optimizer, batch, other=None, theirs=None):
+    optimizer.zero_grad()
+    loss_of(model, batch).backward()
+    if theirs:
+        for p, q in zip(model.parameters(), other.parameters(), strict=True):
+            q.grad = p.grad.float()
+        theirs.step()
+    optimizer.step()
+
+
+@pytest.mark.parametrize(("state_dtype", "tolerance"), [(None, 1e-6), ("bfloat16", 0.02)])
+def test_masters_of_bfloat16_parameters(state_dtype, tolerance):
+    model, ours, other, theirs = bfloat16_pair(state_dtype=state_dtype)
+    for batch in batches(30):
+        bfloat16_step(model, ours, batch, other, theirs)
+    for k, (p, q) in enumerate(zip(model.parameters(), other.parameters(), strict=True)):
+        master = torch.from_numpy(ours._masters.arrays[k])
+        assert (master - q).abs().max() <= tolerance
+        assert torch.equal(p, master.bfloat16())
+        assert ours.optimizer.m[k].dtype.name == (state_dtype or "float32")
+
+
+def test_masters_are_saved_and_copied():
+    """The same bits, although torch would round the state and the masters to bfloat16."""
+    model, ours, _, _ = bfloat16_pair()
+    first, *rest = batches(5)
+    bfloat16_step(model, ours, first)
+    copied, its_own = copy.deepcopy((model, ours))
+    loaded = copy.deepcopy(model)
+    resumed = fast.Optimizer(loaded.parameters(), fo.AdamW())
+    resumed.load_state_dict(saved(ours.state_dict()))
+    assert not resumed.state
+    for batch in rest:
+        for each in (model, ours), (copied, its_own), (loaded, resumed):
+            bfloat16_step(*each, batch)
+    for other, optimizer in (copied, its_own), (loaded, resumed):
+        assert_same(model, other, 0)
+        for key, master in ours._masters.arrays.items():
+            assert_array_equal(optimizer._masters.arrays[key], master)
+    wrong = saved(ours.state_dict())
+    wrong["state"][3]["master"] = torch.zeros(1)
+    with pytest.raises(ValueError, match="copy of 3 of shape"):
+        ours.load_state_dict(wrong)
+
+
+def test_masters_follow_other_code():
+    pytest.importorskip("ml_dtypes", reason="ml_dtypes is not installed")
+    p = nn.Parameter(torch.ones(3).bfloat16())
+    optimizer = fast.Optimizer([p], fo.SGD(lr=2.0**-12))
+
+    def step():
+        p.grad = torch.ones(3).bfloat16()
+        optimizer.step()
+
+    for _ in range(5):
+        step()
+    assert_array_equal(optimizer._masters.arrays[0], 1 - 5 / 4096)
+    with torch.no_grad():
+        p[1] = 2.0
+    step()
+    assert_array_equal(optimizer._masters.arrays[0], [1 - 6 / 4096, 2 - 1 / 4096, 1 - 6 / 4096])
+    p.data = torch.zeros(3).bfloat16()
+    step()
+    assert_array_equal(optimizer._masters.arrays[0], -1 / 4096)
+    optimizer.zero_grad()
+    optimizer.step()
+    assert (p == -1 / 4096).all()
+
+
+@pytest.mark.parametrize("masters", [True, False])
+def test_parameters_of_two_dtypes(masters):
+    pytest.importorskip("ml_dtypes", reason="ml_dtypes is not installed")
+    half, single = nn.Parameter(torch.ones(3, 2).bfloat16().T), nn.Parameter(torch.ones(3))
+    optimizer = fast.Optimizer([half, single], fo.AdamW(lr=0.5, weight_decay=0.0), masters=masters)
+    for _ in range(2):
+        half.grad, single.grad = torch.ones(2, 3).bfloat16(), torch.ones(3)
+        optimizer.step()
+    assert optimizer.optimizer.m[0].dtype.name == ("float32" if masters else "bfloat16")
+    torch.testing.assert_close(half, torch.zeros(2, 3).bfloat16(), atol=1e-2, rtol=0)
+    torch.testing.assert_close(single, torch.zeros(3), atol=1e-6, rtol=0)
+    other = fast.Optimizer([half, single], fo.AdamW(), masters=masters)
+    other.load_state_dict(saved(optimizer.state_dict()))
+    assert_array_equal(other.optimizer.v[0], optimizer.optimizer.v[0])
+
+
+def test_tensors_of_bfloat16_in_update():
+    pytest.importorskip("ml_dtypes", reason="ml_dtypes is not installed")
+    p = nn.Parameter(torch.ones(3).bfloat16())
+    w = np.ones(3, np.float32)
+    fo.SGD(lr=0.5).update({"p": p, "w": w}, {"p": torch.ones(3).bfloat16(), "w": torch.ones(3).bfloat16()})
+    assert (p == 0.5).all()
+    assert_array_equal(w, 0.5)
+
+
+def test_without_ml_dtypes(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ml_dtypes", None)
+    dtypes.bfloat16.cache_clear()
+    p = nn.Parameter(torch.ones(3).bfloat16())
+    with pytest.raises(ImportError, match="pip install ml_dtypes"):
+        fast.Optimizer([p], fo.SGD())
+    with pytest.raises(ImportError, match="pip install ml_dtypes"):
+        fo.SGD().update({"w": np.ones(3)}, {"w": p})
+
+
+def test_mixed_precision():
+    """Products in bfloat16, parameters in float32."""
+    torch.manual_seed(0)
+    (model, ours), (other, theirs) = pair(
+        Transformer(), lambda: fo.AdamW(lr=1e-2), lambda params: torch.optim.AdamW(params, lr=1e-2)
+    )
+    for batch in batches(20):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss = loss_of(model, batch)
+        ours.zero_grad()
+        loss.backward()
+        for p, q in zip(model.parameters(), other.parameters(), strict=True):
+            q.grad = p.grad.clone()
+        ours.step()
+        theirs.step()
+    assert_same(model, other, 1e-6)
 
 
 class Numbers(torch.utils.data.Dataset):

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from fastoptim.dtypes import bfloat16
 from fastoptim.rows import Rows
 from fastoptim.trees import Places
 
@@ -43,7 +44,11 @@ def as_parameter(value: Any) -> Any:
 
 
 def _array_of(tensor: Any) -> Any:
-    return (tensor.detach() if tensor.requires_grad else tensor).numpy()
+    tensor, torch = (tensor.detach() if tensor.requires_grad else tensor), sys.modules["torch"]
+    if tensor.dtype is torch.bfloat16:
+        # NumPy knows the dtype only from ml_dtypes.
+        return tensor.view(torch.int16).numpy().view(bfloat16())
+    return tensor.numpy()
 
 
 def as_gradient(value: Any) -> Any:
@@ -52,6 +57,8 @@ def as_gradient(value: Any) -> Any:
         return value
     try:
         return _read(value)
+    except ImportError:
+        raise
     except Exception:
         # `how_to_convert` repeats what the other library said.
         return value

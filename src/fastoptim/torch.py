@@ -14,6 +14,7 @@ from fastoptim.conversions import as_gradient, as_parameter
 from fastoptim.optimizer import Optimizer as Rule
 from fastoptim.param_groups import ParamGroups
 from fastoptim.threads import num_threads
+from fastoptim.torch_masters import Masters
 from fastoptim.torch_states import exported, imported
 
 __all__ = ["Optimizer"]
@@ -32,6 +33,10 @@ class Optimizer(torch.optim.Optimizer):  # type: ignore[misc]
         with ``"params"`` and the hyperparameters of a group. They are dense CPU tensors of a floating dtype.
     optimizer : fastoptim.Optimizer
         A new optimizer, such as ``fo.AdamW(lr=1e-3)``. Its hyperparameters are the defaults of the groups.
+    masters : bool
+        Whether parameters of bfloat16 have copies in float32, which are updated in their place and rounded to them, so
+        that steps below 1/256 of a number count. The state is that of the copies: float32, or bfloat16 with
+        ``state_dtype="bfloat16"``.
 
     Attributes
     ----------
@@ -57,6 +62,9 @@ class Optimizer(torch.optim.Optimizer):  # type: ignore[misc]
     exchanged for the other in the middle of a training. torch counts each step as a change of the parameters: a
     backward pass through a graph of before the step is an error.
 
+    Other code may change parameters of bfloat16 between steps if torch counts the change, as it does for all but
+    changes of ``p.data`` in place.
+
     Hooks and the profiler see steps as they see torch's. ``torch.set_num_threads(1)`` keeps steps on one core.
 
     Examples
@@ -76,9 +84,9 @@ class Optimizer(torch.optim.Optimizer):  # type: ignore[misc]
     (0.025, 2)
     """
 
-    def __init__(self, params: Iterable[Any], optimizer: Rule) -> None:
+    def __init__(self, params: Iterable[Any], optimizer: Rule, *, masters: bool = True) -> None:
         # The constructor of torch adds the groups.
-        self._groups = ParamGroups(optimizer)
+        self._groups, self._masters, self._has_masters = ParamGroups(optimizer), Masters(), masters
         super().__init__(params, self._groups.defaults)
 
     @property
@@ -122,10 +130,12 @@ class Optimizer(torch.optim.Optimizer):  # type: ignore[misc]
                 loss = closure()
         if [p.data_ptr() for p in self._tensors] != self._addresses:
             self._find_arrays()
+        if self._masters.arrays:
+            self._masters.refresh()
         try:
             grads = {key: g.numpy() for key, p in self._items if (g := p.grad) is not None}
         except (RuntimeError, TypeError):
-            # What is no dense CPU tensor is an error of the update, which names the parameter.
+            # NumPy has no bfloat16. What is no dense CPU tensor is an error of the update, which names the parameter.
             grads = {key: as_gradient(p.grad) for key, p in self._items if p.grad is not None}
         self._groups.follow(self.param_groups)
         if torch.get_num_threads() > 1:
@@ -134,6 +144,9 @@ class Optimizer(torch.optim.Optimizer):  # type: ignore[misc]
             with num_threads(1):
                 self._groups.update(self._arrays, grads)
         torch.autograd.graph.increment_version(self._tensors)
+        if self._masters.arrays:
+            self._masters.store(grads)
+            self._masters.note()
         return loss
 
     # Parameters.
@@ -179,13 +192,20 @@ class Optimizer(torch.optim.Optimizer):  # type: ignore[misc]
 
     def _find_arrays(self) -> None:
         """Make an array for each parameter, in its memory."""
-        self._arrays = {key: as_parameter(p) for key, p in self._items}
+        if self._has_masters:
+            self._masters.adopt(self._items)
+        self._arrays = {key: as_parameter(p) for key, p in self._items} | self._masters.arrays
         self._addresses = [p.data_ptr() for p in self._tensors]
 
     # Copies and states.
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_groups": self._groups}
+        return {
+            **super().__getstate__(),
+            "_groups": self._groups,
+            "_masters": self._masters,
+            "_has_masters": self._has_masters,
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -204,7 +224,7 @@ class Optimizer(torch.optim.Optimizer):  # type: ignore[misc]
             memory of the optimizer; ``"param_groups"``; and ``"fastoptim"``, plain values.
         """
         self._groups.follow(self.param_groups)
-        states, rest = exported(self._groups)
+        states, rest = exported(self._groups, self._masters.arrays)
         self.state.update((p, states[key]) for key, p in self._items if key in states)
         try:
             return {**super().state_dict(), "fastoptim": rest}
@@ -230,8 +250,8 @@ class Optimizer(torch.optim.Optimizer):  # type: ignore[misc]
             ids = chain(*(group["params"] for group in given["param_groups"]))
             keys = dict(zip(ids, self._arrays, strict=False))
             states = {keys[k]: state for k, state in given["state"].items() if k in keys}
-            found.append(imported(self._groups, self._arrays, states, given))
-            # torch would round the state to the dtype of the parameters.
+            found.append(imported(self._groups, self._arrays, self._masters, states, given))
+            # torch would keep another copy of the state, rounded to the dtype of the parameters.
             return {**given, "state": {}}
 
         handle = self.register_load_state_dict_pre_hook(take)
