@@ -55,7 +55,7 @@ against: $(VENV)/.bench ## time updates in turns with those of a commit, REV=eda
 	$(VENV)/bin/python tools/against.py $(REV) $(ARGS)
 
 bench-check: $(VENV)/.bench ## run each benchmark once, with timing off
-	$(RUN) pytest bench -q --benchmark-disable $(ARGS)
+	$(RUN) pytest bench -q --benchmark-disable -n auto $(ARGS)
 
 bench-peers: $(VENV)/.bench ## install torch, jax and optax, to be measured against
 	$(RUN) pip install --quiet torch==2.13.0
