@@ -138,6 +138,13 @@ def test_random_rounding_has_no_bias(key, share):
         assert abs(some.mean() - share) < 5 * np.sqrt(share / some.size)
 
 
+def test_the_noise_of_a_key_is_not_that_of_another_one_in_other_order():
+    """The first half of a key is combined with the numbers of the elements, the second one with what follows."""
+    halfway, numbers_ = np.full(1 << 17, 1 + 2**-8, F32), np.arange(1 << 17)
+    one, other = (stored(halfway, RANDOM_BFLOAT16, key) & 1 for key in (0, 5 | 0x12345679 << 32))
+    assert abs(np.corrcoef(one[numbers_ ^ 5], other)[0, 1]) < 5 / np.sqrt(one.size)
+
+
 def noise(opt, n=1 << 17):
     """Return whether each element of m and v was rounded up in a step, in which all of them were halfway."""
     half = np.full(n, 1 + 2**-8, F32)
