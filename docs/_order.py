@@ -6,6 +6,7 @@ FIRST = (
     "trajectories", "animation", "effective_step", "compare_mnist", "activations", "regularization",
     "batch_normalization", "groups", "sweep", "landscapes", "scale_invariant", "custom_rule", "schedules", "family",
     "physical_fit", "scipy_minimize", "automatic_gradients", "embedding",
+    "torch_model",
 )  # fmt: skip
 """The notes' topics, then what to choose, then other uses. A script that is not here comes last."""
 

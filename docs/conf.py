@@ -57,7 +57,7 @@ sphinx_gallery_conf = {
     "gallery_dirs": "gallery",
     "filename_pattern": r"\.py$",
     "within_subsection_order": "_order.Order",
-    "ignore_pattern": r"^pictures\.py$",
+    "ignore_pattern": r"^pictures\.py$" if importlib.util.find_spec("torch") else r"^(pictures|torch_model)\.py$",
     "plot_gallery": os.environ.get("GALLERY", "1") != "0",
     "abort_on_example_error": True,
     "matplotlib_animations": (True, "jshtml"),

@@ -186,6 +186,19 @@ def test_embedding(run):
     assert int(re.search(r"(\d+) of 24 words", out)[1]) > 20
 
 
+def test_torch_model(run):
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        out = run("torch_model.py", "--steps", 60)
+    finally:
+        torch.set_num_threads(threads)
+    losses = re.findall(r"^(\w+) +loss (\S+), then (\S+)", out, re.MULTILINE)
+    assert [name for name, *_ in losses] == ["AdamW", "Lion", "AdaBelief", "Muon"]
+    assert all(float(last) < 0.75 * float(first) for _, first, last in losses), losses
+
+
 def test_low_precision(run):
     pytest.importorskip("ml_dtypes", reason="bfloat16 is a dtype of ml_dtypes")
     out = run("low_precision.py", "--iterations", 150, "--data", "digits")

@@ -19,6 +19,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 from torch import nn  # noqa: E402
 
 import fastoptim.torch as fast  # noqa: E402
+from test_docs import DOCS, run_blocks  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -619,3 +620,9 @@ def test_tensors_in_update():
     w = np.ones((4, 2), np.float32)
     fo.SGD(lr=1.0).update({"w": w}, {"w": fo.Rows(rows.indices()[0].numpy(), rows.values().numpy())})
     assert_array_equal(w[:, 0], [0, 1, -1, 1])
+
+
+def test_the_page_runs_as_it_is_written():
+    names = run_blocks(DOCS / "torch.md")
+    assert names["loss"].item() < 1.2
+    assert names["optimizer"].optimizer.iter == 50
