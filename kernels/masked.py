@@ -10,11 +10,12 @@ depend neither on the other rows nor on threads.
 from __future__ import annotations
 
 import sys
+from functools import cache
 from typing import Any
 
 import numpy as np
 
-from fastoptim.kernels.jit import DISABLED, HAS_FMA, cfunc, inline_jit
+from fastoptim.kernels.jit import DISABLED, HAS_FMA, bind_globals, cfunc, inline_jit
 from fastoptim.kernels.masks import WIDTH, fill_strip
 from fastoptim.kernels.memory import call, load, set_word, store, word
 from fastoptim.kernels.table import COUNT, SEGMENTS
@@ -29,7 +30,7 @@ from fastoptim.kernels.vectors import (
     rows_at_once,
 )
 
-__all__ = ["ALL", "AS_IT_IS", "FEWEST_ROWS", "TRANSPOSED", "masked_dot", "multiply", "product_address"]
+__all__ = ["ALL", "AS_IT_IS", "FEWEST_ROWS", "TRANSPOSED", "masked_dot", "multiply", "product", "product_address"]
 
 FEWEST_ROWS = 16 if HAS_FMA and not DISABLED else sys.maxsize
 """Rows below which BLAS is faster, because copying the right matrix dominates."""
@@ -106,17 +107,22 @@ def _clear(place, lines):
         set_word(place, k, 0)
 
 
-@inline_jit
-def multiply(T, size, shape, left, words, right, out):
-    """Compute rows of a product; return whether the right matrix is finite. A matrix is its address and its two steps.
+# A template: `product` binds these names for each type of elements.
+T: Any
+SIZE: int
 
-    The shape is the first row that is computed, the one behind the last, the inner length, and the columns of the
-    result, which has no gaps. If its rows fill a line, rows or columns of the right matrix must be contiguous. The
-    first row is a multiple of 64. Without masks, their address is zero.
+
+def multiply(row, start, stop):
+    """Compute rows of the product that is described at an address, and note if its right matrix is not finite.
+
+    The first row is a multiple of 64. The result has no gaps. If its rows fill a line, rows or columns of the right
+    matrix must be contiguous. Without masks, their address is zero.
     """
-    start, stop, inner, columns = shape
-    (x, x_row, x_step), (masks, n_words, transposed), (b, b_row, b_step) = left, words, right
-    lanes = LINE // size
+    inner, columns = word(row, _INNER), word(row, _COLUMNS)
+    x, x_row, x_step = word(row, _X), word(row, _X_ROW), word(row, _X_STEP)
+    masks, n_words, transposed = word(row, _MASKS), word(row, _N_WORDS), word(row, _IS_TRANSPOSED)
+    b, b_row, b_step, out = word(row, _B), word(row, _B_ROW), word(row, _B_STEP), word(row, _OUT)
+    lanes = LINE // SIZE
     is_narrow = columns < lanes
     total_lines = (columns + lanes - 1) // lanes
     tiles = (total_lines + MAX_LINES - 1) // MAX_LINES
@@ -135,9 +141,9 @@ def multiply(T, size, shape, left, words, right, out):
             first_line = total_lines * tile // tiles
             lines = total_lines * (tile + 1) // tiles - first_line
             column = first_line * lanes
-            last = (min(lines * lanes, columns - column) - lanes) * size
-            row = columns * size
-            place, place_row, place_last = out + column * size, row, last
+            last = (min(lines * lanes, columns - column) - lanes) * SIZE
+            out_row = columns * SIZE
+            place, place_row, place_last = out + column * SIZE, out_row, last
             if is_apart:
                 place, place_row, place_last = sums - top * lines * LINE, lines * LINE, (lines - 1) * LINE
             for k in range(0, inner, WIDTH):
@@ -146,10 +152,10 @@ def multiply(T, size, shape, left, words, right, out):
                 corner = b + k * b_row + column * b_step
                 if is_narrow:
                     found |= _copy_narrow(T, block, corner, b_row, b_step, columns, count)
-                elif b_step == size:
+                elif b_step == SIZE:
                     found |= _copy_rows(T, block, lines, last, corner, b_row, count)
                 else:
-                    found |= _copy_columns(T, size, block, lines, last, corner, b_step, count)
+                    found |= _copy_columns(T, SIZE, block, lines, last, corner, b_step, count)
                 for i in range(top, bottom, WIDTH):
                     n_rows = min(WIDTH, bottom - i)
                     # A block begins with what the one before it left, and the last one writes the result.
@@ -158,7 +164,7 @@ def multiply(T, size, shape, left, words, right, out):
                     if k == 0:
                         first, first_row, first_last = zeros, 0, (lines - 1) * LINE
                     if k + WIDTH >= inner and not is_narrow:
-                        target, target_row, target_last = out + i * row + column * size, row, last
+                        target, target_row, target_last = out + i * out_row + column * SIZE, out_row, last
                     corner = x + i * x_row + k * x_step
                     if masks:
                         fill_strip(strip, masks, n_words, transposed, i, n_rows, k, count)
@@ -187,33 +193,23 @@ def multiply(T, size, shape, left, words, right, out):
                 for i in range(top, bottom):
                     for j in range(columns):
                         (element,) = load((T,), (place + i * LINE,), j)
-                        store((T,), (out + i * columns * size,), j, element)
-    return found == 0
-
-
-@inline_jit
-def _run(T, size, row, start, stop):
-    shape = start, stop, word(row, _INNER), word(row, _COLUMNS)
-    left = word(row, _X), word(row, _X_ROW), word(row, _X_STEP)
-    words = word(row, _MASKS), word(row, _N_WORDS), word(row, _IS_TRANSPOSED)
-    right = word(row, _B), word(row, _B_ROW), word(row, _B_STEP)
-    if not multiply(T, size, shape, left, words, right, word(row, _OUT)):
+                        store((T,), (out + i * out_row,), j, element)
+    if found != 0:
         set_word(row, _FOUND, 1)
 
 
-def _product32(row, start, stop):
-    _run(np.float32, 4, row, start, stop)
-
-
-def _product64(row, start, stop):
-    _run(np.float64, 8, row, start, stop)
+@cache
+def product(dtype: Any) -> Any:
+    """Compile `multiply` for float32 or float64: the only code of products, which all networks call by its address."""
+    kind = np.dtype(dtype)
+    return cfunc(bind_globals(multiply, {"T": kind.type, "SIZE": kind.itemsize}, kind.name), 3, lambda: True)
 
 
 def product_address(dtype: Any) -> int:
     """Return the address of the code that computes products, or 0 where BLAS computes all of them."""
     if DISABLED or not HAS_FMA:
         return 0
-    return int(cfunc(_product32 if dtype == np.float32 else _product64, 3, lambda: True).address)
+    return int(product(dtype).address)
 
 
 @inline_jit

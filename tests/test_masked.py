@@ -54,17 +54,12 @@ def chained(x, b):
     return out
 
 
-def product_of(dtype):
-    T, size = {np.float32: (np.float32, 4), np.float64: (np.float64, 8)}[dtype]
-
-    @numba.njit
-    def product(shape, left, words, right, out):
-        return masked.multiply(T, size, shape, left, words, right, out)
-
-    return product
-
-
-PRODUCTS = {dtype: product_of(dtype) for dtype in DTYPES}
+def multiply(dtype, shape, left, words, right, out):
+    """Compute rows of a product; return whether the right matrix is finite; a matrix is its address and two steps."""
+    start, stop, inner, columns = shape
+    row = np.array([inner, columns, *left, *words, *right, out, 0], np.intp)
+    masked.product(np.dtype(dtype)).ctypes(row.ctypes.data, start, stop)
+    return row[-1] == 0
 
 
 @numba.njit
@@ -106,7 +101,8 @@ def check_product(rng, dtype, rows, inner, columns, density, x_is_transposed, b_
     for ends, address in (cuts, masks.ctypes.data), ([0, rows], masks.ctypes.data), (cuts, 0):
         buffer[:] = np.nan
         for start, stop in reversed(list(pairwise(ends))):
-            finite = PRODUCTS[dtype](
+            finite = multiply(
+                dtype,
                 (start, stop, inner, columns),
                 (x.ctypes.data, *left_steps),
                 (address, masks.shape[1], x_is_transposed),
@@ -187,7 +183,7 @@ def test_an_element_that_is_not_finite_is_found(value):
                     right = b.ctypes.data, *steps
                     left = x.ctypes.data, 70 * size, size
                     words = masks.ctypes.data, 2, False
-                    found.append(not PRODUCTS[dtype]((0, 5, 70, columns), left, words, right, out.ctypes.data))
+                    found.append(not multiply(dtype, (0, 5, 70, columns), left, words, right, out.ctypes.data))
                 b.reshape(-1)[place] = 1
                 assert found == [False, True]
                 assert not out.any()
