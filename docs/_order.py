@@ -3,10 +3,9 @@
 __all__ = ["Order"]
 
 FIRST = (
-    "trajectories", "animation", "effective_step", "compare_mnist", "activations", "regularization",
-    "batch_normalization", "groups", "sweep", "landscapes", "scale_invariant", "custom_rule", "schedules", "family",
-    "physical_fit", "scipy_minimize", "automatic_gradients", "embedding",
-    "torch_model",
+    "trajectories", "animation", "effective_step", "compare_mnist", "activations", "batch_norm", "overfitting",
+    "groups", "sweep", "landscapes", "scale_invariant", "custom_rule", "schedules", "family", "physical_fit",
+    "scipy_minimize", "automatic_gradients", "torch_model", "embedding", "low_precision",
 )  # fmt: skip
 """The notes' topics, then what to choose, then other uses. A script that is not here comes last."""
 
