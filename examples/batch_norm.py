@@ -48,7 +48,7 @@ for scale, axes in zip(SCALES, panels.flat, strict=True):
         accuracies = train(scale, use_batchnorm)
         axes.plot(range(1, options.epochs + 1), accuracies, style, label=f"{name} batch normalization")
         ends[name] = accuracies[-1]
-    axes.set(title=f"initial weights of {scale}", ylim=(0, 1))
+    axes.set(title=f"initial weights of {scale}", ylim=(0, 1.05))
     print(f"weights of {scale:<6} with {ends['with']:.3f}, without {ends['without']:.3f}")
 figure.supxlabel("epochs")
 figure.supylabel("accuracy")
