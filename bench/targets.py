@@ -136,6 +136,8 @@ def _tensor_rows() -> Iterator[Target]:
         yield Target(f"{tensors.LARGE}: faster than {library}", figure, *bounds)
     figure = faster("tensors", tensors.SMALL, "torch fused", "torch")
     yield Target(f"{tensors.SMALL}: faster than torch fused", figure, 2, 4)
+    figure = faster("tensors", tensors.HALF, "torch fused", "torch")
+    yield Target(f"{tensors.HALF}: faster than torch fused", figure, 1.2, 1.5)
     what = f"{tensors.TEN}: what a step takes longer than that of arrays"
     yield Target(what, tensors.added, 15, 8, unit=" µs", less_is_better=True)
 

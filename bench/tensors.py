@@ -12,16 +12,17 @@ import fastoptim as fo
 
 from .family import TORCH, Race
 from .figures import Figure, Skipped
-from .frameworks import of_tensors
+from .frameworks import of_tensors, torch_threads
 from .peers import OURS, absent, ours
 from .results import Results
 from .timing import Arrays, Contestant
 
-__all__ = ["ARRAYS", "LARGE", "SMALL", "TEN", "added", "races"]
+__all__ = ["ARRAYS", "HALF", "LARGE", "SMALL", "TEN", "added", "races"]
 
 ARRAYS = "update of arrays"
 
 TEN, SMALL, LARGE = "AdamW, ten tensors", "AdamW, 150 small tensors", "AdamW, 1e7 in 100 tensors"
+HALF = "AdamW, 1e7 of bfloat16 in 100 tensors, float32 masters"
 
 
 class Tensors(Race):
@@ -53,6 +54,46 @@ def _arrays(race: Any, params: Arrays, grads: Arrays) -> Contestant:
     return ours(fo.AdamW(), race, params, grads)
 
 
+def _half(params: Arrays, grads: Arrays) -> list[Any]:
+    """Return parameters and gradients as tensors of bfloat16."""
+    import torch
+
+    tensors = [torch.nn.Parameter(torch.tensor(array).bfloat16()) for array in params.values()]
+    for p, key in zip(tensors, params, strict=True):
+        p.grad = torch.tensor(grads[key]).bfloat16()
+    return tensors
+
+
+def _half_ours(race: Any, params: Arrays, grads: Arrays) -> Contestant:
+    import fastoptim.torch
+
+    optimizer = fastoptim.torch.Optimizer(_half(params, grads), fo.AdamW())
+    masters = optimizer._masters.arrays.values()
+    limit = partial(torch_threads, race.threads)
+    return Contestant(optimizer.step, lambda: dict(zip(params, masters, strict=True)), limit=limit)
+
+
+def _half_torch(race: Any, params: Arrays, grads: Arrays) -> Contestant:
+    """Set up what people write around torch's AdamW, which has no masters."""
+    import torch
+
+    tensors = _half(params, grads)
+    masters = [torch.nn.Parameter(p.detach().float()) for p in tensors]
+    for master in masters:
+        master.grad = torch.empty_like(master)
+    adamw = torch.optim.AdamW(masters, fused=True)
+
+    def step() -> None:
+        with torch.no_grad():
+            torch._foreach_copy_([master.grad for master in masters], [p.grad for p in tensors])
+            adamw.step()
+            torch._foreach_copy_(tensors, masters)
+
+    arrays = [master.detach().numpy() for master in masters]
+    limit = partial(torch_threads, race.threads)
+    return Contestant(step, lambda: dict(zip(params, arrays, strict=True)), limit=limit)
+
+
 def _shapes(n: int, *shape: int) -> dict[str, tuple[int, ...]]:
     return {f"W{k}": shape for k in range(n)}
 
@@ -64,6 +105,7 @@ def races() -> Iterator[Tensors]:
     yield Tensors(TEN, {**libraries, ARRAYS: _arrays}, _shapes(10, 100), layout="separate", threads=1)
     yield Tensors(SMALL, libraries, _shapes(150, 80, 100), layout="separate")
     yield Tensors(LARGE, libraries, _shapes(100, 1000, 100), layout="separate")
+    yield Tensors(HALF, {OURS: _half_ours, "torch fused": _half_torch}, _shapes(100, 1000, 100))
 
 
 def added(results: Results) -> Figure:
