@@ -39,10 +39,39 @@ def small_mnist(tmp_path, monkeypatch):
     monkeypatch.setattr(fo, "load_mnist", lambda: (images, images))
 
 
-@pytest.mark.usefixtures("small_mnist")
-@pytest.mark.parametrize("block", [block for _, block in code(ROOT / "README.md", "python")])
-def test_blocks_of_the_readme_run_alone(block):
-    exec(block, {})
+READMES = sorted(ROOT.glob("README*.md"))
+
+
+@pytest.mark.parametrize("page", READMES, ids=lambda path: path.stem)
+def test_blocks_of_the_readme_run_alone_and_print_what_stands_beside(page, capsys):
+    shown = []
+    for _, block in code(page, "python"):
+        exec(compile(block, page, "exec"), {})
+        shown += re.findall(r"^print\(.*\)  # (.*)$", block, re.MULTILINE)
+    assert len(shown) > 1
+    assert capsys.readouterr().out.splitlines() == shown
+
+
+SITE, FILES = "https://fastoptim.readthedocs.io/en/latest/", "https://github.com/fastoptim/fastoptim/blob/main/"
+RAW = "https://raw.githubusercontent.com/fastoptim/fastoptim/main/"
+
+
+@pytest.mark.parametrize("page", READMES, ids=lambda path: path.stem)
+def test_addresses_of_the_readme_are_absolute_and_lead_to_pages(page):
+    text = page.read_text(encoding="utf-8")
+    addresses = re.findall(r"\]\(\s*([^)]*)\)|src=\"(.*?)\"", text)
+    assert len(addresses) > 20
+    for address in ("".join(found) for found in addresses):
+        if address.startswith(SITE):
+            name = address.removeprefix(SITE).removesuffix(".html")
+            assert name == "gallery/index" or (DOCS / f"{name}.md").exists(), address
+        elif address.startswith((FILES, RAW)):
+            assert (ROOT / address.removeprefix(FILES).removeprefix(RAW)).exists(), address
+        elif address.startswith("#"):
+            headings = [line.lstrip("# ").lower() for line in text.splitlines() if line.startswith("## ")]
+            assert address[1:].replace("-", " ") in headings, address
+        else:
+            assert address.startswith("https://"), address
 
 
 def run_blocks(page):
