@@ -18,10 +18,10 @@ import scipy
 from threadpoolctl import threadpool_info
 
 import fastoptim
-from fastoptim import _terminal, compare, compare_command
+from fastoptim import _terminal, compare_command, comparison, digits
 from fastoptim._terminal import Interruption
 from fastoptim.cli import main
-from fastoptim.compare import Comparison
+from fastoptim.comparison import Comparison
 from fastoptim.family import NOTES_FIVE
 from fastoptim.mnist import MnistUnavailableError
 
@@ -68,15 +68,15 @@ def test_options_reach_the_comparison(tmp_path, monkeypatch):
     options = "--iterations 7 --batch-size 8 --hidden 9,10 --optimizers sgd --dtype float64 --seed 11 --threads 12"
     main(["compare", "--data", "digits", "--output", str(tmp_path), *options.split()])
     assert seen == [
-        compare.Settings(2000, 128, [100] * 4, NOTES_FIVE, "float32", 0, None),
-        compare.Settings(7, 8, [9, 10], ["SGD"], "float64", 11, 12),
+        comparison.Settings(2000, 128, [100] * 4, NOTES_FIVE, "float32", 0, None),
+        comparison.Settings(7, 8, [9, 10], ["SGD"], "float64", 11, 12),
     ]
 
 
 def test_fallback_is_printed_and_in_the_title(tmp_path, monkeypatch, capsys):
     titles = []
-    monkeypatch.setattr(compare, "load_mnist", raising(MnistUnavailableError("MNIST is nowhere")))
-    monkeypatch.setattr(Comparison, "write_png", lambda self, _: titles.append(self.data.title))
+    monkeypatch.setattr(digits, "load_mnist", raising(MnistUnavailableError("MNIST is nowhere")))
+    monkeypatch.setattr(Comparison, "write_picture", lambda self, _: titles.append(self.data.title))
     main(["compare", "--hidden", "4", "--iterations", "2", "--output", str(tmp_path)])
     assert capsys.readouterr().out.startswith(
         "MNIST is nowhere; training on the 1,797 digits of scikit-learn\niteration"
@@ -156,7 +156,7 @@ def test_escape_sequences_do_not_reach_the_terminal(tmp_path, monkeypatch, capsy
 
 @pytest.mark.parametrize("name", ["losses.csv", "losses.png"])
 def test_earlier_results_are_kept(tmp_path, monkeypatch, capsys, name):
-    monkeypatch.setattr(compare, "load_data", raising(AssertionError("loaded")))
+    monkeypatch.setattr(digits, "load_data", raising(AssertionError("loaded")))
     (tmp_path / name).write_text("old")
     with pytest.raises(SystemExit) as stop:
         main(["compare", *SMALL, "--output", str(tmp_path)])
@@ -185,6 +185,25 @@ def test_unwritable_output_is_refused_before_training(tmp_path, monkeypatch, cap
     assert f"argument --output: cannot write to {tmp_path}: Permission denied" in err
 
 
+@pytest.mark.parametrize(("format", "start"), [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")])
+def test_formats_of_the_picture(tmp_path, capsys, format, start):  # noqa: A002
+    assert main(["compare", *SMALL, "--iterations", "3", "--output", str(tmp_path), "--format", format]) == 0
+    assert (tmp_path / f"losses.{format}").read_bytes().startswith(start)
+    assert f"wrote {tmp_path / 'losses'}.{format}\n" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["compare", *SMALL, "--output", str(tmp_path), "--format", format])
+    assert "already holds losses.csv" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_show(tmp_path, monkeypatch, capsys, code):
+    opened = []
+    monkeypatch.setattr(compare_command.webbrowser, "open", lambda url: opened.append(url) or not code)
+    assert main(["compare", *SMALL, "--iterations", "3", "--output", str(tmp_path), "--show"]) == code
+    assert opened == [(tmp_path / "losses.png").resolve().as_uri()]
+    assert ("--show found no program that shows pictures" in capsys.readouterr().err) == bool(code)
+
+
 @pytest.mark.parametrize("argv", [[], ["train"]])
 def test_no_such_command(argv, capsys):
     with pytest.raises(SystemExit) as stop:
@@ -196,7 +215,8 @@ def test_no_such_command(argv, capsys):
 @pytest.mark.parametrize("library", ["tqdm", "matplotlib", "sklearn", "threadpoolctl"])
 def test_missing_extra(tmp_path, monkeypatch, capsys, library):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delitem(sys.modules, "fastoptim.compare")
+    for name in ("fastoptim.comparison", "fastoptim.digits"):
+        monkeypatch.delitem(sys.modules, name)
     for name in [name for name in sys.modules if name.startswith(f"{library}.")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, library, None)
@@ -243,7 +263,7 @@ def test_keyboard_interrupt_before_the_first_iteration(tmp_path, monkeypatch, ca
 
 
 def test_keyboard_interrupt_while_loading(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(compare, "load_data", raising(KeyboardInterrupt()))
+    monkeypatch.setattr(digits, "load_data", raising(KeyboardInterrupt()))
     assert main(["compare", "--output", str(tmp_path / "new")]) == 130
     assert capsys.readouterr().err == "fastoptim: interrupted\n"
     assert not (tmp_path / "new").exists()
@@ -287,7 +307,7 @@ def test_signal_keeps_what_was_computed(tmp_path, monkeypatch, capsys, interrupt
 
 
 @posix
-@pytest.mark.parametrize("method", ["write_csv", "table", "write_png"])
+@pytest.mark.parametrize("method", ["write_csv", "table", "write_picture"])
 def test_first_signal_while_writing_does_not_stop_it(tmp_path, monkeypatch, capsys, interruption, method):
     send_signal(monkeypatch, Comparison, method)
     assert main([*LONG, str(tmp_path), "--iterations", "3"], interruption) == 130
@@ -306,7 +326,7 @@ def test_signal_during_compilation(tmp_path, monkeypatch, capsys, interruption):
 
 @posix
 def test_signal_while_loading_data(tmp_path, monkeypatch, capsys, interruption):
-    send_signal(monkeypatch, compare, "load_data", signal.SIGTERM)
+    send_signal(monkeypatch, digits, "load_data", signal.SIGTERM)
     assert main([*LONG, str(tmp_path)], interruption) == 143
     assert capsys.readouterr().err == "fastoptim: interrupted\n"
 
@@ -314,7 +334,7 @@ def test_signal_while_loading_data(tmp_path, monkeypatch, capsys, interruption):
 SEND_TWO_SIGNALS = """
 import os, signal, sys
 from fastoptim import compare_command
-from fastoptim.compare import Comparison
+from fastoptim.comparison import Comparison
 
 def send_signal(owner, method, number):
     call = getattr(owner, method)
@@ -332,7 +352,9 @@ sys.exit(main())
 
 @posix
 @pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
-@pytest.mark.parametrize(("method", "written"), [("table", set()), ("write_csv", set()), ("write_png", {"losses.csv"})])
+@pytest.mark.parametrize(
+    ("method", "written"), [("table", set()), ("write_csv", set()), ("write_picture", {"losses.csv"})]
+)
 def test_second_signal_leaves_at_once(tmp_path, name, code, method, written):
     for file in ("losses.csv", "losses.png"):
         (tmp_path / file).write_text("old")
@@ -346,7 +368,7 @@ def test_second_signal_leaves_at_once(tmp_path, name, code, method, written):
 
 def test_second_keyboard_interrupt(tmp_path, monkeypatch, capsys):
     interrupt_after(monkeypatch, 2)
-    monkeypatch.setattr(Comparison, "write_png", raising(KeyboardInterrupt()))
+    monkeypatch.setattr(Comparison, "write_picture", raising(KeyboardInterrupt()))
     assert main([*LONG, str(tmp_path)]) == 130
     assert capsys.readouterr().err == "fastoptim: interrupted\n"
     assert len(rows(tmp_path)) > 100
@@ -381,7 +403,7 @@ def test_in_a_thread(tmp_path):
 @pytest.mark.parametrize("name", ["losses.csv", "table", "losses.png"])
 def test_one_failed_result_does_not_stop_the_others(tmp_path, monkeypatch, capsys, name, error):
     monkeypatch.setattr(
-        Comparison, {"losses.csv": "write_csv", "losses.png": "write_png"}.get(name, name), raising(error)
+        Comparison, {"losses.csv": "write_csv", "losses.png": "write_picture"}.get(name, name), raising(error)
     )
     assert main(["compare", *SMALL, "--iterations", "3", "--output", str(tmp_path)]) == 1
     out, err = capsys.readouterr()

@@ -6,9 +6,10 @@ import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
 import fastoptim as fo
-from fastoptim import compare
+from fastoptim import comparison, digits
 from fastoptim._files import replacing
-from fastoptim.compare import OPTIMIZERS, Comparison, Data, Settings, load_data
+from fastoptim.comparison import OPTIMIZERS, Comparison, Settings
+from fastoptim.digits import Data, load_data
 from fastoptim.family import NOTES_FIVE
 from fastoptim.mnist import MnistUnavailableError
 
@@ -95,7 +96,7 @@ def test_one_thread_per_network_and_settings_are_restored(data, monkeypatch):
         parts.append(n)
         return fo.num_threads(n)
 
-    monkeypatch.setattr(compare, "num_threads", num_threads)
+    monkeypatch.setattr(comparison, "num_threads", num_threads)
     with threadpool_limits(2, "blas"):
         before = blas_threads()
         Comparison(data, Settings(iterations=101, batch_size=16, hidden=[3])).train(
@@ -167,14 +168,14 @@ def test_stop_during_compilation(data, monkeypatch):
 def test_one_network_for_each_core(data, monkeypatch):
     workers = []
 
-    class Pool(compare.ThreadPoolExecutor):
+    class Pool(comparison.ThreadPoolExecutor):
         def __init__(self, max_workers, **options):
             workers.append(max_workers)
             super().__init__(max_workers, **options)
 
-    monkeypatch.setattr(compare, "ThreadPoolExecutor", Pool)
+    monkeypatch.setattr(comparison, "ThreadPoolExecutor", Pool)
     for cores in (2, 9):
-        monkeypatch.setattr(compare.numba.config, "NUMBA_DEFAULT_NUM_THREADS", cores)
+        monkeypatch.setattr(comparison.numba.config, "NUMBA_DEFAULT_NUM_THREADS", cores)
         train(data, iterations=1)
     assert workers == [2, 5]
 
@@ -189,18 +190,18 @@ def test_error_in_a_worker_is_raised(data):
 def test_networks_learn_digits():
     comp = Comparison(load_data("digits"), Settings(iterations=400, hidden=[40], optimizers=["Adam", "momentum"]))
     comp.train()
-    for line in comp.table().splitlines()[1:]:
+    for line in str(comp.table()).splitlines()[1:]:
         _, iterations, loss, accuracy, _ = line.split()
         assert iterations == "400"
         assert float(loss) < 0.6
         assert float(accuracy) > 0.85
-    assert comp.table().splitlines()[0].split("  ")[0].strip() == "optimizer"
+    assert str(comp.table()).splitlines()[0].split("  ")[0].strip() == "optimizer"
 
 
 def test_table_of_unequal_numbers_of_iterations(data):
     comp = train(data, iterations=30, optimizers=["SGD", "Adam"])
     del comp.runs[1].losses[7:]
-    titles, sgd, adam = comp.table().splitlines()
+    titles, sgd, adam = str(comp.table()).splitlines()
     assert "  loss (last 30)  " in titles
     assert sgd.split()[1:3] == ["30", f"{np.mean(comp.runs[0].losses):.4f}"]
     assert adam.split()[1:3] == ["7", f"{np.mean(comp.runs[1].losses):.4f}"]
@@ -253,7 +254,7 @@ def test_files(data, tmp_path):
     assert lines[:2] == ["iteration,SGD,Adam", f"0,{sgd[0]!r},{adam[0]!r}"]
     assert lines[11:] == [f"10,{sgd[10]!r},", f"11,{sgd[11]!r},", ""]
 
-    comp.write_png(tmp_path / "losses.png")
+    comp.write_picture(tmp_path / "losses.png")
     assert (tmp_path / "losses.png").read_bytes().startswith(b"\x89PNG")
     assert {path.name for path in tmp_path.iterdir()} == {"losses.csv", "losses.png"}
 
@@ -290,7 +291,7 @@ def test_auto_falls_back_only_if_mnist_is_unavailable(monkeypatch, tmp_path):
     def absent(**_):
         raise MnistUnavailableError("MNIST is nowhere")
 
-    monkeypatch.setattr(compare, "load_mnist", absent)
+    monkeypatch.setattr(digits, "load_mnist", absent)
     auto = load_data("auto")
     assert auto.x_train.shape == (1437, 64)
     assert auto.notice == "MNIST is nowhere; training on the 1,797 digits of scikit-learn"
@@ -312,6 +313,6 @@ def test_source_is_passed_to_load_mnist(monkeypatch, source, folder):
         asked.append(folder)
         return (1, 2), (3, 4)
 
-    monkeypatch.setattr(compare, "load_mnist", load)
+    monkeypatch.setattr(digits, "load_mnist", load)
     assert load_data(source) == Data("MNIST", 1, 2, 3, 4)
     assert asked == [folder]

@@ -73,6 +73,7 @@ def test_plot_without_pyplot_and_display(tmp_path):
 
 
 def test_plot_without_matplotlib(monkeypatch):
+    monkeypatch.delitem(sys.modules, "fastoptim.pictures", raising=False)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ImportError, match=r"pip install 'fastoptim\[compare\]'"):
         plot_losses({})

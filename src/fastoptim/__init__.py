@@ -19,6 +19,7 @@ _MODULES = dict.fromkeys(FAMILY, "optimizers") | {
     "Optimizer": "optimizer",
     "Rows": "rows",
     "check_rule": "checking",
+    "compare": "interactive",
     "flatten": "parameters",
     "load": "checkpoint",
     "load_mnist": "mnist",
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from fastoptim.checkpoint import load as load
     from fastoptim.curves import smooth_curve as smooth_curve
     from fastoptim.extended import MultiLayerNetExtend as MultiLayerNetExtend
+    from fastoptim.interactive import compare as compare
     from fastoptim.minimization import minimize as minimize
     from fastoptim.minimization import scipy_method as scipy_method
     from fastoptim.mnist import load_mnist as load_mnist

@@ -3,6 +3,7 @@
 import argparse
 import signal
 import tempfile
+import webbrowser
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from importlib.util import find_spec
@@ -12,13 +13,16 @@ from typing import TYPE_CHECKING, Any
 from fastoptim._messages import one_line, printable
 from fastoptim._terminal import Interruption, print_error, write
 from fastoptim.family import FAMILY, NOTES_FIVE
+from fastoptim.interactive import LossBar
+from fastoptim.languages import LANGUAGES
 
 if TYPE_CHECKING:
-    from fastoptim.compare import Comparison, Run
+    from fastoptim.comparison import Comparison, Run
 
 __all__ = ["add_parser"]
 
-_CSV, _PNG = "losses.csv", "losses.png"
+_CSV, _PICTURE = "losses.csv", "losses.{}"
+_FORMATS = ("png", "svg", "pdf")
 
 
 def add_parser(commands: Any) -> None:
@@ -27,14 +31,17 @@ def add_parser(commands: Any) -> None:
         "compare",
         help="train one network per optimizer on the same batches and compare the losses",
         description="Train one network per optimizer on the same batches of handwritten digits; "
-        f"print a table and write {_PNG} and {_CSV}. Ctrl-C ends the training and keeps what was computed; "
-        "a second Ctrl-C leaves at once.",
+        f"print a table and write {_PICTURE.format(_FORMATS[0])} and {_CSV}. "
+        "Ctrl-C ends the training and keeps what was computed; a second Ctrl-C leaves at once.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         allow_abbrev=False,
     )
     option = parser.add_argument
     option("--output", type=Path, default=Path("comparison"), metavar="DIR", help="folder of the results")
     option("--overwrite", action="store_true", help="replace the results of an earlier run in that folder")
+    option("--format", choices=_FORMATS, default=_FORMATS[0], help="of the picture")
+    option("--show", action="store_true", help="open the picture")
+    option("--lang", choices=tuple(LANGUAGES), default="en", help="language of table and picture")
     option(
         "--data",
         default="auto",
@@ -45,13 +52,14 @@ def add_parser(commands: Any) -> None:
     option("--iterations", type=int, default=2000, metavar="N", help="updates of each network")
     option("--batch-size", type=int, default=128, metavar="N", help="images per update, at most all there are")
     option("--hidden", type=_integers, default="100,100,100,100", metavar="N,N,...", help="units of the hidden layers")
-    option(
+    optimizers = option(
         "--optimizers",
         type=lambda text: [name.strip() for name in text.split(",")],
         default=",".join(NOTES_FIVE),
         metavar="NAME,...",
         help=f"any of {', '.join(FAMILY)}",
     )
+    optimizers.completer = _complete_names
     option("--dtype", choices=("float32", "float64"), default="float32", help="of weights and state")
     option("--seed", type=int, default=0, metavar="N", help="of weights and batches")
     # The help would show a default of None.
@@ -65,6 +73,12 @@ def _integers(text: str) -> list[int]:
         return [int(number) for number in text.split(",")]
     except ValueError:
         raise argparse.ArgumentTypeError(f"expected layer sizes such as 100,100, got {text!r}") from None
+
+
+def _complete_names(prefix: str, **_: Any) -> list[str]:
+    """Return what the shell may complete a list of names to: each optimizer that it does not have yet."""
+    *names, last = prefix.split(",")
+    return [",".join([*names, name]) for name in FAMILY if name not in names and name.lower().startswith(last.lower())]
 
 
 def _run(options: argparse.Namespace, interruption: Interruption) -> int:
@@ -82,8 +96,8 @@ def _run(options: argparse.Namespace, interruption: Interruption) -> int:
     if not any(run.losses for run in comparison.runs):
         return code or print_error("interrupted before the first iteration: nothing is written", interruption.code)
     if interruption.code:
-        screen.print("interrupted: what was computed so far follows")
-    code |= _deliver(comparison, options.output, screen) | screen.code
+        screen.print(screen.words.interrupted)
+    code |= _deliver(comparison, options, screen) | screen.code
     return interruption.code or code
 
 
@@ -97,15 +111,16 @@ def _prepare(options: argparse.Namespace, interruption: Interruption) -> "Compar
         # This import fails if an environment variable of tqdm is wrong.
         import tqdm  # noqa: F401
 
-        from fastoptim.compare import Comparison, Settings, load_data
+        from fastoptim.comparison import Comparison, Settings
+        from fastoptim.digits import load_data
 
         # An exception has pooch delete its unfinished download.
         interruption.stop = _raise_interrupt
         names = {field.name for field in fields(Settings)}
         settings = Settings(**{name: value for name, value in vars(options).items() if name in names})
         if not options.overwrite:
-            _check_results(options.output)
-        comparison = Comparison(load_data(options.data), settings)
+            _check_results(options)
+        comparison = Comparison(load_data(options.data, options.lang), settings)
         _check_output(options.output)
     except MemoryError as error:
         fail(f"data and networks do not fit into memory: {one_line(error)}")
@@ -118,8 +133,9 @@ def _raise_interrupt() -> None:
     raise KeyboardInterrupt
 
 
-def _check_results(folder: Path) -> None:
-    for name in (_CSV, _PNG):
+def _check_results(options: argparse.Namespace) -> None:
+    folder = options.output
+    for name in (_CSV, _PICTURE.format(options.format)):
         if (folder / name).exists():
             raise ValueError(f"{folder} already holds {name}: add --overwrite, or name another folder by --output")
 
@@ -140,43 +156,38 @@ class _Screen:
     code = 0
 
     def __init__(self, comparison: "Comparison") -> None:
-        from tqdm import tqdm
-
-        # The losses of five optimizers leave room for little else in 80 columns.
-        layout = "{percentage:3.0f}%|{bar}| {remaining}{postfix}"
-        total = comparison.settings.iterations * len(comparison.runs)
-        self.bar = tqdm(total=total, bar_format=layout, dynamic_ncols=True, leave=False, disable=None)
+        self.words = LANGUAGES[comparison.settings.lang]
+        self.bar = LossBar(comparison)
         self._printed = 0
-        if comparison.data.notice:
-            self.print(comparison.data.notice)
-        self.print("iteration" + "".join(f"{run.name:>10}" for run in comparison.runs))
+        for notice in comparison.notices:
+            self.print(notice)
+        self.print(self.words.iteration + "".join(f"{run.name:>10}" for run in comparison.runs))
 
     def print(self, text: str) -> None:
         self.code |= write(text, self.bar.write)
 
     def show(self, runs: Sequence["Run"]) -> None:
         """Move the bar, and print the losses of every 100th iteration that all networks have passed."""
-        losses = " ".join(f"{run.name} {run.losses[-1]:z.2f}" for run in runs if run.losses)
-        self.bar.set_postfix_str(losses, refresh=False)
-        self.bar.update(sum(len(run.losses) for run in runs) - self.bar.n)
+        self.bar.show(runs)
         while self._printed < min(len(run.losses) for run in runs):
             self.print(f"{self._printed:>9}" + "".join(f"{run.losses[self._printed]:>z10.4f}" for run in runs))
             self._printed += 100
 
 
-def _deliver(comparison: "Comparison", folder: Path, screen: _Screen) -> int:
-    """Print the table and write the files, even if one of them fails; return the exit code."""
+def _deliver(comparison: "Comparison", options: argparse.Namespace, screen: _Screen) -> int:
+    """Print the table, write the files and show the picture, even if one of them fails; return the exit code."""
+    folder, picture = options.output, _PICTURE.format(options.format)
 
     def file(name: str, write_file: Callable[[Path], None]) -> str:
         # The folder may have been deleted during the training.
         folder.mkdir(parents=True, exist_ok=True)
         write_file(folder / name)
-        return f"wrote {printable(str(folder / name))}"
+        return screen.words.wrote.format(printable(str(folder / name)))
 
     results: dict[str, Callable[[], str]] = {
-        "table": comparison.table,
+        "table": lambda: str(comparison.table()),
         _CSV: lambda: file(_CSV, comparison.write_csv),
-        _PNG: lambda: file(_PNG, comparison.write_png),
+        picture: lambda: file(picture, comparison.write_picture),
     }
     code = 0
     for name, make in results.items():
@@ -185,4 +196,7 @@ def _deliver(comparison: "Comparison", folder: Path, screen: _Screen) -> int:
         except Exception as error:
             # matplotlib may raise anything, depending on its installation.
             code = print_error(f"{name} not written: {one_line(error)}")
+    path = (folder / picture).resolve()
+    if options.show and path.exists() and not webbrowser.open(path.as_uri()):
+        code = print_error(f"--show found no program that shows pictures on this machine: open {path} on another one")
     return code

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastoptim.family import FAMILY
+from fastoptim.languages import LANGUAGES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -59,7 +60,7 @@ def smooth_curve(x: ArrayLike) -> NDArray[np.float64]:
     return np.convolve(np.concatenate((x[half:0:-1], x, x[: -half - 1 : -1])), window / window.sum(), "valid")
 
 
-def plot_losses(curves: Mapping[str, ArrayLike], title: str = "") -> "Figure":
+def plot_losses(curves: Mapping[str, ArrayLike], title: str = "", lang: str = "en") -> "Figure":
     """Plot smoothed loss curves against the iteration.
 
     Neither pyplot nor a display is needed; ``figure.savefig(path)`` writes the plot.
@@ -70,6 +71,9 @@ def plot_losses(curves: Mapping[str, ArrayLike], title: str = "") -> "Figure":
         The losses of each optimizer, by the name shown in the legend.
     title : str
         The title of the picture.
+    lang : {"en", "zh"}
+        The language of the labels. Without a Chinese font they are in English, and a title in Chinese is left
+        out.
 
     Returns
     -------
@@ -86,16 +90,23 @@ def plot_losses(curves: Mapping[str, ArrayLike], title: str = "") -> "Figure":
     >>> figure = plot_losses({"SGD": [2.0, 0.8, 0.5], "Adam": [1.8, 0.4, 0.1]}, "Three iterations")
     """
     try:
-        from matplotlib.figure import Figure
+        from fastoptim.pictures import Picture, chinese_font
     except ImportError as error:
         raise ImportError("plot_losses needs matplotlib: pip install 'fastoptim[compare]'") from error
 
-    figure = Figure(figsize=(8, 5.5), dpi=150, layout="constrained")
+    words = LANGUAGES[lang]
+    font = chinese_font() if words.no_font else None
+    if words.no_font and not font:
+        words, title = LANGUAGES["en"], title if title.isascii() else ""
+    figure = Picture(figsize=(8, 5.5), dpi=150, layout="constrained")
     axes = figure.add_subplot()
     for name, losses in curves.items():
         marker = FAMILY[name].marker if name in FAMILY else "."
         axes.plot(smooth_curve(losses), label=name, marker=marker, markevery=100, markersize=5, linewidth=1.2)
-    axes.set(xlabel="iterations", ylabel="loss", ylim=(0, 1), title=title)
+    axes.set(xlabel=words.iterations, ylabel=words.loss, ylim=(0, 1), title=title)
+    if font:
+        for text in (axes.xaxis.label, axes.yaxis.label, axes.title):
+            text.set_fontfamily(font)
     axes.margins(x=0.02)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)

@@ -5,96 +5,43 @@ import io
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
-import fastoptim
-from fastoptim import MultiLayerNet, Optimizer, num_threads
+from fastoptim import optimizers
 from fastoptim._files import replacing
 from fastoptim.curves import plot_losses
+from fastoptim.digits import Data
 from fastoptim.family import FAMILY, NOTES_FIVE
-from fastoptim.mnist import MnistUnavailableError, load_mnist
+from fastoptim.languages import LANGUAGES
+from fastoptim.network import MultiLayerNet
+from fastoptim.optimizer import Optimizer
+from fastoptim.tables import Table
+from fastoptim.threads import num_threads
 
 try:
-    from sklearn.datasets import load_digits
     from threadpoolctl import threadpool_limits
 except ImportError as error:
     raise ImportError(f"fastoptim.compare needs {error.name}: pip install 'fastoptim[compare]'") from error
 
-__all__ = ["NOTES_FIVE", "OPTIMIZERS", "Comparison", "Data", "Run", "Settings", "load_data"]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-OPTIMIZERS: dict[str, type[Optimizer]] = {name: getattr(fastoptim, name) for name in FAMILY}
+__all__ = ["NOTES_FIVE", "OPTIMIZERS", "Comparison", "Run", "Settings"]
+
+OPTIMIZERS: dict[str, type[Optimizer]] = {name: getattr(optimizers, name) for name in FAMILY}
 
 # Iterations after which a network returns to the queue. A small block lets all workers end at about the same time; a
 # large one makes the cost of the queue negligible.
 BLOCK = 100
 
 _LAST = 100
-
-
-@dataclass(frozen=True)
-class Data:
-    """Images as rows and labels as class numbers, a title for the plot, and a notice to be printed."""
-
-    title: str
-    x_train: NDArray[Any]
-    t_train: NDArray[Any]
-    x_test: NDArray[Any]
-    t_test: NDArray[Any]
-    notice: str = ""
-
-
-def load_data(source: str = "auto") -> Data:
-    """Return the images to train on.
-
-    Parameters
-    ----------
-    source : str
-        ``"mnist"``: see `fastoptim.load_mnist`; ``"digits"``: scikit-learn's 1,797 handwritten digits of 8×8 pixels,
-        every fifth of which is used for the test; ``"auto"``: MNIST, or the digits if MNIST is neither present nor
-        downloadable; otherwise a folder with the four files of MNIST.
-
-    Returns
-    -------
-    Data
-        Pixels as float32 in [0, 1].
-
-    Raises
-    ------
-    OSError, ValueError
-        If `source` is none of these, and as `fastoptim.load_mnist`; ``"auto"`` handles only `MnistUnavailableError`.
-
-    Examples
-    --------
-    >>> data = load_data("digits")
-    >>> data.x_train.shape, data.x_test.shape
-    ((1437, 64), (360, 64))
-    """
-    if source == "digits":
-        return _digits()
-    if source not in ("auto", "mnist") and not (source and Path(source).is_dir()):
-        raise ValueError(f"data is auto, mnist, digits or a folder with the files of MNIST, not {source!r}")
-    try:
-        (x_train, t_train), (x_test, t_test) = load_mnist(folder=None if source in ("auto", "mnist") else source)
-    except MnistUnavailableError as error:
-        if source == "mnist":
-            raise
-        notice = f"{error}; training on the 1,797 digits of scikit-learn"
-        return replace(_digits(), title="MNIST is not available: 1,797 digits of scikit-learn", notice=notice)
-    return Data("MNIST", x_train, t_train, x_test, t_test)
-
-
-def _digits() -> Data:
-    pixels, labels = load_digits(return_X_y=True)
-    pixels = np.divide(pixels, 16, dtype=np.float32)
-    test = np.arange(len(labels)) % 5 == 0
-    return Data("1,797 digits of scikit-learn", pixels[~test], labels[~test], pixels[test], labels[test])
 
 
 @dataclass(frozen=True)
@@ -115,6 +62,8 @@ class Settings:
         In [0, 2**32). It determines weights and batches, hence every bit of the curves for any `threads`.
     threads : int, optional
         Number of networks trained at the same time; by default the number of cores.
+    lang : {"en", "zh"}
+        The language of table and picture.
 
     Raises
     ------
@@ -131,9 +80,10 @@ class Settings:
     batch_size: int = 128
     hidden: Sequence[int] = (100, 100, 100, 100)
     optimizers: Sequence[str] = NOTES_FIVE
-    dtype: Any = np.float32
+    dtype: Any = "float32"
     seed: int = 0
     threads: int | None = None
+    lang: str = "en"
 
     def __post_init__(self) -> None:
         # NumPy can index arrays of these sizes.
@@ -145,6 +95,8 @@ class Settings:
                 raise ValueError(f"{name} must be from 1 to {2**31 - 1}, got {value}")
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed must be from 0 to {2**32 - 1}, got {self.seed}")
+        if self.lang not in LANGUAGES:
+            raise ValueError(f"lang must be one of {', '.join(map(repr, LANGUAGES))}, not {self.lang!r}")
         known = {name.lower(): name for name in OPTIMIZERS}
         unknown = [name for name in self.optimizers if name.lower() not in known]
         if unknown or not self.optimizers:
@@ -195,6 +147,7 @@ class Comparison:
 
     Examples
     --------
+    >>> from fastoptim.digits import load_data
     >>> comparison = Comparison(load_data("digits"), Settings(iterations=5, hidden=[20], optimizers=["SGD"]))
     >>> comparison.train()
     >>> [(run.name, len(run.losses)) for run in comparison.runs]
@@ -289,16 +242,47 @@ class Comparison:
                 run.losses.append(float(run.network.loss(x, t)))
         run.seconds += time.perf_counter() - start
 
-    def table(self) -> str:
-        """Return a table as text: iterations, mean of the last losses, accuracy and seconds of each optimizer."""
-        last = f"loss (last {min(_LAST, max(len(run.losses) for run in self.runs))})"
-        lines = [f"{'optimizer':<9}  {'iterations':>10}  {last:>15}  {'test accuracy':>13}  {'seconds':>7}"]
-        for run in self.runs:
-            accuracy = run.network.accuracy(self.data.x_test, self.data.t_test)
-            lines.append(
-                f"{run.name:<9}  {len(run.losses):>10}  {run.end_loss:>z15.4f}  {accuracy:>13.4f}  {run.seconds:>7.2f}"
+    @property
+    def losses(self) -> dict[str, NDArray[np.float64]]:
+        """The losses of each optimizer so far, one per iteration."""
+        return {run.name: np.array(run.losses, np.float64) for run in self.runs}
+
+    def table(self) -> Table:
+        """Return a table: iterations, mean of the last losses, accuracy on the test images and seconds of training."""
+        words = LANGUAGES[self.settings.lang]
+        last = words.last_loss.format(min(_LAST, max(len(run.losses) for run in self.runs)))
+        x_test, t_test = self.data.x_test, self.data.t_test
+        rows = [
+            (
+                run.name,
+                f"{len(run.losses)}",
+                f"{run.end_loss:z.4f}",
+                f"{run.network.accuracy(x_test, t_test):.4f}",
+                f"{run.seconds:.2f}",
             )
-        return "\n".join(lines)
+            for run in self.runs
+        ]
+        return Table((words.optimizer, words.iterations, last, words.accuracy, words.seconds), rows, 1, self.data.title)
+
+    @property
+    def notices(self) -> list[str]:
+        """What a user should know about the images and the picture before the training, often nothing."""
+        notices = [self.data.notice] if self.data.notice else []
+        if no_font := LANGUAGES[self.settings.lang].no_font:
+            from fastoptim.pictures import chinese_font
+
+            notices += [] if chinese_font() else [no_font]
+        return notices
+
+    def plot(self) -> "Figure":
+        """Return the plot of the notes as a matplotlib figure: the smoothed losses against the iteration."""
+        return plot_losses({run.name: run.losses for run in self.runs}, self.data.title, self.settings.lang)
+
+    def __repr__(self) -> str:
+        return str(self.table())
+
+    def _repr_html_(self) -> str:
+        return self.table()._repr_html_()
 
     def write_csv(self, path: Path) -> None:
         """Write the losses: a column ``iteration`` and one per optimizer, empty after its last iteration."""
@@ -310,8 +294,8 @@ class Comparison:
         with replacing(path) as stream:
             stream.write(text.getvalue().encode())
 
-    def write_png(self, path: Path) -> None:
-        """Write the plot of the notes: the smoothed loss of each optimizer against the iteration."""
-        figure = plot_losses({run.name: run.losses for run in self.runs}, self.data.title)
+    def write_picture(self, path: Path) -> None:
+        """Write the plot in the format that the suffix of the path names: ``.png``, ``.svg`` or ``.pdf``."""
+        figure = self.plot()
         with replacing(path) as stream:
-            figure.savefig(stream, format="png")
+            figure.savefig(stream, format=path.suffix[1:])
