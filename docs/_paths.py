@@ -20,16 +20,22 @@ def draw_path(axes, optimizer):
     axes.set(xlim=(-9, 9), ylim=(-3.5, 3.5))
 
 
-def draw(optimizer):
+def draw(optimizer, title=""):
     """Draw one path."""
     axes = plt.figure(figsize=(6, 2.6)).subplots()
     draw_path(axes, optimizer)
-    axes.set(xlabel="x", ylabel="y")
+    axes.set(xlabel="x", ylabel="y", title=title)
 
 
-def draw_all(optimizers):
-    """Draw six paths, each with the name of its rule."""
+def draw_all(optimizers, titles=None):
+    """Draw six paths, each with a title, or with the name of its rule."""
     panels = plt.figure(figsize=(9, 4)).subplots(2, 3, sharex=True, sharey=True)
-    for axes, optimizer in zip(panels.flat, optimizers, strict=True):
+    for axes, optimizer, title in zip(panels.flat, optimizers, titles or [""] * 6, strict=True):
         draw_path(axes, optimizer)
-        axes.set_title(type(optimizer).__name__)
+        axes.set_title(title or type(optimizer).__name__)
+
+
+def in_chinese():
+    """Leave the text of a picture to the reader's fonts: those of matplotlib have no Chinese characters."""
+    plt.rcParams["svg.fonttype"] = "none"
+    plt.rcParams["font.family"] = "sans-serif"

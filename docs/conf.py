@@ -67,6 +67,8 @@ sphinx_gallery_conf = {
 }
 # The gallery draws with Agg, whose figures cannot be shown.
 warnings.filterwarnings("ignore", category=UserWarning, message="FigureCanvasAgg is non-interactive")
+# Text of pictures on Chinese pages is measured without a font that has it, and shown in the reader's.
+warnings.filterwarnings("ignore", category=UserWarning, message="Glyph .* missing from font")
 
 # The pictures of pages, in the style of the gallery.
 plot_rcparams = dict(
@@ -91,7 +93,7 @@ html_theme_options = {
     "logo": {"text": "fastoptim"},
     "github_url": "https://github.com/fastoptim/fastoptim",
     "header_links_before_dropdown": 7,
-    "navbar_persistent": ["search-button"],
+    "navbar_persistent": ["language", "search-button"],
     "show_toc_level": 2,
     "navigation_with_keys": False,
     "footer_start": ["copyright"],
@@ -113,7 +115,28 @@ def escape_initials(_app, _what, _name, _obj, _options, lines):
     lines[:] = [re.sub(r"^(?=[A-Z]\. )", r"\\", line) for line in lines]
 
 
+CHINESE = {
+    "Section Navigation": "本节目录",
+    "On this page": "本页目录",
+    "previous": "上一页",
+    "next": "下一页",
+    "Collapse Sidebar": "收起侧栏",
+    "Search": "搜索",
+    "previous page": "上一页",
+    "next page": "下一页",
+}
+"""What the theme says around a page."""
+
+
+def speak_chinese(_app, pagename, _template, context, _doctree):
+    """Tell browsers, which choose their fonts by it, that a page is Chinese, and say what surrounds it in Chinese."""
+    if pagename.startswith("zh/"):
+        context["language"] = "zh-CN"
+        context["_"] = context["gettext"] = lambda text: CHINESE.get(text, text)
+
+
 def setup(app):
     """Connect the functions above to autodoc; docstrings are changed before numpydoc reads them."""
     app.connect("autodoc-process-signature", show_constructor)
     app.connect("autodoc-process-docstring", escape_initials, priority=400)
+    app.connect("html-page-context", speak_chinese)

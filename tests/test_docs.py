@@ -52,6 +52,11 @@ def test_blocks_of_the_readme_run_alone_and_print_what_stands_beside(page, capsy
     assert capsys.readouterr().out.splitlines() == shown
 
 
+def test_both_readmes_show_the_same_edits_and_commands():
+    ours, chinese = ([re.sub("  +#.*", "", block) for _, block in code(page, "diff|sh")] for page in READMES)
+    assert [block.strip() for block in ours] == [block.strip() for block in chinese]
+
+
 SITE, FILES = "https://fastoptim.readthedocs.io/en/latest/", "https://github.com/fastoptim/fastoptim/blob/main/"
 RAW = "https://raw.githubusercontent.com/fastoptim/fastoptim/main/"
 
@@ -97,7 +102,7 @@ BLOCKS = [path for path in PAGES if path.stem not in LIBRARIES and code(path, "p
 
 
 @pytest.mark.usefixtures("small_mnist")
-@pytest.mark.parametrize("page", BLOCKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("page", BLOCKS, ids=lambda path: path.relative_to(DOCS).as_posix())
 def test_blocks_of_a_page_run_in_their_order(page):
     run_blocks(page)
 

@@ -16,9 +16,10 @@ from fastoptim.kernels import adam_rules, matrix, rules
 from fastoptim.optimizers.base import BuiltIn
 from test_rules import CASES
 
-CHANGELOG, README = (
-    (Path(__file__).parent.parent / page).read_text(encoding="utf-8") for page in ("CHANGELOG.md", "README.md")
-)
+PAGES = [
+    (Path(__file__).parent.parent / page).read_text(encoding="utf-8")
+    for page in ("CHANGELOG.md", "README.md", "README.zh-CN.md")
+]
 
 
 def subclasses(cls):
@@ -54,8 +55,7 @@ def test_each_class_is_documented(name):
     slots = *cls.slots, *cls.optional_slots
     assert described == {*inspect.signature(cls).parameters, *slots, *cls.running, *cls.shared} - {"options"}
     assert "\n**options\n" in text
-    assert f"`{name}`" in CHANGELOG
-    assert f"`{name}`" in README
+    assert all(f"`{name}`" in page for page in PAGES)
 
 
 def test_markers_tell_the_curves_apart():
