@@ -576,8 +576,8 @@ def test_the_package_does_not_import_it(tmp_path):
     [
         ({"state_dtype": "float8"}, ValueError, "'bfloat16', 'bfloat16-stochastic' or None"),
         ({"state_dtype": BF}, TypeError, "'bfloat16', 'bfloat16-stochastic' or None"),
-        ({"state_seed": -1}, ValueError, "whole number from 0"),
-        ({"state_seed": 0.5}, ValueError, "whole number from 0"),
+        ({"state_seed": -1}, ValueError, "state_seed must be an integer >= 0"),
+        ({"state_seed": 0.5}, ValueError, "state_seed must be an integer >= 0"),
         ({"groups": {"b": {"state_dtype": "bfloat16"}}}, ValueError, "cannot have 'state_dtype'"),
     ],
 )

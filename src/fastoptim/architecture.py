@@ -49,7 +49,7 @@ class Architecture:
             raise ValueError(f"hidden_size_list must be a list of widths, such as [{hidden_size_list}]")
         sizes = [input_size, *hidden_size_list, output_size]
         if not all(isinstance(size, int | np.integer) and size > 0 for size in sizes):
-            raise ValueError(f"the sizes of a network must be integers from 1 on, not {sizes}")
+            raise ValueError(f"the sizes of a network must be integers >= 1, not {sizes}")
         if not isinstance(activation, str) or activation.lower() not in ACTIVATIONS:
             raise ValueError(f"activation must be one of {', '.join(map(repr, ACTIVATIONS))}, not {activation!r}")
         if np.dtype(dtype) not in (np.float32, np.float64):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["RANDOM", "bfloat16", "checked_seed", "checked_state_dtype", "is_bfloat16", "is_floating", "rounded"]
+__all__ = ["RANDOM", "bfloat16", "checked_state_dtype", "is_bfloat16", "is_floating", "rounded"]
 
 _NEAREST, RANDOM = "bfloat16", "bfloat16-stochastic"
 """The choices of `state_dtype`."""
@@ -67,10 +67,3 @@ def checked_state_dtype(name: str, value: Any) -> str:
         raise ValueError(f"{name} must be {_NEAREST!r}, {RANDOM!r} or None, not {value!r}")
     bfloat16()
     return value
-
-
-def checked_seed(name: str, value: Any) -> int:
-    """Return a value of `state_seed`."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 0:
-        raise ValueError(f"{name} must be a whole number from 0 on, not {value!r}")
-    return int(value)

@@ -18,6 +18,7 @@ from typing import Any
 import numba
 import numpy as np
 
+from fastoptim.hyperparameters import whole_number
 from fastoptim.kernels.jit import address
 from fastoptim.kernels.parallel import run, run_parallel
 from fastoptim.kernels.table import COUNT, SEGMENTS
@@ -86,7 +87,7 @@ def num_threads(n: int) -> Iterator[None]:
     Raises
     ------
     ValueError
-        If ``n`` is not a whole number from 1 on.
+        If ``n`` is not an integer >= 1.
 
     Examples
     --------
@@ -98,9 +99,7 @@ def num_threads(n: int) -> Iterator[None]:
     >>> float(params["w"].sum())
     0.0
     """
-    if not isinstance(n, int | np.integer) or n < 1:
-        raise ValueError(f"num_threads takes a whole number from 1 on, not {n!r}")
-    before, _setting.parts = _setting.parts, int(n)
+    before, _setting.parts = _setting.parts, whole_number("the number of threads", n)
     try:
         yield
     finally:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypedDict
 
 import numpy as np
 
 from fastoptim.conversions import as_gradient
-from fastoptim.dtypes import checked_seed, checked_state_dtype, is_bfloat16, is_floating
+from fastoptim.dtypes import checked_state_dtype, is_bfloat16, is_floating
 from fastoptim.groups import Pattern
-from fastoptim.hyperparameters import Hyperparameter, Schedule, true_or_false
+from fastoptim.hyperparameters import Hyperparameter, Schedule, true_or_false, whole_number
 
 __all__ = [
     "COUNTERS",
@@ -94,12 +95,6 @@ class Keyword:
             optimizer._recompose()
 
 
-def _count(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise ValueError(f"{name} must be a whole number from 1 on, not {value!r}")
-    return int(value)
-
-
 def _fraction(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 <= value < 1:
         raise ValueError(f"{name} must be a number in [0, 1), not {value!r}")
@@ -114,7 +109,7 @@ def _pair(name: str, value: Any) -> tuple[int, float]:
     alpha = _fraction(f"alpha of {name}", alpha if alpha != 1 else 0) or float(alpha)
     if not alpha > 0:
         raise ValueError(f"alpha of {name} must be in (0, 1], not {alpha!r}")
-    return _count(f"k of {name}", k), alpha
+    return whole_number(f"k of {name}", k), alpha
 
 
 KEYWORDS = {
@@ -122,7 +117,7 @@ KEYWORDS = {
     for each in (
         Keyword("maximize", true_or_false, off=False),
         Keyword("grad_scale", Hyperparameter(-1e300)),
-        Keyword("accumulate", _count),
+        Keyword("accumulate", whole_number),
         Keyword("centralize", true_or_false, off=False),
         Keyword("clip_value", Hyperparameter(0)),
         Keyword("clip_norm", Hyperparameter(0)),
@@ -133,7 +128,7 @@ KEYWORDS = {
         Keyword("ema", _fraction),
         Keyword("lookahead", _pair),
         Keyword("state_dtype", checked_state_dtype),
-        Keyword("state_seed", checked_seed, off=0),
+        Keyword("state_seed", partial(whole_number, least=0), off=0),
     )
 }
 """The attributes of transforms, in the order in which `repr` shows them."""

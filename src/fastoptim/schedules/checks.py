@@ -12,4 +12,4 @@ def check(condition: bool, message: str) -> None:
 def check_steps(**counts: int) -> None:
     """Raise `ValueError` for a number of updates that is below 1."""
     for name, count in counts.items():
-        check(count >= 1, f"{name} must be a number of updates from 1 on, not {count!r}")
+        check(count >= 1, f"{name} must be a number of updates >= 1, not {count!r}")

@@ -135,7 +135,7 @@ class one_cycle:
     end: float = 1e4
 
     def __post_init__(self) -> None:
-        check(self.steps >= 2, f"steps must be a number of updates from 2 on, not {self.steps!r}")
+        check(self.steps >= 2, f"steps must be a number of updates >= 2, not {self.steps!r}")
         check(0 < self.rise < 1, f"rise must be a fraction between 0 and 1, not {self.rise!r}")
 
     def __call__(self, k: int) -> float:
