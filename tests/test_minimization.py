@@ -174,16 +174,35 @@ def test_scipy_passes_its_arguments():
         ({"jac": lambda _: np.zeros(3)}, "(2,) of x, got (3,)"),
         ({"fun": lambda x: x}, "one number, got an array of shape (2,)"),
         ({"bounds": [(0, 1)]}, "each of the 2 elements of x, got 1"),
-        ({"bounds": optimize.Bounds([0, 0, 0], [1, 1, 1])}, "each of the 2 of x"),
-        ({"bounds": [(0, 1), (1, 0)]}, "above the upper one"),
+        ({"bounds": optimize.Bounds([0, 0, 0], [1, 1, 1])}, "each of the 2 elements of x"),
+        ({"bounds": [(0, 1), (1, 0)]}, "low <= high"),
+        ({"bounds": [0, 1]}, "(low, high)"),
+        ({"bounds": 3}, "(low, high)"),
+        ({"x0": [1j, 0]}, "real numbers, got dtype complex128"),
+        ({"jac": True}, "fun must return (value, gradient), got float"),
+        ({"fun": 3}, "fun must be a function of x, got 3"),
+        ({"callback": 3}, "callback must be a function, got 3"),
+        ({"maxiter": -1}, "maxiter must be an integer >= 0, not -1"),
+        ({"maxiter": None}, "maxiter must be an integer >= 0, not None"),
+        ({"every": 0}, "every must be an integer >= 1, not 0"),
+        ({"patience": 0}, "patience must be an integer >= 1, not 0"),
+        ({"tol": float("nan")}, "tol must be a number >= 0, not nan"),
+        ({"tol": "a"}, "tol must be a number >= 0, not 'a'"),
     ],
-    ids=range(8),
+    ids=range(20),
 )
 def test_errors(change, message):
     arguments = {"fun": bowl, "x0": np.zeros(2), "jac": slope} | change
     with pytest.raises((TypeError, ValueError)) as caught:
         fo.minimize(arguments.pop("fun"), arguments.pop("x0"), **arguments)
     assert message in str(caught.value)
+
+
+def test_a_method_is_checked_when_it_is_made():
+    with pytest.raises(TypeError, match=r"optimizer such as fo.Adam\(lr=0.1\), got 3"):
+        fo.scipy_method(3)
+    with pytest.raises(TypeError, match="no option 'patients'; did you mean 'patience'"):
+        fo.scipy_method(fo.SGD(), patients=3)
 
 
 def test_constraints_are_an_error():

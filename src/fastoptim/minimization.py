@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fastoptim._suggest import did_you_mean
+from fastoptim.hyperparameters import whole_number
+from fastoptim.objective import Objective
 from fastoptim.optimizer import Optimizer
 from fastoptim.optimizers import Adam
 from fastoptim.validate import Array
@@ -54,7 +57,7 @@ def minimize(
         ``fun(x, *args)`` returns the value at x, a float; or, if ``jac`` is True, the value and the gradient. It must
         not keep x, which is updated in place.
     x0 : array_like, float32 or float64, any shape
-        Where the search begins. It is copied; other numbers become float64.
+        Start of the search. It is copied; integers and other floating dtypes become float64.
     args : tuple
         Further arguments of ``fun`` and ``jac``.
     jac : function, True or None
@@ -62,8 +65,8 @@ def minimize(
         the gradient of a random sample. If it is None, gradients are finite differences, by ``x0.size`` more calls of
         ``fun`` each.
     optimizer : Optimizer, optional
-        Any optimizer, with its transforms and schedules; ``Adam(lr=0.01)`` by default. One that was used before goes on
-        from its state. With ``ema``, and with schedule-free rules, the averages are evaluated and returned.
+        Any optimizer, with its transforms and schedules; ``Adam(lr=0.01)`` by default. One that was used before
+        continues from its state. With ``ema`` and with schedule-free rules, the averages are evaluated and returned.
     bounds : scipy.optimize.Bounds, or sequence of (low, high), optional
         Bounds of each element, in the order of ``x.ravel()``; None or infinite where there is none.
     maxiter : int
@@ -72,9 +75,9 @@ def minimize(
         Stop when no element of the projected gradient ``x - clip(x - jac(x), low, high)`` is larger. Not used with
         ``rng``, because the gradient of a sample does not vanish at the minimum.
     patience : int, optional
-        Stop early when so many evaluations in a row found no smaller value.
+        Stop when this many evaluations in a row have found no smaller value.
     every : int
-        Evaluate ``fun`` before every so many updates, and at the end.
+        Number of updates from one evaluation of ``fun`` to the next. It is also evaluated at the end.
     rng : numpy.random.Generator or int, optional
         The generator that ``jac`` gets, or its seed.
     callback : function, optional
@@ -91,10 +94,11 @@ def minimize(
     Raises
     ------
     TypeError
-        If ``optimizer`` is not an optimizer, ``jac`` is neither a function, True nor None, or ``rng`` comes without a
-        function ``jac``.
+        If ``optimizer`` is not an optimizer, ``x0`` is not real, ``fun`` or ``callback`` is not a function, ``jac`` is
+        neither a function, True nor None, or ``rng`` is given without a function ``jac``.
     ValueError
-        If a value or gradient has another shape than it should have, or bounds do not fit.
+        If ``maxiter``, ``patience``, ``every`` or ``tol`` is out of range, ``bounds`` do not fit ``x0``, ``fun`` does
+        not return one number, or a gradient does not have the shape of ``x0``.
 
     See Also
     --------
@@ -127,13 +131,15 @@ def minimize(
     from scipy.optimize import OptimizeResult
 
     optimizer = Adam(lr=0.01) if optimizer is None else optimizer
-    if not isinstance(optimizer, Optimizer):
-        raise TypeError(f"optimizer must be an optimizer such as fo.Adam(lr=0.1), got {optimizer!r}")
+    _check_optimizer(optimizer)
+    _check_stopping(maxiter, tol, patience, every)
     x = np.array(x0)
+    if x.dtype.kind not in "fiub":
+        raise TypeError(f"x0 must be an array of real numbers, got dtype {x.dtype}")
     x = x if x.dtype in (np.float32, np.float64) else x.astype(np.float64)
     low, high = _limits(bounds, x)
     np.clip(x, low, high, out=x)
-    problem = _Problem(fun, jac, args, None if rng is None else np.random.default_rng(rng))
+    problem = Objective(fun, jac, args, None if rng is None else np.random.default_rng(rng))
     report = _reporter(callback)
 
     best = OptimizeResult(x=x.copy(), fun=np.nan)
@@ -186,6 +192,8 @@ def scipy_method(optimizer: Optimizer, **options: Any) -> Callable[..., Optimize
 
     Raises
     ------
+    TypeError
+        If ``optimizer`` is not an optimizer, or `minimize` has no option of a name.
     ValueError
         By the method, if there are constraints other than bounds.
 
@@ -197,6 +205,11 @@ def scipy_method(optimizer: Optimizer, **options: Any) -> Callable[..., Optimize
     >>> minimize(rosen, [-1.2, 1.0], jac=rosen_der, method=method, options={"maxiter": 5000}).x.round(3)
     array([1., 1.])
     """
+    _check_optimizer(optimizer)
+    known = inspect.signature(minimize).parameters
+    for name in options:
+        if name not in known:
+            raise TypeError(f"minimize has no option {name!r}{did_you_mean(name, known)}")
 
     def method(
         fun: Callable[..., Any],
@@ -215,60 +228,18 @@ def scipy_method(optimizer: Optimizer, **options: Any) -> Callable[..., Optimize
     return method
 
 
-class _Problem:
-    """The function and its gradient, with the number of calls of each."""
+def _check_optimizer(optimizer: Any) -> None:
+    if not isinstance(optimizer, Optimizer):
+        raise TypeError(f"optimizer must be an optimizer such as fo.Adam(lr=0.1), got {optimizer!r}")
 
-    def __init__(
-        self,
-        fun: Callable[..., Any],
-        jac: Callable[..., Any] | bool | None,
-        args: tuple[Any, ...],
-        rng: np.random.Generator | None,
-    ) -> None:
-        if not (callable(jac) or jac is None or jac is True):
-            raise TypeError(f"jac must be a function, True if fun returns (value, gradient), or None, got {jac!r}")
-        if rng is not None and not callable(jac):
-            raise TypeError("rng is for jac(x, rng), the gradient of a random sample: pass a function as jac")
-        self.fun, self.jac, self.args, self.rng = fun, jac, args, rng
-        self.nfev = self.njev = 0
-        self._last: tuple[Array, Any] | None = None
 
-    def value(self, x: Array) -> float:
-        if self.jac is True:
-            value = self._both(x)[0]
-        else:
-            self.nfev += 1
-            value = self.fun(x, *self.args)
-        if np.size(value) != 1:
-            raise ValueError(f"fun must return one number, got an array of shape {np.shape(value)}")
-        return float(np.asarray(value).item())
-
-    def gradient(self, x: Array) -> Array:
-        self.njev += 1
-        if self.jac is True:
-            g = self._both(x)[1]
-        elif self.jac is None:
-            g = self._differences(x)
-        else:
-            g = self.jac(x, *self.args) if self.rng is None else self.jac(x, self.rng, *self.args)
-        g = np.asarray(g)
-        if g.shape != x.shape:
-            raise ValueError(f"the gradient must have the shape {x.shape} of x, got {g.shape}")
-        return g
-
-    def _both(self, x: Array) -> Any:
-        """Return what ``fun`` returns at x, from memory if it was the last point."""
-        if self._last is None or not np.array_equal(self._last[0], x):
-            self.nfev += 1
-            self._last = x.copy(), self.fun(x, *self.args)
-        return self._last[1]
-
-    def _differences(self, x: Array) -> Array:
-        from scipy.optimize import approx_fprime
-
-        self.nfev += x.size + 1
-        flat = approx_fprime(x.ravel().astype(np.float64), lambda moved: self.fun(moved.reshape(x.shape), *self.args))
-        return np.asarray(flat).reshape(x.shape)
+def _check_stopping(maxiter: Any, tol: Any, patience: Any, every: Any) -> None:
+    whole_number("maxiter", maxiter, least=0)
+    whole_number("every", every)
+    if patience is not None:
+        whole_number("patience", patience)
+    if not (isinstance(tol, int | float | np.number) and tol >= 0):
+        raise ValueError(f"tol must be a number >= 0, not {tol!r}")
 
 
 def _limits(bounds: Any, x: Array) -> tuple[Any, Any]:
@@ -277,16 +248,19 @@ def _limits(bounds: Any, x: Array) -> tuple[Any, Any]:
     if hasattr(bounds, "lb"):
         low, high = bounds.lb, bounds.ub
     else:
-        pairs = [(-np.inf if low is None else low, np.inf if high is None else high) for low, high in bounds]
+        try:
+            pairs = [(-np.inf if low is None else low, np.inf if high is None else high) for low, high in bounds]
+        except TypeError:
+            raise TypeError(f"bounds must be scipy.optimize.Bounds, or pairs (low, high), got {bounds!r}") from None
         if len(pairs) != x.size:
             raise ValueError(f"bounds must be one pair for each of the {x.size} elements of x, got {len(pairs)}")
         low, high = np.array(pairs, x.dtype).T
     try:
         low, high = (np.broadcast_to(np.asarray(side, x.dtype), x.size).reshape(x.shape) for side in (low, high))
     except ValueError:
-        raise ValueError(f"bounds must have one element for each of the {x.size} of x") from None
+        raise ValueError(f"bounds must be one pair for each of the {x.size} elements of x") from None
     if not (low <= high).all():
-        raise ValueError("bounds: a lower one is above the upper one, or NaN")
+        raise ValueError("bounds must have low <= high for each element of x; None means no bound")
     return low, high
 
 
@@ -301,6 +275,8 @@ def _averages(optimizer: Optimizer, x: Array) -> Array:
 def _reporter(callback: Callable[..., Any] | None) -> Callable[[OptimizeResult], Any]:
     if callback is None:
         return lambda result: None  # noqa: ARG005
+    if not callable(callback):
+        raise TypeError(f"callback must be a function, got {callback!r}")
     if {*inspect.signature(callback).parameters} == {"intermediate_result"}:
         return lambda result: callback(intermediate_result=result)
     return lambda result: callback(result.x)
