@@ -98,7 +98,9 @@ def alter(rng, root):
         other, place, moved = rng.choice(nodes(root))
         container[key], other[place] = copy.deepcopy(moved), copy.deepcopy(value)
     elif kind == 4 and type(value) in (int, float):
-        container[key] = rng.choice([value + 1, value - 1, -value, float(value), value * (1 << 32), str(value)])
+        # A number that was multiplied some thirty times is too large for a float.
+        rounded = float(value) if abs(value) < 1 << 60 else value
+        container[key] = rng.choice([value + 1, value - 1, -value, rounded, value * (1 << 32), str(value)])
     elif kind == 4 and isinstance(value, list):
         rng.shuffle(value)
     elif kind == 5 and type(value) is int:
