@@ -31,12 +31,12 @@ from numpy.typing import NDArray
 
 from fastoptim.kernels.exponential import exponential
 from fastoptim.kernels.jit import inline_jit, jit
-from fastoptim.kernels.losses import softmax_cross_entropy, softmax_cross_entropy_backward
+from fastoptim.kernels.losses import softmax_cross_entropy, softmax_cross_entropy_backward, weighted_loss
 from fastoptim.kernels.masked import ALL, AS_IT_IS, FEWEST_ROWS, TRANSPOSED, masked_dot
 from fastoptim.kernels.masks import WIDTH, fill_masks
 from fastoptim.kernels.normalization import drop, normalize, normalize_backward, scale
 
-__all__ = ["RELU", "SIGMOID", "gradient", "loss", "numerical_gradient", "predict", "table"]
+__all__ = ["RELU", "SIGMOID", "gradient", "loss", "loss_and_gradient", "numerical_gradient", "predict", "table"]
 
 RELU, SIGMOID = range(2)
 
@@ -228,12 +228,10 @@ def loss(x, labels, params, layers, activation, decay, extension, work, team):
     return softmax_cross_entropy(scores, labels) + _penalty(params, layers, decay)
 
 
-@jit
-def gradient(x, labels, params, layers, activation, decay, extension, out, work, team):
-    """Compute the gradient of `loss` with respect to the parameters by back-propagation; write it to ``out``."""
+@inline_jit
+def _backward(x, delta, masks, nonzero, params, layers, activation, decay, extension, out, work, team):
+    """Write the gradient with respect to the parameters to ``out``; ``delta`` is that with respect to the scores."""
     rows, last = x.shape[0], len(layers) - 1
-    delta, masks, nonzero = _forward(x, params, layers, activation, extension, work, team)
-    softmax_cross_entropy_backward(delta, labels)
     for k in range(last, -1, -1):
         layer = layers[k]
         below = layers[max(k - 1, 0)]
@@ -265,6 +263,28 @@ def gradient(x, labels, params, layers, activation, decay, extension, out, work,
             delta = d_a
     if decay != 0:
         _penalty_backward(out, params, layers, decay)
+
+
+@jit
+def gradient(x, labels, params, layers, activation, decay, extension, out, work, team):
+    """Compute the gradient of `loss` with respect to the parameters by back-propagation; write it to ``out``."""
+    scores, masks, nonzero = _forward(x, params, layers, activation, extension, work, team)
+    softmax_cross_entropy_backward(scores, labels)
+    _backward(x, scores, masks, nonzero, params, layers, activation, decay, extension, out, work, team)
+
+
+@jit
+def loss_and_gradient(x, targets, weights, kind, params, layers, activation, alpha, out, work, team):
+    """Write the gradient of a weighted loss to ``out``, and return the loss: both with ``alpha`` as weight decay.
+
+    As in scikit-learn, the weight decay is divided by the sum of the weights of the rows.
+    """
+    scores, masks, nonzero = _forward(x, params, layers, activation, None, work, team)
+    decay = alpha / weights.sum()
+    penalty = _penalty(params, layers, decay)
+    loss = weighted_loss(kind, scores, targets, weights)
+    _backward(x, scores, masks, nonzero, params, layers, activation, decay, None, out, work, team)
+    return loss + penalty
 
 
 @jit
