@@ -2,4 +2,9 @@
 
 from importlib.util import find_spec
 
-collect_ignore = [] if find_spec("torch") else [f"src/fastoptim/torch{part}.py" for part in ("", "_masters", "_states")]
+MODULES = {"torch": ("torch", "torch_masters", "torch_states"), "sklearn": ("sklearn", "sklearn_training")}
+"""By the library that they need."""
+
+collect_ignore = [
+    f"src/fastoptim/{module}.py" for library, modules in MODULES.items() if not find_spec(library) for module in modules
+]

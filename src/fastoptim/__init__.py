@@ -31,7 +31,7 @@ _MODULES = dict.fromkeys(FAMILY, "optimizers") | {
     "sweep": "sweeping",
     "tree": "trees",
 }
-_OPTIONAL = {"torch"}
+_OPTIONAL = {"sklearn", "torch"}
 """Modules that import a library of the same name, which may not be installed."""
 
 if TYPE_CHECKING:

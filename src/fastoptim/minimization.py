@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from fastoptim.validate import Array
 if TYPE_CHECKING:
     from scipy.optimize import Bounds, OptimizeResult
 
-__all__ = ["minimize", "scipy_method"]
+__all__ = ["averages", "minimize", "scipy_method"]
 
 _MESSAGES = {
     0: "the largest element of the projected gradient is at most tol",
@@ -153,7 +153,7 @@ def minimize(
         elif nit >= maxiter:
             status = 1
         if nit % every == 0 or status is not None:
-            point = np.clip(_averages(optimizer, x), low, high)
+            point = np.clip(averages(optimizer, {"x": x})["x"], low, high)
             value = problem.value(point)
             n_worse += 1
             if value < best.fun or np.isnan(best.fun):
@@ -264,12 +264,12 @@ def _limits(bounds: Any, x: Array) -> tuple[Any, Any]:
     return low, high
 
 
-def _averages(optimizer: Optimizer, x: Array) -> Array:
-    """Return what is to be evaluated: the averages of x, where the optimizer keeps them, else x itself."""
+def averages(optimizer: Optimizer, params: Mapping[str, Array]) -> Mapping[str, Array]:
+    """Return what is to be evaluated: averages, of all parameters that have them, or else the parameters themselves."""
     if hasattr(optimizer, "evaluation"):
-        with optimizer.evaluation({"x": x}):
-            return x.copy()
-    return x if optimizer.averaged is None else optimizer.averaged["x"]
+        with optimizer.evaluation(params):
+            return {key: p.copy() for key, p in params.items()}
+    return params if optimizer.averaged is None else optimizer.averaged
 
 
 def _reporter(callback: Callable[..., Any] | None) -> Callable[[OptimizeResult], Any]:
