@@ -1,5 +1,7 @@
 """Compare `MultiLayerNet` with an oracle: a NumPy network that is written layer by layer."""
 
+import sys
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
@@ -228,6 +230,24 @@ def test_results_share_no_memory_with_later_calls():
     assert_bits(copies[1], scores)
     for key, g in net.gradient(x, t).items():
         assert_bits(copies[0][key], g, key)
+
+
+def test_nothing_of_a_call_lives_until_the_next_one():
+    """Neither samples nor results, in batches whose products several threads may share."""
+    net = fo.MultiLayerNet(8, [500], 4)
+    x, t = batch(7, n=100, dtype=np.float32)
+    for call in (lambda: net.gradient(x, t), lambda: net.loss(x, t), lambda: net.predict(x)):
+        references = sys.getrefcount(x)
+        call()
+        assert sys.getrefcount(x) == references
+
+
+def test_more_threads_than_a_word_can_count():
+    net = fo.MultiLayerNet(8, [500], 4)
+    x, t = batch(7, n=600, dtype=np.float32)
+    expected = net.gradient(x, t).flat
+    with fo.num_threads(2**70):
+        assert_bits(expected, net.gradient(x, t).flat)
 
 
 def test_gradients_of_several_batches_can_be_summed():

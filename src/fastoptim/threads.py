@@ -28,6 +28,9 @@ __all__ = ["Autotuner", "Team", "num_threads"]
 _PARALLEL_FROM = 16_384
 """Elements below which no machine gains by a second thread: to start it costs as much as updating some ten thousand."""
 
+_MOST_PARTS = 2**31
+"""More parts than elements are none, and the number must fit into a word."""
+
 _TRIALS, _LONG_TRIALS, _LONG_S = 7, 3, 3e-4
 """Runs by which one thread and several are compared; the median counts. The first two or three parallel runs include
 the wake-up of threads; seven samples make the median robust to it. Three suffice for runs longer than 0.3 ms."""
@@ -269,8 +272,7 @@ class Autotuner:
 
     def _run_on(self, parts: int) -> None:
         if parts > 1 and _has_safe_threads():
-            # More parts than elements are none, and the number must fit into a word.
-            run_parallel(self._address, min(parts, 2**31), _PARALLEL_FROM)
+            run_parallel(self._address, min(parts, _MOST_PARTS), _PARALLEL_FROM)
         else:
             run(self._address)
 
@@ -294,11 +296,15 @@ class Team(Autotuner):
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
         """Return what a function returns of some arguments and the words that say who shares its products."""
         self._call = partial(function, *args, self._words)
-        self.run()
-        return self._result
+        try:
+            self.run()
+            return self._result
+        finally:
+            # Samples, gradients and a workspace, which may be large, must not live until the next call.
+            self._call = self._result = None
 
     def _run_on(self, parts: int) -> None:
         self._words[2] = 1
         if parts > 1 and _has_safe_threads():
-            self._words[1:] = address(run_parallel), parts
+            self._words[1:] = address(run_parallel), min(parts, _MOST_PARTS)
         self._result = self._call()
