@@ -1,5 +1,6 @@
 """What the documents say runs, and the tests that they name exist."""
 
+import ast
 import doctest
 import inspect
 import re
@@ -55,6 +56,19 @@ def test_blocks_of_the_readme_run_alone_and_print_what_stands_beside(page, capsy
 def test_both_readmes_show_the_same_edits_and_commands():
     ours, chinese = ([re.sub("  +#.*", "", block) for _, block in code(page, "diff|sh")] for page in READMES)
     assert [block.strip() for block in ours] == [block.strip() for block in chinese]
+
+
+CHINESE = {READMES[1]: READMES[0]} | {page: DOCS / page.name for page in sorted((DOCS / "zh").glob("*.md"))}
+"""The English page of each Chinese one."""
+
+
+@pytest.mark.parametrize("page", CHINESE, ids=lambda path: path.stem)
+def test_chinese_pages_have_the_code_of_the_english_ones(page):
+    english, chinese = (
+        [ast.dump(ast.parse(re.sub('""".*?"""', "...", block))) for _, block in code(path, "python")]
+        for path in (CHINESE[page], page)
+    )
+    assert set(english) <= set(chinese)
 
 
 SITE, FILES = "https://fastoptim.readthedocs.io/en/latest/", "https://github.com/fastoptim/fastoptim/blob/main/"
