@@ -90,7 +90,14 @@ def test_names_of_the_package():
 
 
 @pytest.mark.parametrize(
-    ("wrong", "right"), [("adam", "Adam"), ("Adagrad", "AdaGrad"), ("rmsprop", "RMSprop"), ("load_mnits", "load_mnist")]
+    ("wrong", "right"),
+    [
+        ("adam", "Adam"),
+        ("Adagrad", "AdaGrad"),
+        ("rmsprop", "RMSprop"),
+        ("load_mnits", "load_mnist"),
+        ("Torch", "torch"),
+    ],
 )
 def test_a_misspelt_name_is_answered_by_the_nearest(wrong, right):
     with pytest.raises(

@@ -62,7 +62,8 @@ else:
         if name in _OPTIONAL:
             return import_module(f"fastoptim.{name}")
         if name not in _MODULES:
-            raise AttributeError(f"module 'fastoptim' has no attribute {name!r}{did_you_mean(name, _MODULES)}")
+            hint = did_you_mean(name, [*_MODULES, *_OPTIONAL])
+            raise AttributeError(f"module 'fastoptim' has no attribute {name!r}{hint}")
         module = import_module(f"fastoptim.{_MODULES[name]}")
         value = globals()[name] = getattr(module, name, module)
         return value
