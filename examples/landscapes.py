@@ -49,7 +49,7 @@ LANDSCAPES = {
 
 
 def run(rule, landscape, start):
-    """Return the learning rate whose last 50 losses all are lowest, and the path with it."""
+    """Return the learning rate with the smallest maximum of the last 50 losses, and its path."""
     point = dict(zip("xy", start, strict=True))
 
     def gradient(p):
