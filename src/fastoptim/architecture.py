@@ -31,7 +31,7 @@ class Architecture:
     """The arguments that may be changed later."""
     _is_normalized = False
     _state: Mapping[str, FlatDict] = MappingProxyType({})
-    """Arrays beside the parameters that checkpoints keep."""
+    """Arrays that checkpoints keep in addition to the parameters."""
 
     def __init__(
         self,

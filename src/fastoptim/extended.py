@@ -60,7 +60,7 @@ class MultiLayerNetExtend(MultiLayerNet):
     -----
     `gradient` is a pass in training; `loss` and `predict` are with ``train_flg=True``. Such a pass draws from the
     global ``numpy.random``, as the textbook's code does: for each hidden layer in turn, one number an element. To
-    continue a run with dropout with the same bits, save ``np.random.get_state()`` beside the network.
+    continue a run with dropout with the same bits, save ``np.random.get_state()`` with the network.
 
     The loss does not depend on a bias before batch normalization, so its gradient is exactly zero here; in the
     textbook's code it is rounding error, which Adam turns into steps.

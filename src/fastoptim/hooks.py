@@ -11,7 +11,7 @@ __all__ = ["Hooks"]
 
 
 class Hooks:
-    """Base class of `Optimizer`: what a class may override beside its rule."""
+    """Base class of `Optimizer`: what a class may override in addition to its rule."""
 
     before: ClassVar[tuple[Callable[..., Any], ...]] = ()
     after: ClassVar[tuple[Callable[..., Any], ...]] = ()

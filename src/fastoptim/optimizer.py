@@ -44,7 +44,7 @@ class Optimizer(Composed):
         to nearest or at random with a mean of zero. Arithmetic is float32. It is faster where parameters do not fit
         into the cache. Needs ml_dtypes, and parameters and gradients of float32 or bfloat16.
     state_seed : int
-        Chooses the random numbers of ``"bfloat16-stochastic"``, beside slot, element and `iter`.
+        Seed of the random numbers of ``"bfloat16-stochastic"``, which also depend on slot, element and `iter`.
     **transforms
         What surrounds the rule, in this order; each is off by default, and an attribute that may be set between
         updates. Another number compiles nothing.
@@ -270,7 +270,8 @@ class Optimizer(Composed):
         if composition is None or (self._plan is not None and self._plan.rule is not self.rule):
             composition = vars(self)["_composition"] = compose_optimizer(self)
         kept = [plan for plan in self._plans if plan.rule is self.rule and plan.composition is composition]
-        params, grads = with_arrays(params, grads, is_update=True)  # Rebinding takes longer, so all are asked before.
+        params, grads = with_arrays(params, grads, is_update=True)
+        # Rebinding takes longer, so all plans are tried without it first.
         for plan in kept:
             if (arrays := plan.bind(params, grads)) is not None:
                 return plan, arrays

@@ -1,4 +1,4 @@
-"""An optimizer that follows groups of parameters, as other libraries have them: each step may lack some gradients."""
+"""Groups of parameters as in torch: other code may change their hyperparameters, and a step may lack gradients."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Members(frozenset[Hashable]):
 
 
 class ParamGroups:
-    """An optimizer whose hyperparameters are those of groups of parameters, wherever they change between steps.
+    """An optimizer that takes its hyperparameters from groups of parameters, which other code may change between steps.
 
     Parameters with a gradient in each step are updated together. If a gradient is missing, the parameter and its number
     of steps stay as they are, so the parameters that lag behind are updated on their own from then on.

@@ -65,7 +65,7 @@ def attach_state(
     rule : function
         The rule, with its transforms.
     names : tuple of str
-        Its slots. Those that the state lacks are added, and those that it has beside them are dropped.
+        Its slots. Those that the state lacks are added, and any others are dropped.
     n_scalars : int
         Number of the rule's scalars.
     parameters : list of Parameter

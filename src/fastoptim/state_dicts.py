@@ -107,7 +107,7 @@ class Checkpointed:
             If the dtype of an array is not float16, bfloat16, float32 or float64, or if a key is not a string, number,
             None or tuple of these.
         ValueError
-            If there are so many small arrays, from some ten thousand on, that `load` would refuse the file.
+            If there are so many small arrays, about ten thousand or more, that `load` would refuse the file.
         RuntimeError
             If this is called during an update; see `state_dict`.
 
@@ -195,7 +195,7 @@ def _restore(optimizer: Checkpointed, state_dict: StateDict, params: Any) -> Non
 
 
 def _check_shapes(optimizer: Checkpointed, state: State, parameters: list[Parameter]) -> None:
-    """Raise `ValueError` if state has not the shape that it must have for the parameters beside it."""
+    """Raise `ValueError` if the shapes of state do not fit the parameters saved with it."""
     for parameter in parameters:
         shapes = optimizer.array_slots(parameter.p.shape) or {}
         for slot, arrays in state.items():

@@ -26,7 +26,7 @@ from fastoptim.kernels.table import COUNT, SEGMENTS
 __all__ = ["Autotuner", "Team", "num_threads"]
 
 _PARALLEL_FROM = 16_384
-"""Elements below which no machine gains by a second thread: to start it costs as much as updating some ten thousand."""
+"""Elements below which no machine gains by a second thread: starting it costs as much as updating ten thousand."""
 
 _MOST_PARTS = 2**31
 """More parts than elements are none, and the number must fit into a word."""

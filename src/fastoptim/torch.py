@@ -60,7 +60,7 @@ class Optimizer(torch.optim.Optimizer):  # type: ignore[misc]
 
     `state_dict` has the form of torch's, and for `fastoptim.Adam` and `fastoptim.AdamW` its names, so that one can be
     exchanged for the other in the middle of a training. torch counts each step as a change of the parameters: a
-    backward pass through a graph of before the step is an error.
+    backward pass through a graph made before the step is an error.
 
     Other code may change parameters of bfloat16 between steps if torch counts the change, as it does for all but
     changes of ``p.data`` in place.
