@@ -204,6 +204,32 @@ def test_show(tmp_path, monkeypatch, capsys, code):
     assert ("--show found no program that shows pictures" in capsys.readouterr().err) == bool(code)
 
 
+@posix
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        ("fastoptim co", ["compare "]),
+        ("fastoptim compare --format p", ["pdf", "png"]),
+        ("fastoptim compare --lang z", ["zh "]),
+        ("fastoptim compare --optimizers SGD,Adam", ["SGD,Adam", "SGD,AdamW"]),
+        ("fastoptim compare --optimizers Muon,Muo", []),
+    ],
+)
+def test_completion(tmp_path, typed, expected):
+    shell = {
+        "_ARGCOMPLETE": "1",
+        "_ARGCOMPLETE_IFS": "\n",
+        "_ARGCOMPLETE_STDOUT_FILENAME": str(tmp_path / "completions"),
+        "COMP_LINE": typed,
+        "COMP_POINT": str(len(typed)),
+        "COMP_TYPE": "9",
+    }
+    process = command(environ=shell)
+    assert process.communicate(timeout=100) == (b"", b"")
+    assert process.returncode == 0
+    assert sorted((tmp_path / "completions").read_text().splitlines()) == sorted(expected)
+
+
 @pytest.mark.parametrize("argv", [[], ["train"]])
 def test_no_such_command(argv, capsys):
     with pytest.raises(SystemExit) as stop:
@@ -658,6 +684,13 @@ def test_info(capsys, monkeypatch):
     )
     assert libraries
     assert rows["compiled code"] == str(Path("/where/code/is"))
+
+
+def test_show_config_prints_the_same(capsys):
+    fastoptim.show_config()
+    shown = capsys.readouterr().out
+    assert main(["info"]) == 0
+    assert shown == capsys.readouterr().out
 
 
 def test_info_without_optional_sources(capsys, monkeypatch):

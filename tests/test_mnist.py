@@ -442,7 +442,7 @@ def test_concurrent_downloads(folder, serve, arrays, tmp_path):
     assert {path.name for path in (tmp_path / "home" / "fastoptim").iterdir()} == set(mnist.FILES)
 
 
-@pytest.mark.parametrize("name", ["pooch", "requests"])
+@pytest.mark.parametrize("name", ["pooch", "requests", "tqdm"])
 def test_without_pooch(folder, cache, monkeypatch, name):
     monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ImportError, match=rf"needs {name}: pip install 'fastoptim\[compare\]', or set FASTOPTIM_DATA"):

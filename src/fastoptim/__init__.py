@@ -27,6 +27,7 @@ _MODULES = dict.fromkeys(FAMILY, "optimizers") | {
     "num_threads": "threads",
     "schedules": "schedules",
     "scipy_method": "minimization",
+    "show_config": "configuration",
     "smooth_curve": "curves",
     "sweep": "sweeping",
     "tree": "trees",
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from fastoptim import schedules as schedules
     from fastoptim.checking import check_rule as check_rule
     from fastoptim.checkpoint import load as load
+    from fastoptim.configuration import show_config as show_config
     from fastoptim.curves import smooth_curve as smooth_curve
     from fastoptim.extended import MultiLayerNetExtend as MultiLayerNetExtend
     from fastoptim.interactive import compare as compare

@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """``fastoptim`` and ``python -m fastoptim``: the command line as a process."""
 
 import sys

@@ -1,7 +1,7 @@
 """The command line: ``fastoptim compare``, ``fastoptim info`` and ``fastoptim cache``."""
 
 import argparse
-import platform
+import os
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,7 +44,13 @@ def main(argv: Sequence[str] | None = None, interruption: Interruption | None = 
     ensure_streams()
     interruption = interruption or Interruption()
     try:
-        options, unknown = _parser().parse_known_args(argv)
+        parser = _parser()
+        if "_ARGCOMPLETE" in os.environ:
+            # The shell asks what may follow; this prints the answer and ends the process.
+            from argcomplete import autocomplete
+
+            autocomplete(parser)
+        options, unknown = parser.parse_known_args(argv)
         if unknown:
             options.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
         return int(options.run(options, interruption))
@@ -81,57 +87,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _info(_options: argparse.Namespace, _interruption: Interruption) -> int:
-    import llvmlite
-    import numba
-    import numpy as np
-    import scipy
+    from fastoptim.configuration import configuration
 
-    from fastoptim.kernels.cache import cache_folder
-
-    rows = [
-        ("fastoptim", __version__),
-        ("Python", f"{platform.python_version()}, {platform.platform()}"),
-        ("NumPy", np.__version__),
-        ("SciPy", scipy.__version__),
-        ("Numba", f"{numba.__version__}, llvmlite {llvmlite.__version__}"),
-        ("CPU", f"{_cpu_name()}, {numba.config.NUMBA_DEFAULT_NUM_THREADS} cores"),
-        ("threading layer", _threading_layer()),
-        *(("BLAS", library) for library in _blas()),
-        ("compiled code", str(cache_folder())),
-    ]
-    return write("\n".join(f"{name:<16} {value}" for name, value in rows))
-
-
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
-
-
-def _threading_layer() -> str:
-    import numba
-
-    try:
-        # Numba chooses its layer when it starts its threads, which this call does.
-        n_threads = numba.get_num_threads()
-        return f"{numba.threading_layer()}, {n_threads} threads"
-    except ValueError as error:
-        return f"none: {one_line(error)}"
-
-
-def _blas() -> list[str]:
-    try:
-        from threadpoolctl import threadpool_info
-    except ImportError:
-        return ["unknown: pip install threadpoolctl"]
-    # threadpoolctl only finds libraries that are loaded.
-    import scipy.linalg  # noqa: F401
-
-    line = "{internal_api} {version}, {num_threads} threads, {filepath}"
-    libraries = [library for library in threadpool_info() if library["user_api"] == "blas"]
-    return [line.format(**library) for library in libraries] or ["unknown to threadpoolctl"]
+    return write(configuration())
 
 
 def _cache(options: argparse.Namespace, _interruption: Interruption) -> int:

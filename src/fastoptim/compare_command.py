@@ -78,7 +78,7 @@ def _integers(text: str) -> list[int]:
 def _complete_names(prefix: str, **_: Any) -> list[str]:
     """Return what the shell may complete a list of names to: each optimizer that it does not have yet."""
     *names, last = prefix.split(",")
-    return [",".join([*names, name]) for name in FAMILY if name not in names and name.lower().startswith(last.lower())]
+    return [",".join([*names, name]) for name in FAMILY if name not in names and name.startswith(last)]
 
 
 def _run(options: argparse.Namespace, interruption: Interruption) -> int:

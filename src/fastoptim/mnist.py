@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from platformdirs import user_cache_path
 
 from fastoptim._messages import one_line, short_errors
+from fastoptim.progress import progress_bar
 
 __all__ = ["FILES", "MIRRORS", "MnistUnavailableError", "load_mnist", "read_idx"]
 
@@ -202,18 +203,21 @@ def _download(cache: Path) -> None:
     try:
         import pooch
         import requests
+        import tqdm  # noqa: F401
     except ImportError as error:
         raise ImportError(
             f"downloading MNIST needs {error.name}: pip install 'fastoptim[compare]', or {_WAY_OUT}"
         ) from error
 
-    fetch = pooch.HTTPDownloader(timeout=TIMEOUT_S)
     reasons = []
     for mirror in MIRRORS:
         try:
             for name, (sha256, _) in FILES.items():
                 # A file with the right checksum is kept. A download is moved into place when it is complete.
-                pooch.retrieve(mirror + name, f"sha256:{sha256}", name, cache, downloader=fetch)
+                # pooch sets the bar's total when it knows it.
+                with progress_bar(total=1, desc=name, unit="B", unit_scale=True) as bar:
+                    fetch = pooch.HTTPDownloader(timeout=TIMEOUT_S, progressbar=bar)
+                    pooch.retrieve(mirror + name, f"sha256:{sha256}", name, cache, downloader=fetch)
             return
         except (requests.ConnectionError, requests.Timeout):
             reasons.append(f"{mirror} is unreachable or too slow")
