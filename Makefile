@@ -28,8 +28,10 @@ test-lowest: ## run all tests with the lowest versions that pyproject.toml allow
 	$(MAKE) VENV=.venv-lowest PIP_CONSTRAINT=constraints.txt .venv-lowest/.test
 	.venv-lowest/bin/python -m pytest -n auto --dist worksteal $(ARGS)
 
-soak: $(VENV)/.test ## kill a process that saves checkpoints, 200 times at random moments: each file must be whole
+soak: $(VENV)/.test ## kill processes that save checkpoints, 200 times, and ranks of MPI, 50 times: each file must be whole
 	$(VENV)/bin/python tests/soak_checkpoints.py 200
+	$(RUN) pip install --quiet --editable '.[mpi]'
+	$(VENV)/bin/python tests/soak_mpi.py 50
 
 fuzz: $(VENV)/.test ## compare the library with the oracle in EXAMPLES=100000 random sequences of updates (20 minutes)
 	$(VENV)/bin/python tools/fuzz.py --examples $(or $(EXAMPLES),100000) $(ARGS)

@@ -2,7 +2,11 @@
 
 from importlib.util import find_spec
 
-MODULES = {"torch": ("torch", "torch_masters", "torch_states"), "sklearn": ("sklearn", "sklearn_training")}
+MODULES = {
+    "torch": ("torch", "torch_masters", "torch_states"),
+    "sklearn": ("sklearn", "sklearn_training"),
+    "mpi4py": ("mpi", "mpi_states", "mpi_team"),
+}
 """By the library that they need."""
 
 collect_ignore = [

@@ -64,6 +64,8 @@ class Composed(Hooks, Checkpointed):
     _composition: Composition | None
     _views: list[Self] | None
     _extended: bool
+    _shards: Any = None
+    """What the parameters are parts of, while processes share the updates; see `fastoptim.mpi_shards`."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

@@ -23,10 +23,13 @@ class Groups:
         Patterns with the hyperparameters that each changes.
     frozen : tuple
         Patterns of parameters that are not updated.
+    arrays : dict, optional
+        What functions are called with in place of the parameters given, if these are only parts of arrays.
     """
 
     rules: tuple[tuple[Pattern, dict[str, Any]], ...] = ()
     frozen: tuple[Pattern, ...] = ()
+    arrays: Mapping[Hashable, Any] | None = None
 
     def __bool__(self) -> bool:
         return bool(self.rules or self.frozen)
@@ -41,7 +44,7 @@ class Groups:
         """
         if not self.frozen or not isinstance(params, Mapping | list | tuple):
             return set()
-        items = _items(params)
+        items = _items(params if self.arrays is None else self.arrays)
         _check_used("frozen", self.frozen, items)
         return {key for key, value in items if any(_matches(pattern, key, value) for pattern in self.frozen)}
 
@@ -54,11 +57,10 @@ class Groups:
             If a pattern matches nothing.
         """
         parameters = list(parameters)
-        _check_used("groups", [pattern for pattern, _ in self.rules], [(each.key, each.p) for each in parameters])
-        for parameter in parameters:
-            matching = (
-                k for k, (pattern, _) in enumerate(self.rules, 1) if _matches(pattern, parameter.key, parameter.p)
-            )
+        items = [(each.key, each.p if self.arrays is None else self.arrays[each.key]) for each in parameters]
+        _check_used("groups", [pattern for pattern, _ in self.rules], items)
+        for parameter, item in zip(parameters, items, strict=True):
+            matching = (k for k, (pattern, _) in enumerate(self.rules, 1) if _matches(pattern, *item))
             parameter.group = next(matching, 0)
 
 

@@ -156,6 +156,11 @@ class KernelTask:
         width = max((len(each.squares) for each in sums), default=0)
         self._blocks = np.zeros(int(n_blocks.sum()) * width)
         self._totals = [np.zeros((len(rows), len(each.squares))) for each in sums]
+        ends = (width * np.cumsum(n_blocks)).tolist()
+        self._spans_of_blocks = [
+            (end - width * n, n) if row.kernel else None
+            for row, end, n in zip(rows, ends, n_blocks.tolist(), strict=True)
+        ]
         self._sums = [(int(starts[0]), *each.shape, address(each)) for each in self._totals]
         words[:, table.SUMS] = np.where(
             n_blocks > 0, address(self._blocks) + 8 * width * (np.cumsum(n_blocks) - n_blocks), 0
@@ -186,6 +191,14 @@ class KernelTask:
         for _, row in self._resized:
             totals[row] = self._touched[row].sums(totals.shape[1])
         return totals
+
+    def blocks(self, k: int) -> list[Array | None]:
+        """Return the sums number ``k`` of the blocks of each row, of shape (blocks, sums); None without a kernel."""
+        width = self._totals[k].shape[1]
+        return [
+            None if span is None else self._blocks[span[0] : span[0] + span[1] * width].reshape(-1, width)
+            for span in self._spans_of_blocks
+        ]
 
     @staticmethod
     def _describe(words: Array, column: int, descriptions: list[list[int]]) -> Array:

@@ -295,6 +295,7 @@ class Optimizer(Composed):
             precision_of(self.state_dtype, composition.slots, EXTRA_SLOTS.values(), initial),
             checks_finite=self.on_nonfinite != "ignore",
             n_groups=1 + len(self._groups.rules),
+            shards=self._shards,
         )
         return plan, parameters
 

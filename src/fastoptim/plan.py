@@ -51,6 +51,8 @@ class Plan:
         Whether gradients that are not finite are an error.
     n_groups : int
         Number of groups of parameters, each with scalars of its own.
+    shards : Shards or None
+        What the parameters are parts of, if each process updates parts of all arrays; see `fastoptim.mpi_shards`.
 
     Attributes
     ----------
@@ -91,8 +93,9 @@ class Plan:
         precision: Precision,
         checks_finite: bool,
         n_groups: int,
+        shards: Any = None,
     ) -> None:
-        self.rule, self.composition = rule, composition
+        self.rule, self.composition, self._shards = rule, composition, shards
         check_touched(parameters, composition.needs_all, initial)
         check_precision(parameters, precision)
         count = n_scalars(composition.rule, composition.slots)
@@ -108,14 +111,14 @@ class Plan:
         segments, in_place, may_move = sort([flat] if flat else parameters, composition.rule, stored)
         rows = [row for segment in segments for row in segment]
         check_kernels(rows)
-        self.dice = Dice.of(self.state, precision)
+        self.dice = Dice.of(self.state, precision, first=0 if shards is None else shards.first)
         # Scalars that follow from sums may differ between arrays.
         each_row = not all(each.is_shared for each in composition.sums)
         self._scalars = np.zeros((len(rows), count)) if each_row else self._given
         self._groups = np.array([row.group for row in rows], np.intp)
         self._compositions: list[Any] = [composition if row.slot_shapes is None else composition.arrays for row in rows]
         self.takes_arrays, self.views = any(row.slot_shapes is not None for row in rows), list[Any]()
-        self._sizes = np.array([row.g.size for row in rows], float)
+        self._sizes = np.array([row.g.size if shards is None else shards.sizes[row.key] for row in rows], float)
         self._numbers, self._sparse = Numbers(params, rows), SparseGradients(rows)
         self._kernels = KernelTask(
             segments,
@@ -143,7 +146,8 @@ class Plan:
         self.bind: Callable[[Any, Any], Arrays | None] = make(params, grads, table.bind) if is_plain else self._bind
         has_kernels = len(self._fallbacks) < len(segments)
         self._commit = self._kernels.run if has_kernels else partial(operator.setitem, self.committed, 0, 1)
-        self.run: Callable[[], None] = self._run_all if self._numbers or self._fallbacks else self._commit
+        has_more = self._numbers or self._fallbacks or shards is not None
+        self.run: Callable[[], None] = self._run_all if has_more else self._commit
         arrays = [row.p for row in rows], [row.g for row in rows], [row.rows for row in rows]
         for task in self._fallbacks:
             task.bind(*arrays)
@@ -236,6 +240,8 @@ class Plan:
 
     def _check_finite(self, arrays: Arrays, grads: Any) -> None:
         found = set(self._kernels.nonfinite_keys(arrays[1]))
+        if self._shards is not None:
+            found = self._shards.union(found)
         if found:
             # The plan may be kept, but the step is not taken.
             self._release()
@@ -255,6 +261,8 @@ class Plan:
             for task in self._fallbacks:
                 functions = [own.sums[k].function for own in self._compositions[task.rows]]
                 sums[task.rows] = task.measure(functions, each.squares, self._lines(task.rows))
+            if self._shards is not None:
+                sums[...] = self._shards.total(self._kernels.keys, self._kernels.blocks(k), sums)
             known = self._scalars[:, : each.columns.stop]
             self._scalars[:, each.columns] = each.finish(optimizer, sums, known, self._sizes)
 
@@ -271,6 +279,8 @@ class Plan:
         try:
             for task in self._fallbacks:
                 task.prepare(self._lines(task.rows))
+            if self._shards is not None:
+                self._shards.commit()
             self._commit()
             for writer in writers:
                 writer.write()

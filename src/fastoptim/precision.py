@@ -120,12 +120,15 @@ class Dice:
         self.words[0] = base
 
     @classmethod
-    def of(cls, state: Mapping[str, FlatDict], precision: Precision) -> Self | None:
-        """Return what a state is rounded with, or None if none of it is rounded at random."""
+    def of(cls, state: Mapping[str, FlatDict], precision: Precision, first: int = 0) -> Self | None:
+        """Return what a state is rounded with, or None if none of it is rounded at random.
+
+        ``first`` is the number of the first element, which is not 0 in a part of a state.
+        """
         slots = [slot for slot, kind in precision.stored.items() if kind is RANDOM_BFLOAT16]
         # All slots have their elements in one order.
         buffer = state[slots[0]].buffers.get(bfloat16()) if slots else None
-        return None if buffer is None else cls(address(buffer), len(slots))
+        return None if buffer is None else cls(address(buffer) - first * buffer.itemsize, len(slots))
 
     def throw(self, seed: int, step: int) -> None:
         """Enter the keys of a step."""

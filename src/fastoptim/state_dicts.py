@@ -18,12 +18,12 @@ from fastoptim.state import State
 from fastoptim.transforms import COUNTERS, EXTRA_SLOTS, KEYWORDS
 from fastoptim.validate import Parameter, validate
 
-__all__ = ["Checkpointed"]
+__all__ = ["Checkpointed", "plain_hyperparameters", "saved_parameters", "state_dict_of"]
 
 _PLAIN = (Number, np.bool_, str, type(None))
 """The types of hyperparameters. Attributes of other types are not saved."""
 
-_NOT_COPIED = {"_plan", "_plans", "_guard", "_composition", "_views", "_evaluated"}
+_NOT_COPIED = {"_plan", "_plans", "_guard", "_composition", "_views", "_evaluated", "_shards"}
 """Attributes that copies do not share: a plan holds addresses of arrays, and each object has a guard of its own."""
 
 
@@ -63,7 +63,7 @@ class Checkpointed:
             If this is called during an update, for example by a signal handler. A handler should set a flag that
             is checked between updates.
         """
-        return copied(_state_dict(self, params))
+        return copied(state_dict_of(self, params))
 
     @exclusive
     def load_state_dict(self, state_dict: StateDict, params: Any = None) -> None:
@@ -120,7 +120,7 @@ class Checkpointed:
         --------
         fastoptim.load : Create the optimizer that a file holds; with an example.
         """
-        write(path, _state_dict(self, params))
+        write(path, state_dict_of(self, params))
 
     @exclusive
     def load(self, path: StrPath, params: Any = None) -> None:
@@ -140,13 +140,13 @@ class Checkpointed:
         return {name: value for name, value in vars(self).items() if name not in _NOT_COPIED}
 
 
-def _state_dict(optimizer: Checkpointed, params: Any) -> StateDict:
+def state_dict_of(optimizer: Checkpointed, params: Any) -> StateDict:
     """Return the state dict of an optimizer, with the parameters if they are given; the arrays are not copied."""
     return format_and_class(optimizer) | {
         "iter": int(optimizer.iter),
-        "hyperparameters": _hyperparameters(optimizer) | _schedules(optimizer),
+        "hyperparameters": plain_hyperparameters(optimizer) | _schedules(optimizer),
         "state": optimizer._state,
-        "params": None if params is None else {parameter.key: parameter.p for parameter in _parameters(params)},
+        "params": None if params is None else {parameter.key: parameter.p for parameter in saved_parameters(params)},
     }
 
 
@@ -162,7 +162,7 @@ def _restore(optimizer: Checkpointed, state_dict: StateDict, params: Any) -> Non
         raise ValueError("the checkpoint was saved without parameters: load it without params")
     if saved is not None and params is None:
         raise ValueError("the checkpoint was saved with parameters: pass the params to write them to")
-    parameters = _parameters(params)
+    parameters = saved_parameters(params)
     if params is not None:
         check_arrays("params", saved, {parameter.key: parameter.p for parameter in parameters})
         _check_shapes(optimizer, state or {}, parameters)
@@ -205,7 +205,7 @@ def _check_shapes(optimizer: Checkpointed, state: State, parameters: list[Parame
                 raise ValueError(f"the checkpoint has {what} of shape {array.shape}, expected {expected}")
 
 
-def _parameters(params: Any) -> list[Parameter]:
+def saved_parameters(params: Any) -> list[Parameter]:
     """Return the checked parameters, or an empty list for None."""
     if params is None:
         return []
@@ -221,7 +221,8 @@ def _schedules(optimizer: Checkpointed) -> dict[str, Any]:
     return {name: {"schedule": spec} for name, spec in specs.items() if spec is not None}
 
 
-def _hyperparameters(optimizer: Checkpointed) -> dict[str, Any]:
+def plain_hyperparameters(optimizer: Checkpointed) -> dict[str, Any]:
+    """Return the attributes of an optimizer that are saved as they are."""
     public = {name: value for name, value in vars(optimizer).items() if not name.startswith("_") and name != "iter"}
     # An array of no axes is saved as its number.
     numbers = {name: value[()] for name, value in public.items() if isinstance(value, np.ndarray)}
@@ -236,7 +237,7 @@ def _checked_hyperparameters(saved: Any, optimizer: Checkpointed) -> dict[str, A
     """Return the hyperparameters to be set, or raise `ValueError` for the first that does not fit."""
     if not isinstance(saved, Mapping):
         raise ValueError(f"the hyperparameters of a checkpoint must be a dict, not {saved!r}")
-    cls, own = type(optimizer), _hyperparameters(optimizer)
+    cls, own = type(optimizer), plain_hyperparameters(optimizer)
     # In a file, a tuple is a list.
     saved = {name: tuple(value) if isinstance(value, list) else value for name, value in saved.items()}
     schedules = {
