@@ -175,8 +175,10 @@ def _forward(x, params, layers, activation, extension, work, team):
         if rows >= FEWEST_ROWS and (k == 0 or has_zeros):
             nonzero[k] = fill_masks(a, _masks(masks, rows, layer))
         weights = _weights(params, layer)
-        if not masked_dot(team, a, AS_IT_IS, _masks(masks, rows, layer), nonzero[k], weights, AS_IT_IS, z):
+        if rows < FEWEST_ROWS:
             np.dot(a, weights, z)
+        else:
+            masked_dot(team, a, AS_IT_IS, _masks(masks, rows, layer), nonzero[k], weights, AS_IT_IS, z)
         if k < len(layers) - 1:
             _hidden(z, params, layer, activation, work, extension)
         else:
@@ -237,8 +239,10 @@ def _backward(x, delta, masks, nonzero, params, layers, activation, decay, exten
         below = layers[max(k - 1, 0)]
         a = x if k == 0 else _rows(work, below[OUTPUT], rows, below[OUTPUTS])
         weights, d_weights = _weights(params, layer), _weights(out, layer)
-        if not masked_dot(team, a, TRANSPOSED, _masks(masks, rows, layer), nonzero[k], delta, AS_IT_IS, d_weights):
+        if rows < FEWEST_ROWS:
             np.dot(a.T, delta, d_weights)
+        else:
+            masked_dot(team, a, TRANSPOSED, _masks(masks, rows, layer), nonzero[k], delta, AS_IT_IS, d_weights)
         if layer[GAMMA] < 0:
             _sum_rows(delta, _bias(out, layer))
         else:
@@ -246,13 +250,13 @@ def _backward(x, delta, masks, nonzero, params, layers, activation, decay, exten
             _bias(out, layer)[:] = 0
         if k > 0:
             d_a = _rows(work, below[DELTA], rows, below[OUTPUTS])
-            # Where ReLU or dropout gave zero to the layer above, this gradient is zero, unless it was normalized.
-            above = min(k + 1, last)
-            count = nonzero[above] if k < last and layer[GAMMA] < 0 else ALL
-            if not masked_dot(
-                team, delta, AS_IT_IS, _masks(masks, rows, layers[above]), count, weights, TRANSPOSED, d_a
-            ):
+            if rows < FEWEST_ROWS:
                 np.dot(delta, weights.T, d_a)
+            else:
+                # Where ReLU or dropout gave zero to the layer above, this gradient is zero, unless it was normalized.
+                above = min(k + 1, last)
+                count = nonzero[above] if k < last and layer[GAMMA] < 0 else ALL
+                masked_dot(team, delta, AS_IT_IS, _masks(masks, rows, layers[above]), count, weights, TRANSPOSED, d_a)
             # Where dropout gave zero, the derivative of either activation is zero.
             _activate_backward(d_a, a, activation)
             if extension is not None and below[GAMMA] >= 0:

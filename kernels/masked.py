@@ -33,7 +33,7 @@ from fastoptim.kernels.vectors import (
 __all__ = ["ALL", "AS_IT_IS", "FEWEST_ROWS", "TRANSPOSED", "masked_dot", "multiply", "product", "product_address"]
 
 FEWEST_ROWS = 16 if HAS_FMA and not DISABLED else sys.maxsize
-"""Rows below which BLAS is faster, because copying the right matrix dominates."""
+"""Samples of a batch below which BLAS is faster, because copying the right matrix dominates."""
 _HIGHEST_DENSITY = 0.1
 """Share of the elements, for each line of the result, above which none is skipped."""
 _LARGE = 1 << 20
@@ -228,7 +228,7 @@ def _share(team, row, rows, is_large):
 
 @inline_jit
 def masked_dot(team, x, x_is_transposed, masks, count, b, b_is_transposed, out):
-    """Compute a product of two matrices in C order, either of which may be used transposed, unless BLAS should.
+    """Compute a product of two matrices in C order, either of which may be used transposed.
 
     Parameters
     ----------
@@ -244,14 +244,7 @@ def masked_dot(team, x, x_is_transposed, masks, count, b, b_is_transposed, out):
         bit is not set counts as zero and need not be zero in ``x``. If the count is `ALL`, there are no masks.
     out : array
         The result.
-
-    Returns
-    -------
-    bool
-        Whether ``out`` is the product. It is not if BLAS is faster.
     """
-    if x.shape[0] < FEWEST_ROWS:
-        return False
     size, rows, columns = x.itemsize, out.shape[0], out.shape[1]
     x_row, x_step, inner = x.shape[1] * size, size, x.shape[1]
     if x_is_transposed:
@@ -281,4 +274,3 @@ def masked_dot(team, x, x_is_transposed, masks, count, b, b_is_transposed, out):
         # The product of zero and what is not finite is NaN.
         set_word(row, _MASKS, 0)
         _share(team, row, rows, is_large)
-    return True

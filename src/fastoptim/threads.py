@@ -292,6 +292,8 @@ class Team(Autotuner):
         super().__init__([])
         self._is_long = True
         self._words = np.array([product, 0, 1], np.intp)
+        self._call: Any = None
+        self._result: Any = None
 
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
         """Return what a function returns of some arguments and the words that say who shares its products."""
