@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
 from types import MappingProxyType
@@ -16,6 +17,7 @@ from fastoptim.initialization import initial_parameters
 from fastoptim.kernels import dense
 from fastoptim.parameters import FlatDict, flatten
 from fastoptim.serialize import StateDict, StrPath, check_arrays, check_items, copied, format_and_class, reading, write
+from fastoptim.tables import Table, shortened, size_of
 
 __all__ = ["ACTIVATIONS", "Architecture"]
 
@@ -164,6 +166,19 @@ class Architecture:
         sizes = (str(size) for _, size in (input_size, hidden_size_list, output_size))
         named = (f"{name}={value if name == 'dtype' else repr(value)}" for name, value in options)
         return f"{type(self).__name__}({', '.join([*sizes, *named])})"
+
+    def _repr_html_(self) -> str:
+        last = len(self._sizes) - 1
+        rows = []
+        for i in range(1, last + 1):
+            # A layer's arrays have its number in their keys.
+            n_parameters = sum(a.size for key, a in self.params.items() if re.sub(r"\D", "", key) == str(i))
+            activation = self.activation if i < last else "softmax"
+            rows.append((str(i), activation, str(self._sizes[i - 1]), str(self._sizes[i]), f"{n_parameters:,}"))
+        total, n_bytes = self.params.flat.size, self.params.flat.nbytes
+        caption = f"{self!r}: {total:,} parameters, {size_of(n_bytes)}"
+        titles = ("layer", "activation", "inputs", "outputs", "parameters")
+        return Table(titles, shortened(rows, ("⋮", *[""] * 4)), 2, caption)._repr_html_()
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name not in ("_layers", "_spare")}

@@ -19,6 +19,7 @@ from fastoptim.plan import Plan
 from fastoptim.scalars import checked
 from fastoptim.state import State, with_slot
 from fastoptim.state_dicts import Checkpointed
+from fastoptim.tables import Table, size_of
 from fastoptim.transforms import COUNTERS, GROUPED, KEYWORDS, PRECISION, Keyword, Transforms
 
 __all__ = ["MAX_PLANS", "Composed"]
@@ -225,6 +226,26 @@ class Composed(Hooks, Checkpointed):
         fields["_extended"] = bool(on or self._groups or self._schedules or self._is_extended())
 
     def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self._shown().items())})"
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (name, repr(value) + ", of a schedule" * (name in self._schedules)) for name, value in self._shown().items()
+        ]
+        state = self._state or {}
+        n_bytes = sum(a.nbytes for arrays in state.values() for a in arrays.values())
+        kept = f"state of {size_of(n_bytes)}" if state else "no state yet" if self.slots else "no state"
+        settings = Table(("attribute", "value"), rows, 2, f"{type(self).__name__}, {kept}")._repr_html_()
+        slots = []
+        for name, arrays in state.items():
+            dtypes = dict.fromkeys(str(a.dtype) for a in arrays.values())
+            n_elements, n_bytes = (sum(getattr(a, size) for a in arrays.values()) for size in ("size", "nbytes"))
+            slots.append((name, ", ".join(dtypes), str(len(arrays)), f"{n_elements:,}", size_of(n_bytes)))
+        titles = ("state", "dtype", "arrays", "elements", "size")
+        return settings + (Table(titles, slots, 2)._repr_html_() if slots else "")
+
+    def _shown(self) -> dict[str, Any]:
+        """Return the attributes that represent the optimizer, in the order of the constructor."""
         counted: dict[str, Any] = {"iter": self.iter}
         counted |= {name: vars(self)[name] for name in COUNTERS.values() if name in vars(self)}
         if self.on_nonfinite != "ignore":
@@ -238,8 +259,7 @@ class Composed(Hooks, Checkpointed):
         if public.get("like") == next(iter(getattr(type(self), "defaults", ())), None):
             shown.pop("like", None)
         groups = {"groups": self.groups, "frozen": self.frozen}
-        shown |= {name: value for name, value in groups.items() if value} | counted
-        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
+        return shown | {name: value for name, value in groups.items() if value} | counted
 
     if not TYPE_CHECKING:  # With `__setattr__`, type checkers would accept any attribute.
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from fastoptim.dtypes import is_floating
+from fastoptim.tables import Table, shortened, size_of
 
 __all__ = ["Field", "FlatDict", "Layout", "flatten"]
 
@@ -165,6 +166,17 @@ class FlatDict(dict[Any, Any]):
         raise TypeError("the keys of a flat dict are fixed; `dict(flat)` is an ordinary dict of the same arrays")
 
     __delitem__ = pop = popitem = clear = _refuse
+
+    def __repr__(self) -> str:
+        arrays = shortened((f"{key!r}: {a.dtype} {a.shape}" for key, a in self.items()), "...")
+        return f"{type(self).__name__}({{{', '.join(arrays)}}})"
+
+    def _repr_html_(self) -> str:
+        rows = [(str(key), str(a.shape), str(a.dtype), f"{a.size:,}", size_of(a.nbytes)) for key, a in self.items()]
+        n_elements, n_bytes = (sum(getattr(a, name) for a in self.values()) for name in ("size", "nbytes"))
+        caption = f"{type(self).__name__}: {len(self)} arrays, {n_elements:,} elements, {size_of(n_bytes)}"
+        titles = ("key", "shape", "dtype", "elements", "size")
+        return Table(titles, shortened(rows, ("⋮", *[""] * 4)), 3, caption)._repr_html_()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.layout, self.buffers)

@@ -4,8 +4,11 @@ import html
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
-__all__ = ["Table"]
+__all__ = ["Table", "shortened", "size_of"]
+
+T = TypeVar("T")
 
 # Colours come from the page: what is not set is black on white there, and light on dark here.
 _CELL = "padding:0.15em 0.8em;text-align:{}"
@@ -70,6 +73,24 @@ class Table:
             )
             + "</tr>"
         )
+
+
+def shortened(rows: Iterable[T], ellipsis: T, limit: int = 40) -> list[T]:
+    """Return the first rows and the last, and an ellipsis between them if there are more than `limit`."""
+    all_rows = list(rows)
+    half = limit // 2
+    return all_rows if len(all_rows) <= limit else [*all_rows[:half], ellipsis, *all_rows[-half:]]
+
+
+def size_of(n_bytes: int) -> str:
+    """Return a number of bytes in the unit in which it has at most four digits before the point."""
+    size, units = float(n_bytes), iter(("bytes", "KiB", "MiB", "GiB"))
+    unit = next(units)
+    for larger in units:
+        if size < 10_000:
+            break
+        size, unit = size / 1024, larger
+    return f"{size:.0f} {unit}" if size >= 100 or unit == "bytes" else f"{size:.1f} {unit}"
 
 
 def _width(text: str) -> int:
