@@ -55,8 +55,8 @@ class Sharded:
     The mean is ``(g0 + g1 + …) / n``, added in the order of the ranks. The result of a step has the bits of one process
     that is given this mean, for any number of ranks, whatever it computes from norms or sums over arrays.
 
-    Arrays are cut at multiples of 512 elements. Rules of whole arrays, such as `Muon`, and ``centralize`` do not cut
-    those that they need as a whole; these go to one rank each, so n should be far below their number.
+    Arrays are cut at multiples of 512 elements. Rules of whole arrays, such as `fastoptim.Muon`, and ``centralize`` do
+    not cut those that they need as a whole; these go to one rank each, so n should be far below their number.
 
     An error on any rank is raised on all in the same call, as itself where it arose and as `RankError` on the others,
     and nothing has changed. An error that is not caught on one rank, in a step or elsewhere, ends all processes.
@@ -110,12 +110,13 @@ class Sharded:
         RankError
             If another rank has raised an error.
         TypeError
-            If a parameter or gradient is a number or `Rows`, or of another dtype.
+            If a parameter or gradient is a number or `fastoptim.Rows`, or of another dtype.
         ValueError
             If a parameter has gaps, or another form than at the first update; or if the ranks differ in parameters,
             hyperparameters or the dtypes of gradients.
 
-            Other errors are those of `Optimizer.update`. After any of these, parameters and state are unchanged.
+            Other errors are those of `fastoptim.Optimizer.update`. After any of these, parameters and state are
+            unchanged.
         """
         team, optimizer = self._team, self.optimizer
         with team.together():
@@ -210,7 +211,7 @@ class Sharded:
             return gather_slot(self._team, shards, self.optimizer, name)
 
     def save(self, path: StrPath, params: Parameters) -> None:
-        """Write optimizer and parameters to one file, as `Optimizer.save` does in one process, with the same bytes.
+        """Write optimizer and parameters to one file: the bytes of `fastoptim.Optimizer.save` in one process.
 
         Rank 0 writes it, and needs memory for the whole state meanwhile. When the call returns, on all ranks, the file
         is complete; after a crash there is either the old file or the new one.
@@ -227,7 +228,7 @@ class Sharded:
         RankError
             If another rank has raised an error.
         OSError, TypeError, ValueError
-            On rank 0, as by `Optimizer.save`.
+            On rank 0, as by `fastoptim.Optimizer.save`.
         """
         with self._team.together():
             shards, _ = self._checked(params, params)
@@ -248,7 +249,7 @@ class Sharded:
         RankError
             If another rank has raised an error.
         OSError, TypeError, ValueError
-            As by `Optimizer.load`, or if the file has no parameters. Nothing is changed then.
+            As by `fastoptim.Optimizer.load`, or if the file has no parameters. Nothing is changed then.
         """
         with self._team.together():
             shards, parameters = self._checked(params, params)
@@ -258,7 +259,7 @@ class Sharded:
 
     @contextmanager
     def evaluation(self, params: Parameters) -> Iterator[None]:
-        """Make the parameters their averages inside a ``with`` block, as `ScheduleFreeSGD.evaluation` does.
+        """Make the parameters their averages inside a ``with`` block, as `fastoptim.ScheduleFreeSGD.evaluation` does.
 
         Parameters
         ----------
