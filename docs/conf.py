@@ -58,6 +58,9 @@ sphinx_gallery_conf = {
     "filename_pattern": r"\.py$",
     "within_subsection_order": "_order.Order",
     "ignore_pattern": r"^pictures\.py$" if importlib.util.find_spec("torch") else r"^(pictures|torch_model)\.py$",
+    # Pages offer the module that all scripts import, and no notebooks, in which its command line does not work.
+    "copyfile_regex": r"pictures\.py$",
+    "notebook_extensions": set(),
     "plot_gallery": os.environ.get("GALLERY", "1") != "0",
     "abort_on_example_error": True,
     "matplotlib_animations": (True, "jshtml"),
@@ -135,8 +138,15 @@ def speak_chinese(_app, pagename, _template, context, _doctree):
         context["_"] = context["gettext"] = lambda text: CHINESE.get(text, text)
 
 
+def offer_pictures(_app, page, source):
+    """Add the module that the scripts of the gallery import to their downloads."""
+    if page.startswith("gallery/") and page != "gallery/index":
+        source[0] += "\nThe script imports :download:`pictures.py`: save both in one folder.\n"
+
+
 def setup(app):
-    """Connect the functions above to autodoc; docstrings are changed before numpydoc reads them."""
+    """Connect the functions above; docstrings are changed before numpydoc reads them."""
+    app.connect("source-read", offer_pictures)
     app.connect("autodoc-process-signature", show_constructor)
     app.connect("autodoc-process-docstring", escape_initials, priority=400)
     app.connect("html-page-context", speak_chinese)

@@ -11,7 +11,9 @@ __all__ = ["setup", "show"]
 
 def setup(doc, **defaults):
     """Set the style, and return the options of the command line: one for each keyword, and the folder for pictures."""
-    plt.style.use(Path(__file__).with_name("fastoptim.mplstyle"))
+    style = Path(__file__).with_name("fastoptim.mplstyle")
+    if style.exists():  # The downloads of the gallery lack it.
+        plt.style.use(style)
     parser = argparse.ArgumentParser(description=doc.strip().partition("\n")[0])
     for name, default in defaults.items():
         parser.add_argument(f"--{name}", type=type(default), default=default, help=f"default: {default}")

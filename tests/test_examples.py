@@ -1,5 +1,6 @@
 import re
 import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -227,6 +228,14 @@ def test_batch_norm(run):
     assert ends.shape == (2, 6)
     assert ends[0].min() > 0.25
     assert np.sum(ends[1] < 0.25) == 5
+
+
+def test_a_downloaded_example_needs_no_other_file_than_pictures(tmp_path):
+    for name in "schedules.py", "pictures.py":
+        shutil.copy(EXAMPLES / name, tmp_path)
+    command = [sys.executable, "-W", "error", "schedules.py"]
+    subprocess.run(command, capture_output=True, check=True, timeout=200, cwd=tmp_path)
+    assert is_picture(tmp_path / "comparison" / "schedules.png")
 
 
 def test_every_example_is_tested():
