@@ -230,6 +230,9 @@ def test_they_are_switched_on_and_off_between_steps(compiled):
         ("lookahead", (5, 0), ValueError, r"alpha of lookahead must be in \(0, 1\]"),
         ("maximize", 1, TypeError, "maximize must be True or False"),
         ("clip_nrom", 1, TypeError, "takes no argument 'clip_nrom'; did you mean 'clip_norm'"),
+        ("learning_rate", 1, TypeError, "takes no argument 'learning_rate'; did you mean 'lr'"),
+        ("epsilon", 1, TypeError, "takes no argument 'epsilon'; did you mean 'eps'"),
+        ("groups", 3, TypeError, "groups must be a dict such as"),
     ],
 )
 def test_wrong_values(keyword, value, error, match):

@@ -114,7 +114,8 @@ class Composed(Hooks, Checkpointed):
         self.on_nonfinite = on_nonfinite
         for name, value in transforms.items():
             if name not in KEYWORDS:
-                raise TypeError(f"{type(self).__name__} takes no argument {name!r}{did_you_mean(name, _OPTIONS)}")
+                hint = did_you_mean(name, [*inspect.signature(type(self)).parameters, *sorted(_OPTIONS)])
+                raise TypeError(f"{type(self).__name__} takes no argument {name!r}{hint}")
             setattr(self, name, value)
         if groups:
             self.groups = groups
@@ -143,6 +144,9 @@ class Composed(Hooks, Checkpointed):
     @groups.setter
     @exclusive
     def groups(self, groups: Mapping[Pattern, Mapping[str, Any]] | None) -> None:
+        given: Any = groups
+        if not isinstance(given, Mapping | None):
+            raise TypeError(f"groups must be a dict such as {{'b*': {{'lr': 0.01}}}}, not {given!r}")
         rules = tuple((pattern, self._checked_group(own)) for pattern, own in (groups or {}).items())
         vars(self)["_groups"] = Groups(rules, self._groups.frozen)
         self._recompose()
