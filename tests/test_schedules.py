@@ -93,6 +93,12 @@ def test_a_first_loss_that_is_nan_is_not_the_best():
     assert (schedule.best, schedule.n_bad, schedule(5)) == (1.0, 1, 1.0)
 
 
+@pytest.mark.parametrize("factor", [1.0, -0.1, math.nan])
+def test_a_plateau_that_would_not_reduce_is_an_error(factor):
+    with pytest.raises(ValueError, match=rf"factor must be in \[0, 1\), not {factor}"):
+        schedules.ReduceOnPlateau(1.0, factor=factor)
+
+
 def test_the_plateau_is_seen_by_the_next_step():
     schedule = schedules.ReduceOnPlateau(1.0, patience=0)
     opt, params = fo.SGD(lr=schedule), {"w": np.zeros(1)}

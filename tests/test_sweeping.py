@@ -188,6 +188,8 @@ def test_runs_that_leave_the_numbers():
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
+        ({"optimizer": fo.Adam()}, TypeError, r"a class such as fo.Adam, or a function .* not Adam\(lr=0.001"),
+        ({"values": [0.1]}, TypeError, r"values must be a dict such as \{'lr': \[0.01, 0.1\]\}, not \[0.1\]"),
         ({"values": {}}, ValueError, r"sequences of one length, but their lengths are \{\}"),
         ({"values": {"lr": [1], "beta1": [0.1, 0.2]}}, ValueError, r"lengths are \{'lr': 1, 'beta1': 2\}"),
         ({"values": {"lr": []}}, ValueError, r"\{'lr': 0\}"),
@@ -206,7 +208,7 @@ def test_runs_that_leave_the_numbers():
 def test_errors(change, error, message):
     given = {"params": {"x": 1.0}, "values": {"lr": [0.1, 0.2]}, "gradient": lambda p: p, "steps": 2} | change
     with pytest.raises(error, match=message):
-        fo.sweep(fo.Adam, **{"vectorized": True, **given})
+        fo.sweep(given.pop("optimizer", fo.Adam), **{"vectorized": True, **given})
 
 
 def test_scalars_that_do_not_fit():

@@ -107,6 +107,10 @@ def sweep(
     >>> result.values["lr"][np.argmin(result.losses[:, -1])]
     0.1
     """
+    if not callable(optimizer):
+        raise TypeError(f"sweep takes a class such as fo.Adam, or a function that makes optimizers, not {optimizer!r}")
+    if not isinstance(values, Mapping):
+        raise TypeError(f"values must be a dict such as {{'lr': [0.01, 0.1]}}, not {values!r}")
     for name, each in values.items():
         try:
             len(each)

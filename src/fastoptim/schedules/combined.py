@@ -125,6 +125,9 @@ class ReduceOnPlateau:
     n_bad: int = 0
     n_cool: int = 0
 
+    def __post_init__(self) -> None:
+        check(0 <= self.factor < 1, f"factor must be in [0, 1), not {self.factor!r}")
+
     def __call__(self, k: int) -> float:
         """Return the number after the losses that were observed; it does not depend on ``k``."""
         return self.value
