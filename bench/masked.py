@@ -1,7 +1,7 @@
 """How many times as fast as BLAS our products of matrices are, masks included, on one thread.
 
-Run it with ``python -m bench.masked [float64]``. A dash is where the network leaves a product to BLAS. Times are taken
-in turns, as CPU time of the thread.
+Run it with ``python -m bench.masked [float64]``. Times are taken in turns, as CPU time of the
+thread.
 """
 
 from __future__ import annotations
