@@ -7,7 +7,7 @@ from typing import Any
 import numba
 import pytest
 
-from . import cases, extended, family, irregular, networks, peers, tensors
+from . import cases, estimators, extended, family, irregular, networks, peers, tensors
 from .frameworks import COMPILED
 from .timing import Pacing
 
@@ -148,6 +148,7 @@ def pytest_generate_tests(metafunc):
         "test_network": [
             (c, name) for c in cases.networks(quick=quick) for name, each in networks.NETWORKS.items() if each.takes(c)
         ],
+        "test_estimators": [(c, name) for c in estimators.cases(quick=quick) for name in estimators.LIBRARIES],
         "test_extended": [(c, name) for c in extended.cases(quick=quick) for name in extended.LIBRARIES],
     }.get(metafunc.function.__name__)
     if table and metafunc.config.getoption("benchmark_disable"):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import naive
 
-from . import extended, family, tensors
+from . import estimators, extended, family, tensors
 from .cases import GAUSSIAN, HUGE, MNIST, NOTES, WIDE, WIDTHS, Net, Update, irregular_updates
 from .figures import (
     Figure,
@@ -223,6 +223,9 @@ def _rows() -> Iterator[Target]:
     yield Target(
         "batch normalization, the textbook's step: faster than NumPy", faster("extended", normalized, "NumPy"), 2, 4
     )
+    classifier = next(estimators.cases(quick=True)).id
+    figure = faster("estimators", classifier, "scikit-learn")
+    yield Target("MLPClassifier, MNIST's zeros, same epochs: faster than scikit-learn's", figure, 2, 5)
     time = {"unit": " s", "less_is_better": True}
     yield Target("import fastoptim, beyond Numba and SciPy", seconds("start", "import", OURS), 0.05, 0.02, **time)
     yield Target("full cache: process start to first update", seconds("start", "first update", FULL), 0.7, 0.5, **time)

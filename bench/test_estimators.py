@@ -1,0 +1,15 @@
+"""Group *estimators*: fits of the estimators for scikit-learn."""
+
+import pytest
+
+from .conftest import CLOCK
+from .timing import race
+
+pytestmark = pytest.mark.benchmark(timer=CLOCK)
+
+
+def test_estimators(case, library, benchmark, report, pacing):
+    if benchmark.disabled:
+        benchmark.pedantic(case.shrunk().contestants((library,))[library].step)
+        return
+    report("estimators", case.id, library, lambda: race(case.contestants(), pacing, case.net.threads))
