@@ -191,6 +191,14 @@ def test_averages_predict_and_training_goes_on_from_the_weights(solver):
     assert not np.array_equal(seen[-1], reference.params["W1"])
 
 
+def test_early_stopping_scores_averages_and_trains_on_from_the_weights():
+    options = {"random_state": 0, "max_iter": 6, "early_stopping": True}
+    averaged = MLPClassifier(20, solver=fo.Adam(0.01, ema=0.9), **options).fit(X, Y)
+    plain = MLPClassifier(20, solver=fo.Adam(0.01), **options).fit(X, Y)
+    assert averaged.loss_curve_ == plain.loss_curve_
+    assert averaged.validation_scores_ != plain.validation_scores_
+
+
 def test_early_stopping_restores_the_best_weights():
     model = MLPClassifier(
         (20,), early_stopping=True, learning_rate_init=0.05, random_state=0, n_iter_no_change=3, max_iter=100
