@@ -3,6 +3,7 @@ import functools
 import gzip
 import hashlib
 import http.server
+import io
 import json
 import os
 import re
@@ -328,6 +329,18 @@ def test_download_skips_bad_mirrors_and_fills_the_cache(folder, cache, serve, mo
     assert {path.name for path in cache.iterdir()} == set(mnist.FILES)
     monkeypatch.setattr(mnist, "MIRRORS", ())
     assert load_mnist()[0][0].shape == (7, 784)
+
+
+@pytest.mark.usefixtures("cache")
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_a_download_shows_a_bar_on_a_terminal(folder, serve, monkeypatch, is_terminal):
+    stream = io.StringIO()
+    stream.isatty = lambda: is_terminal
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setattr(mnist, "MIRRORS", (serve(folder),))
+    load_mnist()
+    assert [name in stream.getvalue() for name in mnist.FILES] == [is_terminal] * 4
+    assert ("%|" in stream.getvalue()) == is_terminal
 
 
 @posix
