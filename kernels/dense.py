@@ -1,4 +1,4 @@
-"""Forward and backward passes of a fully connected network of any depth, with matrix products by BLAS.
+"""Forward and backward passes of a fully connected network of any depth; products skip zeros, or BLAS computes them.
 
 Parameters and gradients are flat buffers that hold ``W1, b1, W2, b2, …`` in this order. ``layers`` is a table of
 integers with a row for each layer, so that one compilation serves all depths and widths:
