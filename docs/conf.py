@@ -52,12 +52,19 @@ copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
 
 # `make docs GALLERY=0` shows the scripts of the gallery without running them.
+MISSING = [
+    script
+    for library, script in {"torch": "torch_model", "mpi4py": "mpi_mnist"}.items()
+    if importlib.util.find_spec(library) is None
+]
+"""The scripts of the gallery that need a library which is not installed."""
+
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "gallery",
     "filename_pattern": r"\.py$",
     "within_subsection_order": "_order.Order",
-    "ignore_pattern": r"^pictures\.py$" if importlib.util.find_spec("torch") else r"^(pictures|torch_model)\.py$",
+    "ignore_pattern": rf"^({'|'.join(['pictures', *MISSING])})\.py$",
     # Pages offer the module that all scripts import, and no notebooks, in which its command line does not work.
     "copyfile_regex": r"pictures\.py$",
     "notebook_extensions": set(),

@@ -12,6 +12,7 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 import fastoptim as fo
+import mpi_launch
 from fastoptim.family import FAMILY
 from fastoptim.schedules.specs import SCHEDULES
 
@@ -185,6 +186,24 @@ def test_automatic_gradients(run):
 def test_embedding(run):
     out = run("embedding.py", "--steps", 1000)
     assert int(re.search(r"(\d+) of 24 words", out)[1]) > 20
+
+
+def test_mpi_mnist(tmp_path):
+    """On two ranks the network learns what it learns on one, and each has a half of the state."""
+    if not mpi_launch.mpiexec():
+        pytest.skip("mpi4py or mpiexec is not installed")
+    losses = {}
+    for n_ranks in (1, 2):
+        argv = [EXAMPLES / "mpi_mnist.py", "--iterations", 100, "--data", "digits", "--output", tmp_path]
+        command, environment = mpi_launch.command(n_ranks, *argv), mpi_launch.environment()
+        out = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=200).stdout
+        found = re.findall(r"rank \d of \d: state of (\d+) of (\d+) parameters, last loss (\S+)", out)
+        assert len(found) == n_ranks
+        assert all(int(own) <= 1.02 / n_ranks * int(whole) for own, whole, _ in found)
+        losses[n_ranks] = {float(loss) for *_, loss in found}
+        assert is_picture(tmp_path / "mpi_mnist.png")
+    assert len(losses[2]) == 1
+    assert losses[1].pop() == pytest.approx(losses[2].pop(), rel=0.05)
 
 
 def test_torch_model(run):
