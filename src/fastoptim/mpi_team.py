@@ -18,7 +18,7 @@ from mpi4py import MPI
 from fastoptim.mpi_shards import Bucket
 from fastoptim.validate import Array
 
-__all__ = ["RankError", "Team"]
+__all__ = ["RankError", "Team", "message_limit"]
 
 _LIMITS = 64 << 10, 1 << 20, 64 << 20
 """Bytes: the least and the most of a message, and about the most that is received at a time from all ranks."""
@@ -28,6 +28,11 @@ _AHEAD = 2
 
 _PATIENCE_S = 5.0
 """For how long a rank that has no error of its own waits for the one that has, before it ends all."""
+
+
+def message_limit(n_ranks: int) -> int:
+    """Return the number of bytes of a message."""
+    return max(_LIMITS[0], min(_LIMITS[1], _LIMITS[2] // n_ranks))
 
 
 class RankError(RuntimeError):
@@ -62,7 +67,7 @@ class Team:
         self.rank, self.size = self.comm.rank, self.comm.size
         self.may_fail = True
         self._failed: BaseException | None = None
-        self.limit = max(_LIMITS[0], min(_LIMITS[1], _LIMITS[2] // self.size))
+        self.limit = message_limit(self.size)
         if self.size > 1:
             _end_all_by_errors()
             atexit.register(self._leave)
