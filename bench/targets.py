@@ -15,7 +15,7 @@ from pathlib import Path
 
 import naive
 
-from . import estimators, extended, family, tensors
+from . import estimators, extended, family, mpi, tensors
 from .cases import GAUSSIAN, HUGE, MNIST, NOTES, WIDE, WIDTHS, Net, Update, irregular_updates
 from .figures import (
     Figure,
@@ -142,6 +142,12 @@ def _tensor_rows() -> Iterator[Target]:
     yield Target(what, tensors.added, 15, 8, unit=" µs", less_is_better=True)
 
 
+def _mpi_rows() -> Iterator[Target]:
+    yield Target(f"{mpi.CASE}: faster than {mpi.REPLICAS}", faster("mpi", mpi.CASE, mpi.REPLICAS), 0.9, 1.3)
+    what = f"{mpi.CASE}: state of a rank, times 2"
+    yield Target(what, mpi.share_of_state, 1.02, 1, unit="", less_is_better=True)
+
+
 def _network_rows() -> Iterator[Target]:
     notes, wide = ("-".join(map(str, widths)) for widths in (WIDTHS, WIDE))
     mnist, dense = f"density {MNIST:g}", f"density {GAUSSIAN:g}"
@@ -182,6 +188,7 @@ def _rows() -> Iterator[Target]:
     yield from _irregular_rows()
     yield from _family_rows()
     yield from _tensor_rows()
+    yield from _mpi_rows()
     in_turns = {"less_is_better": True}
     yield Target(
         "10 to 1e6 on one thread: time by that of another commit", against("Adam", "one thread"), 1.03, 1, **in_turns

@@ -1,0 +1,20 @@
+"""Group *mpi*: a step divided among two ranks."""
+
+import pytest
+
+from .conftest import CLOCK
+from .mpi import CASE, REPLICAS, measured, mpiexec
+from .peers import OURS
+
+pytestmark = pytest.mark.benchmark(timer=CLOCK)
+
+
+@pytest.mark.skipif(not mpiexec(), reason="mpi4py or mpiexec is not installed")
+@pytest.mark.parametrize("library", [OURS, REPLICAS])
+def test_mpi(library, benchmark, report, quick):
+    rounds = 1 if benchmark.disabled else 9 if quick else 20
+    samples = measured(rounds)
+    if benchmark.disabled:
+        benchmark.pedantic(lambda: samples)
+        return
+    report("mpi", CASE, library, lambda: samples, share=samples["share"])
