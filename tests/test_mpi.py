@@ -49,7 +49,7 @@ import fastoptim.mpi_team
 from fastoptim.mpi import Sharded
 from mpi4py import MPI
 rank = MPI.COMM_WORLD.rank
-fastoptim.mpi_team._PATIENCE_S = 0.5
+fastoptim.mpi_team._PATIENCE_S = 2.5
 params, grads, opt = {{"w": np.ones(2000)}}, {{"w": np.ones(2000)}}, Sharded(fo.SGD())
 update = lambda grads: opt.update(params, grads)
 update(grads)

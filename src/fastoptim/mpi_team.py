@@ -29,6 +29,9 @@ _AHEAD = 2
 _PATIENCE_S = 5.0
 """For how long a rank that has no error of its own waits for the one that has, before it ends all."""
 
+_PASSING_ON_S = 0.5
+"""For how long the last message of a rank is given time to reach the terminal."""
+
 
 def message_limit(n_ranks: int) -> int:
     """Return the number of bytes of a message."""
@@ -277,7 +280,13 @@ _followers: list[BaseException | None] = []
 
 def _end_all(error: BaseException) -> None:
     traceback.print_exception(error)
+    _abort()
+
+
+def _abort() -> None:
     sys.stderr.flush()
+    # mpiexec drops what it has not passed on when it ends all.
+    time.sleep(_PASSING_ON_S)
     MPI.COMM_WORLD.Abort(1)
 
 
@@ -290,7 +299,6 @@ def _end_all_by_errors() -> None:
         if isinstance(error, RankError) or any(error is other for other in _followers):
             time.sleep(_PATIENCE_S)
         before(kind, error, trace)
-        sys.stderr.flush()
-        MPI.COMM_WORLD.Abort(1)
+        _abort()
 
     sys.excepthook = hook
