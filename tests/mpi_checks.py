@@ -112,7 +112,7 @@ def check_bits(name):
 def check_dtypes():
     for p_dtype, g_dtype in ((np.float64, np.float32), (np.float16, np.float16), (ml_dtypes.bfloat16,) * 2):
         params, expected = arrays(0, dtype=p_dtype), arrays(0, dtype=p_dtype)
-        sharded, one = Sharded(fo.Adam(0.01)), fo.Adam(0.01)
+        sharded, one = Sharded(fo.Nesterov(0.01, clip_norm=0.5)), fo.Nesterov(0.01, clip_norm=0.5)
         for step in range(3):
             sharded.update(params, gradients(step, dtype=g_dtype))
             one.update(expected, mean_gradients(step, dtype=g_dtype))

@@ -98,5 +98,25 @@ def test_arrays_are_divided_evenly(sizes, whole, n_ranks):
     assert max(loads) <= max(largest, np.ceil(sum(sizes) / n_ranks) + max(largest, BLOCK))
 
 
+def test_sums_of_blocks_are_added_in_order():
+    from fastoptim.mpi_shards import Shards
+    from fastoptim.validate import validate
+
+    class Alone:
+        rank, size = 0, 1
+        may_fail = True
+        comm = property(lambda self: self)
+
+        def agree(self):
+            """There is nobody else."""
+
+        def Allgatherv(self, local, gathered):
+            gathered[0][...] = local
+
+    shards = Shards(validate({"w": np.ones(2048)}, {"w": np.ones(2048)}), [False], Alone())
+    blocks = np.array([[1e16], [1.0], [-1e16], [3.0]])
+    assert shards.total(["w"], [blocks], np.zeros((1, 1))) == 3.0
+
+
 def test_the_core_does_not_import_mpi(tmp_path):
     script.run("import sys, fastoptim; fastoptim.Adam(); assert 'mpi4py' not in sys.modules", tmp_path)
