@@ -15,7 +15,7 @@ import time
 import warnings
 from pathlib import Path
 
-CHUNK = 1_000
+CHUNK = 250
 """Examples per run; Hypothesis remembers the examples of a run and slows down as they grow in number."""
 
 
