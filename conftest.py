@@ -1,4 +1,4 @@
-"""Leave out the doctests of modules that need a library which is not installed."""
+"""Leave out the doctests of modules that need a library which is not installed, and the script of the ranks of MPI."""
 
 from importlib.util import find_spec
 
@@ -9,6 +9,6 @@ MODULES = {
 }
 """By the library that they need."""
 
-collect_ignore = [
+collect_ignore = ["tests/mpi_checks.py"] + [
     f"src/fastoptim/{module}.py" for library, modules in MODULES.items() if not find_spec(library) for module in modules
 ]

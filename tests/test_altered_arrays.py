@@ -13,7 +13,7 @@ from naive import assert_bits
 def test_alterations_between_guard_pages():
     import attack_arrays
 
-    attack_arrays.main(300)
+    attack_arrays.main(150)
 
 
 @pytest.mark.filterwarnings("ignore:Setting the:DeprecationWarning")

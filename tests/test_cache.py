@@ -23,6 +23,7 @@ COUNT = """
     from fastoptim import kernels
     from fastoptim.kernels.cache import CodeCache
     from fastoptim.kernels.fuse import fuse
+    from fastoptim.kernels.masked import product
 
     def count(rule, n_slots, dtype):
         hits, misses = {}, []
@@ -31,9 +32,9 @@ COUNT = """
                 if isinstance(function, Dispatcher) and function.signatures and isinstance(function._cache, CodeCache):
                     hits[name] = sum(function.stats.cache_hits.values())
                     misses += [name] * sum(function.stats.cache_misses.values())
-        kernel = fuse(rule, (dtype,) * (2 + n_slots))
-        hits["kernel"] = kernel.cache_hits
-        misses += ["kernel"] * (kernel.cache_hits == 0)
+        for name, kernel in ("kernel", fuse(rule, (dtype,) * (2 + n_slots))), ("multiply", product(np.dtype(dtype))):
+            hits[name] = kernel.cache_hits
+            misses += [name] * (kernel.cache_hits == 0)
         return hits, misses
 """
 

@@ -519,7 +519,7 @@ def test_garbage_collector_callbacks_while_threads_wait(tmp_path):
         gc.callbacks.append(lambda *_: time.sleep(0))
         gc.set_threshold(20, 2, 2)
         sys.setswitchinterval(1e-6)
-        for way in ("strided", "fallback") * 5:
+        for way in ("strided", "fallback") * 3:
             make, dtypes = WAYS[way]
             params, opt = make(), Count()
             grads = ones(params, dtypes)
