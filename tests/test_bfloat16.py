@@ -383,7 +383,7 @@ def test_any_chunks_give_the_same_bits(state_dtype):
         assert_bits(outcomes[0][1], v)
 
 
-@pytest.mark.parametrize(("state_dtype", "dtype"), [(None, BF), (BOTH[0], F32), (BOTH[1], BF)])
+@pytest.mark.parametrize(("state_dtype", "dtype"), [(BOTH[0], F32), (BOTH[1], BF)])
 def test_strided_arrays_have_the_bits_of_others(state_dtype, dtype):
     layouts = [
         np.ascontiguousarray,

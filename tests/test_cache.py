@@ -32,7 +32,10 @@ COUNT = """
                 if isinstance(function, Dispatcher) and function.signatures and isinstance(function._cache, CodeCache):
                     hits[name] = sum(function.stats.cache_hits.values())
                     misses += [name] * sum(function.stats.cache_misses.values())
-        for name, kernel in ("kernel", fuse(rule, (dtype,) * (2 + n_slots))), ("multiply", product(np.dtype(dtype))):
+        compiled = {"kernel": fuse(rule, (dtype,) * (2 + n_slots))}
+        if product.cache_info().currsize:
+            compiled["multiply"] = product(np.dtype(dtype))
+        for name, kernel in compiled.items():
             hits[name] = kernel.cache_hits
             misses += [name] * (kernel.cache_hits == 0)
         return hits, misses

@@ -652,7 +652,7 @@ class Updates(RuleBasedStateMachine):
 
 SETTINGS = settings(
     deadline=None,
-    max_examples=50,
+    max_examples=30,
     stateful_step_count=8,
     phases=set(Phase) - {Phase.explain},
     report_multiple_bugs=False,
