@@ -108,7 +108,7 @@ def test_sums_of_blocks_are_added_in_order():
         comm = property(lambda self: self)
 
         def agree(self):
-            """There is nobody else."""
+            """No other rank can have failed."""
 
         def Allgatherv(self, local, gathered):
             gathered[0][...] = local

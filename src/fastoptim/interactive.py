@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["LossBar", "compare"]
 
 _REDRAW_S = 1.0
-"""Seconds between two drawings of the picture; each takes some tenth of a second from the training."""
+"""Seconds between two drawings of the picture; each drawing takes about a tenth of a second."""
 
 
 def compare(

@@ -53,7 +53,7 @@ class Sharded:
     Notes
     -----
     The mean is ``(g0 + g1 + …) / n``, added in the order of the ranks. The result of a step has the bits of one process
-    that is given this mean, for any number of ranks, whatever it computes from norms or sums over arrays.
+    that is given this mean, for any number of ranks, also where a step needs norms or sums over arrays.
 
     Arrays are cut at multiples of 512 elements. Rules of whole arrays, such as `fastoptim.Muon`, and ``centralize`` do
     not cut those that they need as a whole; these go to one rank each, so n should be far below their number.
