@@ -24,7 +24,7 @@ from fastoptim.kernels.vectors import (
     MAX_LINES,
     add_all_rows,
     add_rows,
-    copy_line,
+    copy_rows,
     copy_square,
     lines_on_stack,
     rows_at_once,
@@ -49,25 +49,14 @@ _rows_at_once = inline_jit(rows_at_once)
 _WORDS = (np.uint64,)
 _BLOCK_LINES = WIDTH * MAX_LINES
 _STRIP_LINES = WIDTH * 8 // LINE
-_CHUNK = 1024
-"""Rows of the result that are computed with one block of the right matrix after the other."""
+_CHUNK = 256
+"""Rows of the result that are computed with one block of the right matrix after the other; half of them if their sums
+need memory of their own."""
+_SUMS_LINES = _CHUNK // 2 * MAX_LINES
 
 _INNER, _COLUMNS, _X, _X_ROW, _X_STEP, _MASKS, _N_WORDS, _IS_TRANSPOSED, _B, _B_ROW, _B_STEP, _OUT, _FOUND = range(13)
 """The words that describe a product to its code."""
 _ROW_LINES = 2
-
-
-@inline_jit
-def _copy_rows(T, block, lines, last, b, b_row, count):
-    """Copy parts of rows to a block, line by line; return zero if all elements are finite."""
-    found = 0
-    for _ in range(count):
-        for line in range(lines - 1):
-            found |= copy_line(T, block + line * LINE, b + line * LINE)
-        found |= copy_line(T, block + (lines - 1) * LINE, b + last)
-        block += lines * LINE
-        b += b_row
-    return found
 
 
 @inline_jit
@@ -127,14 +116,14 @@ def multiply(row, start, stop):
     total_lines = (columns + lanes - 1) // lanes
     tiles = (total_lines + MAX_LINES - 1) // MAX_LINES
     block, zeros, strip = lines_on_stack(_BLOCK_LINES), lines_on_stack(MAX_LINES), lines_on_stack(_STRIP_LINES)
-    sums = lines_on_stack(_CHUNK)
+    sums = lines_on_stack(_SUMS_LINES)
     _clear(zeros, MAX_LINES)
     if is_narrow:
         _clear(block, WIDTH)
     found = 0
     # Rows of several tiles may lie so far apart that the cache has no place for all of them at once.
     is_apart = is_narrow or tiles > 1
-    chunk = _CHUNK if tiles == 1 else _CHUNK // MAX_LINES // WIDTH * WIDTH
+    chunk = _CHUNK if tiles == 1 else _CHUNK // 2
     for top in range(start, stop, chunk):
         bottom = min(top + chunk, stop)
         for tile in range(tiles):
@@ -153,7 +142,7 @@ def multiply(row, start, stop):
                 if is_narrow:
                     found |= _copy_narrow(T, block, corner, b_row, b_step, columns, count)
                 elif b_step == SIZE:
-                    found |= _copy_rows(T, block, lines, last, corner, b_row, count)
+                    found |= copy_rows(T, lines, block, corner, last, b_row, count)
                 else:
                     found |= _copy_columns(T, SIZE, block, lines, last, corner, b_step, count)
                 for i in range(top, bottom, WIDTH):

@@ -16,7 +16,7 @@ from numba.extending import intrinsic
 
 from fastoptim.kernels.jit import HAS_AVX512
 
-__all__ = ["LINE", "MAX_LINES", "add_all_rows", "add_rows", "copy_line", "copy_square", "count_bits", "lines_on_stack"]
+__all__ = ["LINE", "MAX_LINES", "add_all_rows", "add_rows", "copy_rows", "copy_square", "count_bits", "lines_on_stack"]
 __all__ += ["nonzero", "rows_at_once"]
 
 LINE = 64
@@ -89,26 +89,10 @@ def lines_on_stack(_typing: Any, count: Any) -> Any:
     return types.intp(count), codegen
 
 
-def _not_finite(builder: Any, vectors: list[Any]) -> Any:
-    """Return an integer that is zero if all elements of some vectors are finite."""
-    # The difference is zero for every finite number, and NaN for all others.
-    found = [
-        builder.fcmp_unordered("uno", difference, difference) for difference in (builder.fsub(v, v) for v in vectors)
-    ]
-    any_of_them = reduce(builder.or_, found)
-    return builder.zext(builder.bitcast(any_of_them, ir.IntType(any_of_them.type.count)), _I64)
-
-
-@_intrinsic
-def copy_line(_typing: Any, T: Any, _target: Any, _source: Any) -> Any:
-    """Copy elements to a cache line; return zero if all of them are finite."""
-
-    def codegen(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
-        elements = _load(builder, _vector(context, T, LINE // _size(T)), args[2], _size(T))
-        _store(builder, elements, args[1], LINE)
-        return _not_finite(builder, [elements])
-
-    return types.intp(T, types.intp, types.intp), codegen
+def _any_nan(builder: Any, vectors: list[Any]) -> Any:
+    """Return an integer that is zero if no element of some vectors is NaN."""
+    found = reduce(builder.or_, (builder.fcmp_unordered("uno", vector, vector) for vector in vectors))
+    return builder.zext(builder.bitcast(found, ir.IntType(found.type.count)), _I64)
 
 
 @_intrinsic
@@ -123,7 +107,7 @@ def copy_square(_typing: Any, T: Any, _target: Any, _target_row: Any, _source: A
             _load(builder, vector, builder.add(source, builder.mul(source_row, _I64(k))), _size(T))
             for k in range(lanes)
         ]
-        not_finite = _not_finite(builder, rows)
+        not_finite = _any_nan(builder, [builder.fsub(row, row) for row in rows])
         # Exchange quarters of squares of 2 rows, of 4, and so on.
         distance = 1
         while distance < lanes:
@@ -159,6 +143,44 @@ def _each_width(builder: Any, lines: Any, generate: Callable[[int], None]) -> No
 def _places(builder: Any, n: int, row: Any, last: Any) -> list[Any]:
     """Return the addresses of the lines of a row."""
     return [builder.add(row, offset) for offset in (*(_I64(LINE * line) for line in range(n - 1)), last)]
+
+
+@_intrinsic
+def copy_rows(
+    _typing: Any, T: Any, _lines: Any, _block: Any, _source: Any, _last: Any, _source_row: Any, _count: Any
+) -> Any:
+    """Copy so many rows to a block; return zero if all elements are finite.
+
+    The arguments are the number of lines of a row; the addresses of the block and of the first row; the offset of the
+    last line, which may overlap the one before it; the bytes from one row to the next; and the number of rows.
+    """
+
+    def codegen(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        _, lines, block, source, last, source_row, count = args
+        size, lanes = _size(T), LINE // _size(T)
+        vector = _vector(context, T, lanes)
+        zero, fma = ir.Constant(vector, None), f"llvm.fma.v{lanes}f{8 * size}"
+        # LLVM keeps these in registers.
+        sums = [cgutils.alloca_once(builder, vector) for _ in range(MAX_LINES)]
+        result = cgutils.alloca_once_value(builder, _I64(0))
+
+        def generate(n: int) -> None:
+            for total in sums[:n]:
+                builder.store(zero, total)
+            with cgutils.for_range(builder, count) as loop:
+                row = builder.add(source, builder.mul(loop.index, source_row))
+                copy = builder.add(block, builder.mul(loop.index, _I64(LINE * n)))
+                for line, (total, place) in enumerate(zip(sums, _places(builder, n, row, last), strict=False)):
+                    elements = _load(builder, vector, place, size)
+                    _store(builder, elements, builder.add(copy, _I64(LINE * line)), LINE)
+                    # Zero times an element is zero if that is finite, and NaN if not.
+                    builder.store(_call(builder, fma, elements, zero, builder.load(total)), total)
+            builder.store(_any_nan(builder, [builder.load(total) for total in sums[:n]]), result)
+
+        _each_width(builder, lines, generate)
+        return builder.load(result)
+
+    return types.intp(T, *(types.intp,) * 6), codegen
 
 
 def _broadcast(builder: Any, scalar: ir.Type, vector: Any, address: Any, size: int) -> Any:

@@ -35,7 +35,7 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 THIS = "this"
 ENV = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-BLOCK_S, WARM_UP_S, PAUSE_S = 0.01, 0.1, 0.005
+BLOCK_S, WARM_UP_S, PAUSE_S = 0.01, 0.1, 0.06
 
 
 # In the child
@@ -93,7 +93,7 @@ def serve() -> None:
                 ready[case["id"]] = calls, max(1, int(BLOCK_S / seconds / len(calls)))
             calls, n = ready[case["id"]]
             if case["threads"] != 1:
-                # Threads of the other process may spin for some milliseconds after its block.
+                # The threads of OpenBLAS spin for 27 ms after the block of the other process.
                 time.sleep(PAUSE_S)
             block(1 + n // 10)
             print(block(n), flush=True)
