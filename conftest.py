@@ -2,13 +2,9 @@
 
 from importlib.util import find_spec
 
-MODULES = {
-    "torch": ("torch", "torch_masters", "torch_states"),
-    "sklearn": ("sklearn", "sklearn_training"),
-    "mpi4py": ("mpi", "mpi_states", "mpi_team"),
-}
-"""By the library that they need."""
+FOLDERS = {"torch": "torch", "sklearn": "sklearn", "mpi4py": "mpi"}
+"""The packages inside of fastoptim, by the library that they need."""
 
 collect_ignore = ["tests/mpi_checks.py"] + [
-    f"src/fastoptim/{module}.py" for library, modules in MODULES.items() if not find_spec(library) for module in modules
+    f"src/fastoptim/{folder}" for library, folder in FOLDERS.items() if not find_spec(library)
 ]

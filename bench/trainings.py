@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import naive
-from fastoptim.comparison import BLOCK, NOTES_FIVE, Comparison, Settings
-from fastoptim.digits import Data, load_data
+from fastoptim.comparison.digits import Data, load_data
+from fastoptim.comparison.training import BLOCK, NOTES_FIVE, Comparison, Settings
 
 from .frameworks import COMPILED, optax_optimizer, torch_compiled, torch_optimizer
 from .networks import jax_loss, limited, products, torch_loss
@@ -45,7 +45,7 @@ def _networks(data: Data) -> dict[str, naive.MultiLayerNet]:
 
 
 def _batches(data: Data, iterations: int) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-    """Yield the same batches as `fastoptim.comparison`, so that losses can be compared between libraries."""
+    """Yield the same batches as `fastoptim.comparison.training`, so that losses can be compared between libraries."""
     for start in range(0, iterations, BLOCK):
         rng = np.random.default_rng([0, start // BLOCK])
         for batch in rng.integers(len(data.x_train), size=(BLOCK, 128))[: iterations - start]:

@@ -11,7 +11,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from fastoptim import SGD, AdaGrad, Adam, Momentum, MultiLayerNet, RMSprop, smooth_curve
-from fastoptim.digits import load_data
+from fastoptim.comparison.digits import load_data
 from pictures import setup, show
 
 options = setup(__doc__, iterations=2000, data="auto")

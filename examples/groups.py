@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import fastoptim as fo
-from fastoptim.digits import load_data
+from fastoptim.comparison.digits import load_data
 from pictures import setup, show
 
 options = setup(__doc__, iterations=2000)

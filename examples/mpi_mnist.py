@@ -13,7 +13,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 import fastoptim as fo
-from fastoptim.digits import load_data
+from fastoptim.comparison.digits import load_data
 from pictures import setup, show
 
 options = setup(__doc__, iterations=300, data="auto")

@@ -19,8 +19,8 @@ from numpy.lib.array_utils import byte_bounds
 from numpy.lib.stride_tricks import as_strided
 
 import fastoptim as fo
-from fastoptim.layout import address
 from fastoptim.parameters import FlatDict, Layout
+from fastoptim.update.layout import address
 from strategies import BAD_GRADIENTS, BAD_PARAMETERS, LAYOUTS, OPTIMIZERS, PLAIN, expected_errors, is_array, strides_of
 
 DTYPES = [np.float64] * 4 + [np.float32] * 3 + [np.longdouble]

@@ -11,7 +11,8 @@ from numpy.testing import assert_array_equal
 import fastoptim as fo
 import script
 from counting import WAYS, Count, assert_steps, ones
-from fastoptim import fallback, parameters, plan, threads
+from fastoptim import parameters, threads
+from fastoptim.update import fallback, plan
 
 
 @pytest.mark.parametrize("on_nonfinite", ["ignore", "raise"])

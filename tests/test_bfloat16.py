@@ -11,12 +11,13 @@ import pytest
 
 import fastoptim as fo
 import script
-from fastoptim import dtypes, segments
+from fastoptim import dtypes
 from fastoptim.family import FAMILY
 from fastoptim.kernels.bfloat16 import BFLOAT16, RANDOM_BFLOAT16
 from fastoptim.kernels.fuse import fuse
 from fastoptim.kernels.jit import DISABLED
 from fastoptim.kernels.table import DICE, STOP, P
+from fastoptim.update import segments
 from naive import assert_bits, draw
 
 ml_dtypes = pytest.importorskip("ml_dtypes", reason="bfloat16 is a dtype of ml_dtypes")

@@ -18,10 +18,12 @@ import scipy
 from threadpoolctl import threadpool_info
 
 import fastoptim
-from fastoptim import _terminal, compare_command, comparison, digits
+from fastoptim import _terminal
 from fastoptim._terminal import Interruption
 from fastoptim.cli import main
-from fastoptim.comparison import Comparison
+from fastoptim.comparison import command as compare_command
+from fastoptim.comparison import digits, training
+from fastoptim.comparison.training import Comparison
 from fastoptim.family import NOTES_FIVE
 from fastoptim.mnist import MnistUnavailableError
 
@@ -68,8 +70,8 @@ def test_options_reach_the_comparison(tmp_path, monkeypatch):
     options = "--iterations 7 --batch-size 8 --hidden 9,10 --optimizers sgd --dtype float64 --seed 11 --threads 12"
     main(["compare", "--data", "digits", "--output", str(tmp_path), *options.split()])
     assert seen == [
-        comparison.Settings(2000, 128, [100] * 4, NOTES_FIVE, "float32", 0, None),
-        comparison.Settings(7, 8, [9, 10], ["SGD"], "float64", 11, 12),
+        training.Settings(2000, 128, [100] * 4, NOTES_FIVE, "float32", 0, None),
+        training.Settings(7, 8, [9, 10], ["SGD"], "float64", 11, 12),
     ]
 
 
@@ -241,7 +243,7 @@ def test_no_such_command(argv, capsys):
 @pytest.mark.parametrize("library", ["tqdm", "matplotlib", "sklearn", "threadpoolctl"])
 def test_missing_extra(tmp_path, monkeypatch, capsys, library):
     monkeypatch.chdir(tmp_path)
-    for name in ("fastoptim.comparison", "fastoptim.digits"):
+    for name in ("fastoptim.comparison.training", "fastoptim.comparison.digits"):
         monkeypatch.delitem(sys.modules, name)
     for name in [name for name in sys.modules if name.startswith(f"{library}.")]:
         monkeypatch.delitem(sys.modules, name)
@@ -359,8 +361,8 @@ def test_signal_while_loading_data(tmp_path, monkeypatch, capsys, interruption):
 
 SEND_TWO_SIGNALS = """
 import os, signal, sys
-from fastoptim import compare_command
-from fastoptim.comparison import Comparison
+from fastoptim.comparison import command
+from fastoptim.comparison.training import Comparison
 
 def send_signal(owner, method, number):
     call = getattr(owner, method)
@@ -369,7 +371,7 @@ def send_signal(owner, method, number):
         return call(*args)
     setattr(owner, method, signalled)
 
-send_signal(compare_command._Screen, "show", signal.SIGINT)
+send_signal(command._Screen, "show", signal.SIGINT)
 send_signal(Comparison, sys.argv.pop(1), signal.{name})
 from fastoptim.__main__ import main
 sys.exit(main())

@@ -6,10 +6,10 @@ import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
 import fastoptim as fo
-from fastoptim import comparison, digits
 from fastoptim._files import replacing
-from fastoptim.comparison import OPTIMIZERS, Comparison, Settings
-from fastoptim.digits import Data, load_data
+from fastoptim.comparison import digits, training
+from fastoptim.comparison.digits import Data, load_data
+from fastoptim.comparison.training import OPTIMIZERS, Comparison, Settings
 from fastoptim.family import NOTES_FIVE
 from fastoptim.mnist import MnistUnavailableError
 
@@ -96,7 +96,7 @@ def test_one_thread_per_network_and_settings_are_restored(data, monkeypatch):
         parts.append(n)
         return fo.num_threads(n)
 
-    monkeypatch.setattr(comparison, "num_threads", num_threads)
+    monkeypatch.setattr(training, "num_threads", num_threads)
     with threadpool_limits(2, "blas"):
         before = blas_threads()
         Comparison(data, Settings(iterations=101, batch_size=16, hidden=[3])).train(
@@ -168,14 +168,14 @@ def test_stop_during_compilation(data, monkeypatch):
 def test_one_network_for_each_core(data, monkeypatch):
     workers = []
 
-    class Pool(comparison.ThreadPoolExecutor):
+    class Pool(training.ThreadPoolExecutor):
         def __init__(self, max_workers, **options):
             workers.append(max_workers)
             super().__init__(max_workers, **options)
 
-    monkeypatch.setattr(comparison, "ThreadPoolExecutor", Pool)
+    monkeypatch.setattr(training, "ThreadPoolExecutor", Pool)
     for cores in (2, 9):
-        monkeypatch.setattr(comparison.numba.config, "NUMBA_DEFAULT_NUM_THREADS", cores)
+        monkeypatch.setattr(training.numba.config, "NUMBA_DEFAULT_NUM_THREADS", cores)
         train(data, iterations=1)
     assert workers == [2, 5]
 

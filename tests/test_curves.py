@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgba
 
-from fastoptim.curves import plot_losses, smooth_curve
+from fastoptim.comparison.curves import plot_losses, smooth_curve
 from fastoptim.family import FAMILY, NOTES_FIVE
 
 
@@ -64,7 +64,7 @@ def test_plot_has_the_style_of_the_notes():
 
 def test_plot_without_pyplot_and_display(tmp_path):
     code = (
-        "import sys; from fastoptim.curves import plot_losses;"
+        "import sys; from fastoptim.comparison.curves import plot_losses;"
         f"plot_losses({{'SGD': [1.0, 0.5]}}).savefig({str(tmp_path / 'a.png')!r});"
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
@@ -73,7 +73,7 @@ def test_plot_without_pyplot_and_display(tmp_path):
 
 
 def test_plot_without_matplotlib(monkeypatch):
-    monkeypatch.delitem(sys.modules, "fastoptim.pictures", raising=False)
+    monkeypatch.delitem(sys.modules, "fastoptim.comparison.pictures", raising=False)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ImportError, match=r"pip install 'fastoptim\[compare\]'"):
         plot_losses({})

@@ -2,6 +2,7 @@
 
 import ast
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -18,16 +19,10 @@ def read_layers(text):
     return [re.findall(r"`([\w.]+)`", line) for line in re.findall(r"^- ([^:\n]*)", section, re.MULTILINE)]
 
 
-FILES = {
-    f"{prefix}{path.stem}": path
-    for folder, prefix in (
-        ("src/fastoptim", ""),
-        ("src/fastoptim/optimizers", "optimizers."),
-        ("src/fastoptim/schedules", "schedules."),
-        ("kernels", "kernels."),
-    )
-    for path in (ROOT / folder).glob("*.py")
+FOLDERS = {"": "src/fastoptim", "kernels.": "kernels"} | {
+    f"{path.parent.name}.": path.parent.relative_to(ROOT) for path in (ROOT / "src/fastoptim").glob("*/__init__.py")
 }
+FILES = {f"{prefix}{path.stem}": path for prefix, folder in FOLDERS.items() for path in (ROOT / folder).glob("*.py")}
 KNOWN = {f"fastoptim.{module}".removesuffix(".__init__"): module for module in FILES}
 """The modules by the names that they are imported by."""
 
@@ -52,6 +47,12 @@ def test_the_list_has_each_module_once():
     assert sorted(module for layer in LAYERS for module in layer) == sorted(FILES)
 
 
+def test_the_wheel_has_each_package():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    packages = sorted(f"fastoptim.{prefix}".rstrip(".") for prefix in FOLDERS)
+    assert project["tool"]["setuptools"]["packages"] == packages
+
+
 @pytest.mark.parametrize("module", sorted(FILES))
 def test_a_module_imports_only_what_lies_below_it(module):
     for other in imported_modules(FILES[module].read_text(encoding="utf-8")):
@@ -62,13 +63,13 @@ def test_a_module_imports_only_what_lies_below_it(module):
     ("source", "expected"),
     [
         ("import fastoptim", ["__init__"]),
-        ("import numpy, fastoptim.plan", ["plan"]),
-        ("from fastoptim import plan, Adam, kernels", ["plan", "__init__", "kernels.__init__"]),
-        ("from fastoptim.plan import Plan", ["plan"]),
+        ("import numpy, fastoptim.optimizer", ["optimizer"]),
+        ("from fastoptim import optimizer, Adam, kernels", ["optimizer", "__init__", "kernels.__init__"]),
+        ("from fastoptim.update.plan import Plan", ["update.plan"]),
         ("from fastoptim.kernels import rules", ["kernels.rules"]),
         ("from fastoptim.kernels.rules import sgd, adam", ["kernels.rules"] * 2),
-        ("if TYPE_CHECKING:\n    from fastoptim.plan import Plan", ["plan"]),
-        ("def f():\n    from fastoptim import plan", ["plan"]),
+        ("if TYPE_CHECKING:\n    from fastoptim.update.plan import Plan", ["update.plan"]),
+        ("def f():\n    from fastoptim.update import plan", ["update.plan"]),
         ("from fastoptimum import plan\nimport fastoptimum", []),
     ],
 )

@@ -10,11 +10,11 @@ import pytest
 from matplotlib.figure import Figure
 
 import fastoptim as fo
-from fastoptim import curves, interactive, pictures
 from fastoptim.cli import main
-from fastoptim.comparison import Comparison, Settings
-from fastoptim.digits import load_data
-from fastoptim.languages import LANGUAGES
+from fastoptim.comparison import curves, interactive, pictures
+from fastoptim.comparison.digits import load_data
+from fastoptim.comparison.languages import LANGUAGES
+from fastoptim.comparison.training import Comparison, Settings
 from fastoptim.tables import Table
 
 SMALL = {"hidden": [8], "batch_size": 16, "optimizers": ["sgd", "Adam"]}

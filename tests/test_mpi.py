@@ -45,11 +45,11 @@ def test_an_error_of_one_rank_ends_all_with_one_message(tmp_path, line, message)
 import sys
 import numpy as np
 import fastoptim as fo
-import fastoptim.mpi_team
+import fastoptim.mpi.team
 from fastoptim.mpi import Sharded
 from mpi4py import MPI
 rank = MPI.COMM_WORLD.rank
-fastoptim.mpi_team._PATIENCE_S = 2.5
+fastoptim.mpi.team._PATIENCE_S = 2.5
 params, grads, opt = {{"w": np.ones(2000)}}, {{"w": np.ones(2000)}}, Sharded(fo.SGD())
 update = lambda grads: opt.update(params, grads)
 update(grads)
@@ -84,7 +84,7 @@ def test_a_killed_rank_ends_all_and_leaves_a_whole_file():
 )
 def test_arrays_are_divided_evenly(sizes, whole, n_ranks):
     from fastoptim.kernels.strided import BLOCK
-    from fastoptim.mpi_shards import divide
+    from fastoptim.mpi.shards import divide
 
     parts = divide(sizes, whole, n_ranks)
     covered = sorted(part for each in parts for part in each)
@@ -99,8 +99,8 @@ def test_arrays_are_divided_evenly(sizes, whole, n_ranks):
 
 
 def test_sums_of_blocks_are_added_in_order():
-    from fastoptim.mpi_shards import Shards
-    from fastoptim.validate import validate
+    from fastoptim.mpi.shards import Shards
+    from fastoptim.update.validate import validate
 
     class Alone:
         rank, size = 0, 1

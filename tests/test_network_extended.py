@@ -12,9 +12,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 import fastoptim as fo
 import layers
 import naive
-from fastoptim.batches import alone
 from fastoptim.kernels import dense
 from fastoptim.kernels.normalization import Extension
+from fastoptim.network.batches import alone
 from naive import assert_bits
 
 # Before the first pass in training the variances are zero, and scores in tests huge.

@@ -14,7 +14,7 @@ import naive
 from counting import WAYS, Count, assert_steps, ones, strided
 from fastoptim.kernels.jit import HAS_FLOAT16
 from fastoptim.parameters import FlatDict
-from fastoptim.plan import Plan
+from fastoptim.update.plan import Plan
 from naive import assert_step, draw
 
 SWAPPED = np.dtype(">f8")

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 import fastoptim as fo
 import naive
-from fastoptim.composition import compose_optimizer
-from fastoptim.fallback import RuleArray
 from fastoptim.parameters import FlatDict, Layout
+from fastoptim.update.composition import compose_optimizer
+from fastoptim.update.fallback import RuleArray
 from naive import assert_bits
 
 # Kernels that run as Python warn as NumPy does, and promote nothing.

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import fastoptim as fo
-from fastoptim.composition import compose_optimizer
 from fastoptim.kernels import rules
+from fastoptim.update.composition import compose_optimizer
 from naive import assert_bits
 
 VARIANTS = {

@@ -15,7 +15,7 @@ from mpi4py import MPI
 
 import fastoptim as fo
 from fastoptim.mpi import Sharded
-from fastoptim.mpi_team import message_limit
+from fastoptim.mpi.team import message_limit
 
 WORLD = MPI.COMM_WORLD
 BYTES = 4

@@ -15,11 +15,11 @@ if sys.maxsize < 2**32:
 # can then answer --help at once and handle Ctrl-C from the start.
 _MODULES = dict.fromkeys(FAMILY, "optimizers") | {
     "MultiLayerNet": "network",
-    "MultiLayerNetExtend": "extended",
+    "MultiLayerNetExtend": "network",
     "Optimizer": "optimizer",
     "Rows": "rows",
     "check_rule": "checking",
-    "compare": "interactive",
+    "compare": "comparison.interactive",
     "flatten": "parameters",
     "load": "checkpoint",
     "load_mnist": "mnist",
@@ -28,7 +28,7 @@ _MODULES = dict.fromkeys(FAMILY, "optimizers") | {
     "schedules": "schedules",
     "scipy_method": "minimization",
     "show_config": "configuration",
-    "smooth_curve": "curves",
+    "smooth_curve": "comparison.curves",
     "sweep": "sweeping",
     "tree": "trees",
 }
@@ -40,14 +40,14 @@ if TYPE_CHECKING:
     from fastoptim import schedules as schedules
     from fastoptim.checking import check_rule as check_rule
     from fastoptim.checkpoint import load as load
+    from fastoptim.comparison.curves import smooth_curve as smooth_curve
+    from fastoptim.comparison.interactive import compare as compare
     from fastoptim.configuration import show_config as show_config
-    from fastoptim.curves import smooth_curve as smooth_curve
-    from fastoptim.extended import MultiLayerNetExtend as MultiLayerNetExtend
-    from fastoptim.interactive import compare as compare
     from fastoptim.minimization import minimize as minimize
     from fastoptim.minimization import scipy_method as scipy_method
     from fastoptim.mnist import load_mnist as load_mnist
     from fastoptim.network import MultiLayerNet as MultiLayerNet
+    from fastoptim.network import MultiLayerNetExtend as MultiLayerNetExtend
     from fastoptim.optimizer import Optimizer as Optimizer
     from fastoptim.optimizers import *  # noqa: F403
     from fastoptim.parameters import flatten as flatten

@@ -10,17 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from fastoptim.composition import compose_optimizer
-from fastoptim.fallback import FallbackTask, RuleArray
 from fastoptim.kernels.compose import function_of
 from fastoptim.kernels.fuse import fuse, n_scalars
 from fastoptim.kernels.jit import DISABLED
 from fastoptim.kernels.subnormals import flushed
 from fastoptim.kernels.table import block_table
-from fastoptim.layout import address
 from fastoptim.optimizer import Optimizer
 from fastoptim.threads import Autotuner
-from fastoptim.validate import Array, Parameter
+from fastoptim.update.composition import compose_optimizer
+from fastoptim.update.fallback import FallbackTask, RuleArray
+from fastoptim.update.layout import address
+from fastoptim.update.validate import Array, Parameter
 
 __all__ = ["check_rule"]
 

@@ -6,9 +6,8 @@ from itertools import pairwise
 from typing import Any
 
 from fastoptim import optimizers
-from fastoptim.extended import MultiLayerNetExtend
 from fastoptim.family import FAMILY
-from fastoptim.network import MultiLayerNet
+from fastoptim.network import MultiLayerNet, MultiLayerNetExtend
 from fastoptim.serialize import StateDict, StrPath, reading
 
 __all__ = ["load"]

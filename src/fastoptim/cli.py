@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from fastoptim import compare_command
 from fastoptim._messages import LIMIT, one_line
 from fastoptim._terminal import Interruption, ensure_streams, flush_streams, print_error, write
 from fastoptim._version import __version__
+from fastoptim.comparison import command
 
 __all__ = ["main"]
 
@@ -73,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="fastoptim", description=about, allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"fastoptim {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    compare_command.add_parser(commands)
+    command.add_parser(commands)
 
     about = "print versions, processor, threading layer, BLAS and the folder of compiled code"
     info = commands.add_parser("info", help=about, description=about, allow_abbrev=False)

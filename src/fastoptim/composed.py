@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, Unpack
 from numpy.typing import NDArray
 
 from fastoptim._suggest import did_you_mean
-from fastoptim.composition import Composition
 from fastoptim.concurrency import Guard, exclusive
 from fastoptim.dtypes import RANDOM
 from fastoptim.groups import Groups, Pattern
 from fastoptim.hooks import Hooks
 from fastoptim.hyperparameters import Choice, Hyperparameter, Switch, is_schedule
-from fastoptim.plan import Plan
-from fastoptim.scalars import checked
-from fastoptim.state import State, with_slot
 from fastoptim.state_dicts import Checkpointed
 from fastoptim.tables import Table, size_of
 from fastoptim.transforms import COUNTERS, GROUPED, KEYWORDS, PRECISION, Keyword, Transforms
+from fastoptim.update.composition import Composition
+from fastoptim.update.plan import Plan
+from fastoptim.update.scalars import checked
+from fastoptim.update.state import State, with_slot
 
 __all__ = ["MAX_PLANS", "Composed"]
 
@@ -66,7 +66,7 @@ class Composed(Hooks, Checkpointed):
     _views: list[Self] | None
     _extended: bool
     _shards: Any = None
-    """What the parameters are parts of, while processes share the updates; see `fastoptim.mpi_shards`."""
+    """What the parameters are parts of, while processes share the updates; see `fastoptim.mpi.shards`."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

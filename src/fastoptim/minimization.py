@@ -14,7 +14,7 @@ from fastoptim.hyperparameters import whole_number
 from fastoptim.objective import Objective
 from fastoptim.optimizer import Optimizer
 from fastoptim.optimizers import Adam
-from fastoptim.validate import Array
+from fastoptim.update.validate import Array
 
 if TYPE_CHECKING:
     from scipy.optimize import Bounds, OptimizeResult

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fastoptim.validate import Array
+from fastoptim.update.validate import Array
 
 __all__ = ["Objective"]
 

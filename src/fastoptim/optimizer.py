@@ -7,15 +7,15 @@ from collections.abc import Callable
 from typing import Any, ClassVar, cast
 
 from fastoptim.composed import MAX_PLANS, Composed
-from fastoptim.composition import compose_optimizer
 from fastoptim.concurrency import Guard, acquire, guarded
 from fastoptim.conversions import with_arrays
-from fastoptim.plan import Plan
-from fastoptim.precision import precision_of
-from fastoptim.scalars import set_scalars
-from fastoptim.state import Slot
 from fastoptim.transforms import EXTRA_SLOTS, centralized
-from fastoptim.validate import NonFiniteGradients, Parameters, validate
+from fastoptim.update.composition import compose_optimizer
+from fastoptim.update.plan import Plan
+from fastoptim.update.precision import precision_of
+from fastoptim.update.scalars import set_scalars
+from fastoptim.update.state import Slot
+from fastoptim.update.validate import NonFiniteGradients, Parameters, validate
 
 __all__ = ["Optimizer"]
 

@@ -14,9 +14,9 @@ from fastoptim.concurrency import exclusive
 from fastoptim.parameters import FlatDict, Layout
 from fastoptim.schedules.specs import from_spec, to_spec
 from fastoptim.serialize import StateDict, StrPath, check_arrays, check_items, copied, format_and_class, reading, write
-from fastoptim.state import State
 from fastoptim.transforms import COUNTERS, EXTRA_SLOTS, KEYWORDS
-from fastoptim.validate import Parameter, validate
+from fastoptim.update.state import State
+from fastoptim.update.validate import Parameter, validate
 
 __all__ = ["Checkpointed", "plain_hyperparameters", "saved_parameters", "state_dict_of"]
 

@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from fastoptim.composition import Composition, compose_optimizer, structure
 from fastoptim.kernels.fuse import fuse, n_scalars
 from fastoptim.kernels.jit import DISABLED
 from fastoptim.kernels.table import block_table
-from fastoptim.layout import address
 from fastoptim.optimizer import Optimizer
 from fastoptim.threads import Autotuner
-from fastoptim.validate import Array, Parameters, validate
+from fastoptim.update.composition import Composition, compose_optimizer, structure
+from fastoptim.update.layout import address
+from fastoptim.update.validate import Array, Parameters, validate
 
 __all__ = ["Sweep", "sweep"]
 

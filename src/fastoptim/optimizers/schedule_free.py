@@ -13,11 +13,11 @@ from fastoptim.concurrency import exclusive
 from fastoptim.hyperparameters import Hyperparameter
 from fastoptim.kernels import rules
 from fastoptim.optimizers.base import BuiltIn, Slot
-from fastoptim.plan import Plan
-from fastoptim.scalars import group_view
-from fastoptim.state import slot_of
 from fastoptim.transforms import Number, Options
-from fastoptim.validate import Array, Parameter, Parameters, validate
+from fastoptim.update.plan import Plan
+from fastoptim.update.scalars import group_view
+from fastoptim.update.state import slot_of
+from fastoptim.update.validate import Array, Parameter, Parameters, validate
 
 __all__ = ["ScheduleFreeAdamW", "ScheduleFreeSGD"]
 

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastoptim.architecture import ACTIVATIONS, Architecture
-from fastoptim.batches import Workspace, batch, samples
 from fastoptim.kernels import dense
 from fastoptim.kernels.normalization import Extension
+from fastoptim.network.architecture import ACTIVATIONS, Architecture
+from fastoptim.network.batches import Workspace, batch, samples
 from fastoptim.parameters import FlatDict
 
 __all__ = ["MultiLayerNet"]

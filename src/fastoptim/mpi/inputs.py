@@ -10,10 +10,10 @@ import numpy as np
 
 from fastoptim.conversions import with_arrays
 from fastoptim.dtypes import is_bfloat16
-from fastoptim.mpi_shards import Shards, memory_order
+from fastoptim.mpi.shards import Shards, memory_order
 from fastoptim.rows import Rows
 from fastoptim.state_dicts import plain_hyperparameters
-from fastoptim.validate import Parameter, validate
+from fastoptim.update.validate import Parameter, validate
 
 __all__ = ["check_forms", "check_inputs", "describe", "divide_arrays"]
 

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from fastoptim.batches import Memory
 from fastoptim.hyperparameters import Hyperparameter
-from fastoptim.initialization import initial_parameters
 from fastoptim.kernels import dense
+from fastoptim.network.batches import Memory
+from fastoptim.network.initialization import initial_parameters
 from fastoptim.parameters import FlatDict, flatten
 from fastoptim.serialize import StateDict, StrPath, check_arrays, check_items, copied, format_and_class, reading, write
 from fastoptim.tables import Table, shortened, size_of

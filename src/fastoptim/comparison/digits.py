@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastoptim.languages import LANGUAGES
+from fastoptim.comparison.languages import LANGUAGES
 from fastoptim.mnist import MnistUnavailableError, load_mnist
 
 try:

@@ -9,20 +9,20 @@ from typing import Any
 import numpy as np
 from numpy.lib.array_utils import byte_bounds
 
-from fastoptim.composition import Sums
 from fastoptim.kernels import table
 from fastoptim.kernels.finite import finite
 from fastoptim.kernels.fuse import fuse
 from fastoptim.kernels.jit import DISABLED
 from fastoptim.kernels.reduce import add_blocks
 from fastoptim.kernels.strided import BLOCK
-from fastoptim.layout import Ranges, address, form, merged, walk
 from fastoptim.parameters import FlatDict
-from fastoptim.precision import Dice
-from fastoptim.segments import order_of_state, walked
 from fastoptim.threads import Autotuner
-from fastoptim.touched import TouchedRows
-from fastoptim.validate import Array, Parameter
+from fastoptim.update.composition import Sums
+from fastoptim.update.layout import Ranges, address, form, merged, walk
+from fastoptim.update.precision import Dice
+from fastoptim.update.segments import order_of_state, walked
+from fastoptim.update.touched import TouchedRows
+from fastoptim.update.validate import Array, Parameter
 
 __all__ = ["Arrays", "KernelTask"]
 

@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 from mpi4py import MPI
 
-from fastoptim.mpi_inputs import check_forms, check_inputs, describe, divide_arrays
-from fastoptim.mpi_shards import Bucket, Dtypes, Shards, make_buckets
-from fastoptim.mpi_states import gather_slot, load, save
-from fastoptim.mpi_team import RankError, Team
+from fastoptim.mpi.inputs import check_forms, check_inputs, describe, divide_arrays
+from fastoptim.mpi.shards import Bucket, Dtypes, Shards, make_buckets
+from fastoptim.mpi.states import gather_slot, load, save
+from fastoptim.mpi.team import Team
 from fastoptim.optimizer import Optimizer
 from fastoptim.serialize import StrPath
-from fastoptim.validate import Array, Parameter, Parameters
+from fastoptim.update.validate import Array, Parameter, Parameters
 
-__all__ = ["RankError", "Sharded"]
+__all__ = ["Sharded"]
 
 
 class Sharded:

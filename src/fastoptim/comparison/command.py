@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from fastoptim._messages import one_line, printable
 from fastoptim._terminal import Interruption, print_error, write
+from fastoptim.comparison.interactive import LossBar
+from fastoptim.comparison.languages import LANGUAGES
 from fastoptim.family import FAMILY, NOTES_FIVE
-from fastoptim.interactive import LossBar
-from fastoptim.languages import LANGUAGES
 
 if TYPE_CHECKING:
-    from fastoptim.comparison import Comparison, Run
+    from fastoptim.comparison.training import Comparison, Run
 
 __all__ = ["add_parser"]
 
@@ -111,8 +111,8 @@ def _prepare(options: argparse.Namespace, interruption: Interruption) -> "Compar
         # This import fails if an environment variable of tqdm is wrong.
         import tqdm  # noqa: F401
 
-        from fastoptim.comparison import Comparison, Settings
-        from fastoptim.digits import load_data
+        from fastoptim.comparison.digits import load_data
+        from fastoptim.comparison.training import Comparison, Settings
 
         # An exception has pooch delete its unfinished download.
         interruption.stop = _raise_interrupt

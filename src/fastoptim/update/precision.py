@@ -12,9 +12,9 @@ import numpy as np
 from fastoptim.dtypes import RANDOM, bfloat16, is_bfloat16
 from fastoptim.kernels.bfloat16 import BFLOAT16, RANDOM_BFLOAT16, Stored
 from fastoptim.kernels.jit import DISABLED
-from fastoptim.layout import address
 from fastoptim.parameters import FlatDict
-from fastoptim.validate import Parameter
+from fastoptim.update.layout import address
+from fastoptim.update.validate import Parameter
 
 __all__ = ["Dice", "Precision", "check_kernels", "check_precision", "precision_of"]
 

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from mpi4py import MPI
 
-from fastoptim.mpi_shards import Bucket
-from fastoptim.validate import Array
+from fastoptim.mpi.shards import Bucket
+from fastoptim.update.validate import Array
 
 __all__ = ["RankError", "Team", "message_limit"]
 

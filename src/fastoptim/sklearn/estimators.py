@@ -14,7 +14,7 @@ from sklearn.utils import column_or_1d
 from sklearn.utils.multiclass import _check_partial_fit_first_call, type_of_target, unique_labels
 from sklearn.utils.validation import validate_data
 
-from fastoptim.sklearn_training import MLP
+from fastoptim.sklearn.training import MLP
 
 __all__ = ["MLPClassifier", "MLPRegressor"]
 

@@ -8,8 +8,8 @@ from numbers import Real
 from typing import Any
 
 from fastoptim.hyperparameters import Hyperparameter
-from fastoptim.plan import Plan
 from fastoptim.transforms import COUNTERS, Keyword
+from fastoptim.update.plan import Plan
 
 __all__ = ["checked", "group_view", "set_scalars"]
 

@@ -14,8 +14,8 @@ from fastoptim.conversions import as_gradient, as_parameter
 from fastoptim.optimizer import Optimizer as Rule
 from fastoptim.param_groups import ParamGroups
 from fastoptim.threads import num_threads
-from fastoptim.torch_masters import Masters
-from fastoptim.torch_states import exported, imported
+from fastoptim.torch.masters import Masters
+from fastoptim.torch.states import exported, imported
 
 __all__ = ["Optimizer"]
 

@@ -10,9 +10,9 @@ import numpy as np
 
 from fastoptim.kernels import table
 from fastoptim.kernels.strided import BLOCK
-from fastoptim.layout import address
 from fastoptim.rows import Rows, sum_rows
-from fastoptim.validate import Array, Parameter
+from fastoptim.update.layout import address
+from fastoptim.update.validate import Array, Parameter
 
 __all__ = ["SparseGradients", "TouchedRows", "check_touched"]
 

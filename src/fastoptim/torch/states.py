@@ -15,7 +15,7 @@ from fastoptim.dtypes import is_bfloat16
 from fastoptim.optimizer import Optimizer
 from fastoptim.optimizers.adam import Adam
 from fastoptim.param_groups import Counters, ParamGroups, is_counter, read_counters
-from fastoptim.torch_masters import Masters
+from fastoptim.torch.masters import Masters
 
 __all__ = ["exported", "imported"]
 

@@ -10,7 +10,7 @@ from typing import Any
 from numpy.lib.array_utils import byte_bounds
 from numpy.typing import NDArray
 
-from fastoptim.validate import Parameter
+from fastoptim.update.validate import Parameter
 
 __all__ = ["Ranges", "address", "form", "is_aliased", "is_packed", "merged", "overlapping_groups", "touches", "walk"]
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastoptim.comparison.languages import LANGUAGES
 from fastoptim.family import FAMILY
-from fastoptim.languages import LANGUAGES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -90,7 +90,7 @@ def plot_losses(curves: Mapping[str, ArrayLike], title: str = "", lang: str = "e
     >>> figure = plot_losses({"SGD": [2.0, 0.8, 0.5], "Adam": [1.8, 0.4, 0.1]}, "Three iterations")
     """
     try:
-        from fastoptim.pictures import Picture, chinese_font
+        from fastoptim.comparison.pictures import Picture, chinese_font
     except ImportError as error:
         raise ImportError("plot_losses needs matplotlib: pip install 'fastoptim[compare]'") from error
 

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from fastoptim.batches import samples
 from fastoptim.hyperparameters import Hyperparameter, true_or_false
 from fastoptim.kernels.normalization import Extension, move_averages
-from fastoptim.network import MultiLayerNet
+from fastoptim.network.batches import samples
+from fastoptim.network.multilayer import MultiLayerNet
 from fastoptim.parameters import FlatDict, flatten
 
 __all__ = ["MultiLayerNetExtend"]

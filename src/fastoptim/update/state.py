@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastoptim.dtypes import is_floating, rounded
-from fastoptim.fallback import RuleArray
 from fastoptim.parameters import FlatDict, Layout
-from fastoptim.precision import Precision
-from fastoptim.validate import Array, Parameter
+from fastoptim.update.fallback import RuleArray
+from fastoptim.update.precision import Precision
+from fastoptim.update.validate import Array, Parameter
 
 __all__ = ["Slot", "State", "attach_state", "slot_of", "with_slot"]
 

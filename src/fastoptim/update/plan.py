@@ -12,20 +12,20 @@ from typing import Any
 import numpy as np
 from numpy.lib.array_utils import byte_bounds
 
-from fastoptim.composition import Composition
-from fastoptim.fallback import FallbackTask, Rule
 from fastoptim.kernels import table
 from fastoptim.kernels.fuse import n_scalars
 from fastoptim.kernels.jit import DISABLED
-from fastoptim.kerneltask import Arrays, KernelTask
-from fastoptim.layout import merged
-from fastoptim.numbers import Numbers
 from fastoptim.parameters import FlatDict
-from fastoptim.precision import Dice, Precision, check_kernels, check_precision
-from fastoptim.segments import sort
-from fastoptim.state import State, attach_state
-from fastoptim.touched import SparseGradients, check_touched
-from fastoptim.validate import NonFiniteGradients, Parameter, items_getter
+from fastoptim.update.composition import Composition
+from fastoptim.update.fallback import FallbackTask, Rule
+from fastoptim.update.kerneltask import Arrays, KernelTask
+from fastoptim.update.layout import merged
+from fastoptim.update.numbers import Numbers
+from fastoptim.update.precision import Dice, Precision, check_kernels, check_precision
+from fastoptim.update.segments import sort
+from fastoptim.update.state import State, attach_state
+from fastoptim.update.touched import SparseGradients, check_touched
+from fastoptim.update.validate import NonFiniteGradients, Parameter, items_getter
 
 __all__ = ["Plan"]
 
@@ -52,7 +52,7 @@ class Plan:
     n_groups : int
         Number of groups of parameters, each with scalars of its own.
     shards : Shards or None
-        What the parameters are parts of, if each process updates parts of all arrays; see `fastoptim.mpi_shards`.
+        What the parameters are parts of, if each process updates parts of all arrays; see `fastoptim.mpi.shards`.
 
     Attributes
     ----------

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fastoptim.validate import Array, Parameter
+from fastoptim.update.validate import Array, Parameter
 
 __all__ = ["FallbackTask", "Rule", "RuleArray"]
 

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
+from fastoptim.comparison.languages import LANGUAGES
 from fastoptim.family import NOTES_FIVE
-from fastoptim.languages import LANGUAGES
 from fastoptim.progress import in_notebook, progress_bar
 
 if TYPE_CHECKING:
-    from fastoptim.comparison import Comparison, Run
+    from fastoptim.comparison.training import Comparison, Run
 
 __all__ = ["LossBar", "compare"]
 
@@ -83,8 +83,8 @@ def compare(
     {'SGD': (5,), 'Adam': (5,)}
     >>> result.plot().savefig("losses.svg")  # doctest: +SKIP
     """
-    from fastoptim.comparison import Comparison, Settings
-    from fastoptim.digits import load_data
+    from fastoptim.comparison.digits import load_data
+    from fastoptim.comparison.training import Comparison, Settings
 
     settings = Settings(iterations, batch_size, hidden, optimizers, dtype, seed, threads, lang)
     comparison = Comparison(load_data(data, lang), settings)

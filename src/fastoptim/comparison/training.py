@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from fastoptim import optimizers
 from fastoptim._files import replacing
-from fastoptim.curves import plot_losses
-from fastoptim.digits import Data
+from fastoptim.comparison.curves import plot_losses
+from fastoptim.comparison.digits import Data
+from fastoptim.comparison.languages import LANGUAGES
 from fastoptim.family import FAMILY, NOTES_FIVE
-from fastoptim.languages import LANGUAGES
 from fastoptim.network import MultiLayerNet
 from fastoptim.optimizer import Optimizer
 from fastoptim.tables import Table
@@ -147,7 +147,7 @@ class Comparison:
 
     Examples
     --------
-    >>> from fastoptim.digits import load_data
+    >>> from fastoptim.comparison.digits import load_data
     >>> comparison = Comparison(load_data("digits"), Settings(iterations=5, hidden=[20], optimizers=["SGD"]))
     >>> comparison.train()
     >>> [(run.name, len(run.losses)) for run in comparison.runs]
@@ -269,7 +269,7 @@ class Comparison:
         """What a user should know about the images and the picture before the training, often nothing."""
         notices = [self.data.notice] if self.data.notice else []
         if no_font := LANGUAGES[self.settings.lang].no_font:
-            from fastoptim.pictures import chinese_font
+            from fastoptim.comparison.pictures import chinese_font
 
             notices += [] if chinese_font() else [no_font]
         return notices

@@ -12,9 +12,9 @@ from fastoptim.dtypes import is_bfloat16
 from fastoptim.kernels.bfloat16 import BFLOAT16, Stored
 from fastoptim.kernels.fuse import fuse
 from fastoptim.kernels.jit import DISABLED, HAS_FLOAT16
-from fastoptim.layout import is_aliased, is_packed, merged, overlapping_groups, touches
 from fastoptim.parameters import packed_strides
-from fastoptim.validate import Array, Parameter
+from fastoptim.update.layout import is_aliased, is_packed, merged, overlapping_groups, touches
+from fastoptim.update.validate import Array, Parameter
 
 __all__ = ["order_of_state", "sort", "walked"]
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastoptim.kernels.strided import BLOCK
-from fastoptim.validate import Array, Parameter
+from fastoptim.update.validate import Array, Parameter
 
 __all__ = ["Bucket", "Dtypes", "Part", "Shards", "divide", "flat", "make_buckets", "memory_order"]
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from fastoptim.mpi_shards import Part, Shards, flat, make_buckets
-from fastoptim.mpi_team import Team
+from fastoptim.mpi.shards import Part, Shards, flat, make_buckets
+from fastoptim.mpi.team import Team
 from fastoptim.serialize import StateDict, StrPath, check_arrays, check_items, reading, write
 from fastoptim.state_dicts import saved_parameters, state_dict_of
-from fastoptim.validate import Array
+from fastoptim.update.validate import Array
 
 __all__ = ["gather_slot", "load", "save"]
 

@@ -1,0 +1,1 @@
+"""The path of one update: its input is validated, and a plan is made for it, bound to its arrays and run."""
