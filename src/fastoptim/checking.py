@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from fastoptim.kernels.compose import function_of
 from fastoptim.kernels.fuse import fuse, n_scalars
 from fastoptim.kernels.jit import DISABLED
+from fastoptim.kernels.stages import function_of
 from fastoptim.kernels.subnormals import flushed
 from fastoptim.kernels.table import block_table
 from fastoptim.optimizer import Optimizer

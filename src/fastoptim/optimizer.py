@@ -6,7 +6,7 @@ import struct
 from collections.abc import Callable
 from typing import Any, ClassVar, cast
 
-from fastoptim.composed import MAX_PLANS, Composed
+from fastoptim.attributes import MAX_PLANS, Attributes
 from fastoptim.concurrency import Guard, acquire, guarded
 from fastoptim.conversions import with_arrays
 from fastoptim.transforms import EXTRA_SLOTS, centralized
@@ -20,7 +20,7 @@ from fastoptim.update.validate import NonFiniteGradients, Parameters, validate
 __all__ = ["Optimizer"]
 
 
-class Optimizer(Composed):
+class Optimizer(Attributes):
     """Base class of optimizers: a scalar rule, compiled into a kernel that updates all parameters.
 
     To write an optimizer, name its state in `slots`, return the numbers of a step from `scalars`, and write the formula

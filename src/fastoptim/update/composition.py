@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastoptim.kernels import transforms as stages
-from fastoptim.kernels.compose import Stage, compose, function_of
+from fastoptim.kernels import transforms
 from fastoptim.kernels.fuse import n_scalars
+from fastoptim.kernels.stages import Stage, compose, function_of
 from fastoptim.transforms import EXTRA_SLOTS, KEYWORDS, PRECISION
 
 __all__ = ["Composition", "Sums", "compose_optimizer"]
@@ -231,8 +231,8 @@ def _compose(
     def norm(finish: Any, name: str, is_shared: bool) -> None:
         # The scalar is the limit until the norm is known, then the factor.
         column = slice(count + len(result.scalars), count + len(result.scalars) + 1)
-        sums([Stage(stages.gradient, ("g",), ("x",))], ("x",), (True,), column, finish, is_shared)
-        add(stages.scaled, "g", "g", partial(_limit, name))
+        sums([Stage(transforms.gradient, ("g",), ("x",))], ("x",), (True,), column, finish, is_shared)
+        add(transforms.scaled, "g", "g", partial(_limit, name))
 
     def custom(functions: tuple[Any, ...], changed: str) -> None:
         for function in functions:
@@ -249,24 +249,24 @@ def _compose(
             add(function, " ".join(takes), " ".join(gives), *rest)
 
     if "maximize" in on or "grad_scale" in on:
-        add(stages.scaled, "g", "g", _scale)
+        add(transforms.scaled, "g", "g", _scale)
     if "accumulate" in on:
-        add(stages.accumulated, "g gradient_mean", "g", _share_of_call)
-        add(stages.gradient, "g", "gradient_mean")
+        add(transforms.accumulated, "g gradient_mean", "g", _share_of_call)
+        add(transforms.gradient, "g", "gradient_mean")
     if "collect" not in on:
         if "clip_value" in on:
-            add(stages.clipped, "g", "g", partial(_limit, "clip_value"))
+            add(transforms.clipped, "g", "g", partial(_limit, "clip_value"))
         if "clip_norm" in on:
             norm(_clip_all, "clip_norm", is_shared=True)
         if "clip_array_norm" in on:
             norm(_clip_each, "clip_array_norm", is_shared=False)
         if "l2" in on:
-            add(stages.l2, "p g", "g", lambda optimizer: float(optimizer.l2 or 0.0))
+            add(transforms.l2, "p g", "g", lambda optimizer: float(optimizer.l2 or 0.0))
         custom(before, "g")
         if "weight_decay" in on:
-            add(stages.decayed, "p", "p", _decay_factor)
+            add(transforms.decayed, "p", "p", _decay_factor)
         if "cautious" in on:
-            add(stages.copied, "p", "before")
+            add(transforms.copied, "p", "before")
         known = tuple(range(count - n_ratios))
         if measure:
             values = tuple(f"measured {k}" for k in range(len(squares)))
@@ -279,14 +279,14 @@ def _compose(
             chain.append(Stage(rule, takes, gives, tuple(range(count))))
         if "cautious" in on:
             position = count + len(result.scalars)
-            stage = Stage(stages.disagrees, ("g", "p", "before"), ("x",))
+            stage = Stage(transforms.disagrees, ("g", "p", "before"), ("x",))
             sums([stage], ("x",), (False,), slice(position, position + 1), _cautious_factors)
-            add(stages.cautious, "g p before", "p", lambda _: nan)
+            add(transforms.cautious, "g p before", "p", lambda _: nan)
         custom(after, "p")
         if "ema" in on:
-            add(stages.averaged, "p averaged", "averaged", _share_of_average)
+            add(transforms.averaged, "p averaged", "averaged", _share_of_average)
         if "lookahead" in on:
-            add(stages.lookahead, "p slow", "p slow", _lookahead_alpha)
+            add(transforms.lookahead, "p slow", "p slow", _lookahead_alpha)
     total = count + len(result.scalars)
     arguments = (*slots, *([_OPTIMIZER] if takes_arrays else []))
     for functions, values, squared, rest in pending:

@@ -22,7 +22,7 @@ from fastoptim.update.plan import Plan
 from fastoptim.update.scalars import checked
 from fastoptim.update.state import State, with_slot
 
-__all__ = ["MAX_PLANS", "Composed"]
+__all__ = ["MAX_PLANS", "Attributes"]
 
 MAX_PLANS = 4
 """Number of plans kept, for several dicts updated in turn; each takes a few kilobytes and keeps no arrays alive."""
@@ -33,7 +33,7 @@ _OPTIONS = {*KEYWORDS, "groups", "frozen", "on_nonfinite"}
 """The keywords of every optimizer."""
 
 
-class Composed(Hooks, Checkpointed):
+class Attributes(Hooks, Checkpointed):
     """Base class of `Optimizer`: the attributes that extend a rule."""
 
     accumulated: int
@@ -77,7 +77,7 @@ class Composed(Hooks, Checkpointed):
             name: it for base in reversed(cls.__bases__) for name, it in getattr(base, "_declared", {}).items()
         }
         # A class may have an attribute or a property in place of an inherited hyperparameter.
-        kept = {name: it for name, it in inherited.items() if getattr(cls, name, it) is getattr(Composed, name, it)}
+        kept = {name: it for name, it in inherited.items() if getattr(cls, name, it) is getattr(Attributes, name, it)}
         cls._declared = kept | own
 
     def __new__(cls, *_args: Any, **_kwargs: Any) -> Self:  # noqa: D102

@@ -1,4 +1,4 @@
-"""A rule and its transforms, composed into one function: a kernel of it is still one pass over memory."""
+"""Stages, such as a rule and its transforms, and their composition into one function, so that memory is passed once."""
 
 from __future__ import annotations
 
