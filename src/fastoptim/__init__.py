@@ -32,8 +32,8 @@ _MODULES = dict.fromkeys(FAMILY, "optimizers") | {
     "sweep": "sweeping",
     "tree": "trees",
 }
-_OPTIONAL = {"sklearn", "torch"}
-"""Modules that import a library of the same name, which may not be installed."""
+_OPTIONAL = {"mpi", "sklearn", "torch"}
+"""Packages that import a library which may not be installed."""
 
 if TYPE_CHECKING:
     # Type checkers cannot read names from the table, and with `__getattr__` they would accept any name.

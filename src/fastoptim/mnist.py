@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from platformdirs import user_cache_path
 
 from fastoptim._messages import one_line, short_errors
+from fastoptim._optional import imported_for
 from fastoptim.progress import progress_bar
 
 __all__ = ["FILES", "MIRRORS", "MnistUnavailableError", "load_mnist", "read_idx"]
@@ -200,14 +201,10 @@ def read_idx(packed: bytes, shape: tuple[int, ...], origin: object = "the data")
 
 
 def _download(cache: Path) -> None:
-    try:
+    with imported_for("downloading MNIST", f"'fastoptim[compare]', or {_WAY_OUT}"):
         import pooch
         import requests
         import tqdm  # noqa: F401
-    except ImportError as error:
-        raise ImportError(
-            f"downloading MNIST needs {error.name}: pip install 'fastoptim[compare]', or {_WAY_OUT}"
-        ) from error
 
     reasons = []
     for mirror in MIRRORS:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastoptim._messages import one_line, printable
+from fastoptim._optional import missing
 from fastoptim._terminal import Interruption, print_error, write
 from fastoptim.comparison.interactive import LossBar
 from fastoptim.comparison.languages import LANGUAGES
@@ -107,7 +108,7 @@ def _prepare(options: argparse.Namespace, interruption: Interruption) -> "Compar
     try:
         for library in ("matplotlib", "tqdm"):
             if find_spec(library) is None:
-                raise ImportError(f"fastoptim compare needs {library}: pip install 'fastoptim[compare]'")
+                raise missing(library, "fastoptim compare", "'fastoptim[compare]'")
         # This import fails if an environment variable of tqdm is wrong.
         import tqdm  # noqa: F401
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastoptim._optional import imported_for
 from fastoptim.comparison.languages import LANGUAGES
 from fastoptim.family import FAMILY
 
@@ -89,10 +90,8 @@ def plot_losses(curves: Mapping[str, ArrayLike], title: str = "", lang: str = "e
     --------
     >>> figure = plot_losses({"SGD": [2.0, 0.8, 0.5], "Adam": [1.8, 0.4, 0.1]}, "Three iterations")
     """
-    try:
+    with imported_for("plot_losses", "'fastoptim[compare]'"):
         from fastoptim.comparison.pictures import Picture, chinese_font
-    except ImportError as error:
-        raise ImportError("plot_losses needs matplotlib: pip install 'fastoptim[compare]'") from error
 
     words = LANGUAGES[lang]
     font = chinese_font() if words.no_font else None

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from fastoptim import optimizers
 from fastoptim._files import replacing
+from fastoptim._optional import imported_for
 from fastoptim.comparison.curves import plot_losses
 from fastoptim.comparison.digits import Data
 from fastoptim.comparison.languages import LANGUAGES
@@ -25,10 +26,8 @@ from fastoptim.optimizer import Optimizer
 from fastoptim.tables import Table
 from fastoptim.threads import num_threads
 
-try:
+with imported_for("fastoptim.compare", "'fastoptim[compare]'"):
     from threadpoolctl import threadpool_limits
-except ImportError as error:
-    raise ImportError(f"fastoptim.compare needs {error.name}: pip install 'fastoptim[compare]'") from error
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
