@@ -1,5 +1,7 @@
+import json
 import os
 from collections.abc import Callable, Iterable
+from datetime import datetime
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -9,9 +11,9 @@ import pytest
 
 from . import cases, estimators, extended, family, irregular, networks, peers, tensors
 from .frameworks import COMPILED
-from .timing import Pacing
+from .timing import Failed, Pacing
 
-STARTED = pytest.StashKey()
+RECORD = pytest.StashKey()
 
 
 def pytest_addoption(parser):
@@ -19,6 +21,7 @@ def pytest_addoption(parser):
     group.addoption("--quick", action="store_true", help="only what the targets need, in five minutes")
     group.addoption("--seconds", type=float, help="to measure each library in each case")
     group.addoption("--iterations", type=int, help="of the comparison (default: 300, or 100 with --quick)")
+    group.addoption("--record", type=Path, help="file to which each case is added as soon as it is measured")
     group.addoption("--huge", action="store_true", help="add cases of 100 million elements: 16 GB and some minutes")
 
 
@@ -38,24 +41,53 @@ def _busy() -> tuple[float, float]:
     return own, (user + nice + system + sum(rest[:3])) / os.sysconf("SC_CLK_TCK")
 
 
+class Record:
+    """The file of the measured times, which `results` reads. Without a path nothing is written."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.path, self.started, self.busy = path, perf_counter(), _busy()
+
+    def start(self, config: pytest.Config) -> None:
+        """Begin the file with the line that describes the machine."""
+        if self.path is None:
+            return
+        machine = config.hook.pytest_benchmark_generate_machine_info(config=config)
+        machine["versions"] = peers.versions()
+        machine["threads"] = numba.config.NUMBA_NUM_THREADS
+        machine["threading_layer"] = _threading_layer()
+        machine["quick"] = config.getoption("quick")
+        # The report is committed and public, so the host name is removed.
+        machine["node"] = ""
+        commit = config.hook.pytest_benchmark_generate_commit_info(config=config)
+        head = {"machine": machine, "commit": commit, "when": datetime.now().isoformat(timespec="seconds")}
+        self.path.write_text(json.dumps(head) + "\n", encoding="utf-8")
+
+    def add(self, **line: Any) -> None:
+        """Add a line, with the cores that other processes kept busy until now."""
+        if self.path is None:
+            return
+        own, all_ = (now - then for now, then in zip(_busy(), self.busy, strict=True))
+        line["others"] = max(0.0, all_ - own) / (perf_counter() - self.started)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+
 def pytest_configure(config):
-    config.stash[STARTED] = perf_counter(), _busy()
+    config.stash[RECORD] = Record(config.getoption("record"))
 
 
-def pytest_benchmark_update_json(config, output_json):
-    machine = output_json["machine_info"]
-    machine["versions"] = peers.versions()
-    machine["threads"] = numba.config.NUMBA_NUM_THREADS
-    machine["threading_layer"] = _threading_layer()
-    machine["quick"] = config.getoption("quick")
-    started, (own, all_) = config.stash[STARTED]
-    own, all_ = (now - then for now, then in zip(_busy(), (own, all_), strict=True))
-    machine["others"] = max(0.0, all_ - own) / (perf_counter() - started)
-    # The report is committed and public, so the host name is removed.
-    machine["node"] = ""
+def pytest_collection_finish(session):
+    session.config.stash[RECORD].start(session.config)
+
+
+def pytest_sessionfinish(session, exitstatus):
+    if exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+        session.config.stash[RECORD].add(ended=True)
 
 
 def _threading_layer() -> str:
+    # Numba chooses its layer when it starts its threads, which this call does.
+    numba.get_num_threads()
     try:
         return numba.threading_layer()
     except ValueError:
@@ -110,17 +142,38 @@ def iterations(quick, request):
     return request.config.getoption("iterations") or (100 if quick else 300)
 
 
+def measured(measure: Callable[[list[str]], dict[str, list[float]]], libraries: Iterable[str]) -> dict[str, Any]:
+    """Return the samples, or the error, of each library. One that fails is left out, and the others start again."""
+    left, failed = list(libraries), {}
+    while left:
+        try:
+            return failed | measure(left)
+        except Failed as error:
+            left.remove(error.library)
+            failed[error.library] = error
+        except Exception as error:
+            return failed | dict.fromkeys(left, error)
+    return failed
+
+
 @pytest.fixture
-def report(benchmark, latest):
+def report(benchmark, latest, request):
     """Return a function that measures a case once for all its libraries and reports those of one library."""
 
-    def report(group: str, case: str, library: str, measure: Callable[[], dict[str, list[float]]], **extra: Any):
+    def report(
+        *where: str, libraries: Iterable[str], measure: Callable[[list[str]], dict[str, list[float]]], **extra: Any
+    ) -> None:
+        group, case, library = where
         if latest.get("case") != (group, case):
             latest.clear()
-            latest.update(case=(group, case), samples=measure())
-        samples = latest["samples"][library]
+            latest.update(case=(group, case), samples=measured(measure, libraries))
+        samples, record = latest["samples"][library], request.config.stash[RECORD]
+        if isinstance(samples, Exception):
+            error = str(samples) if isinstance(samples, Failed) else repr(samples)
+            record.add(group=group, case=case, library=library, error=error.partition("\n")[0])
+            raise samples
+        record.add(group=group, case=case, library=library, samples=samples, extra=extra)
         benchmark.group = f"{group}: {case}"
-        benchmark.extra_info.update(group=group, case=case, library=library, **extra)
         benchmark.pedantic(CLOCK.play(samples), rounds=len(samples))
 
     return report

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
 
 import numpy as np
@@ -39,8 +40,8 @@ def _contestant(case: Irregular, library: str) -> Contestant:
     )
 
 
-def contestants(case: Irregular) -> dict[str, Contestant]:
-    """Set up ours and the notes' code, and check that a few steps of both lead to the same parameters.
+def contestants(case: Irregular, names: Iterable[str] = OPTIMIZERS) -> dict[str, Contestant]:
+    """Set up ours and the notes' code, and return those of some names, after a few steps of both.
 
     Raises
     ------
@@ -58,4 +59,4 @@ def contestants(case: Irregular) -> dict[str, Contestant]:
         assert np.any(ref != old)
         tolerance = 1e-3 * abs(ref - old).max() + 4 * np.spacing(abs(old).max())
         np.testing.assert_allclose(np.asarray(comp, float), np.asarray(ref, float), rtol=0, atol=float(tolerance))
-    return ready
+    return {name: ready[name] for name in names}

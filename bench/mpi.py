@@ -24,7 +24,7 @@ from .figures import Figure, Skipped
 from .peers import OURS, absent
 from .results import Results
 
-__all__ = ["CASE", "REPLICAS", "measured", "mpiexec", "share_of_state"]
+__all__ = ["CASE", "REPLICAS", "measured", "mpiexec", "share", "share_of_state"]
 
 CASE, REPLICAS = "AdamW, 1e7 in 100 arrays on 2 ranks", "replicas"
 
@@ -44,6 +44,11 @@ def measured(rounds: int) -> dict[str, Any]:
     env = {**os.environ, **dict.fromkeys(["NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"], "1")}
     done = subprocess.run(command, env=env, cwd=ROOT, check=True, text=True, stdout=subprocess.PIPE)
     return dict(json.loads(done.stdout))
+
+
+def share(rounds: int) -> float:
+    """Return the part of the state that a rank has."""
+    return float(measured(rounds)["share"])
 
 
 def share_of_state(results: Results) -> Figure:

@@ -21,7 +21,7 @@ from fastoptim.kernels.vectors import LINE, MAX_LINES, add_rows
 from .cases import Net
 from .frameworks import COMPILED, torch_compiled, torch_threads
 from .peers import CEILING, OURS, Library
-from .timing import Contestant
+from .timing import Contestant, blaming
 
 __all__ = ["NETWORKS", "contestants", "jax_loss", "limited", "products", "torch_loss"]
 
@@ -271,14 +271,17 @@ def contestants(case: Net, names: list[str]) -> dict[str, Contestant]:
     np.random.seed(0)
     network = naive.MultiLayerNet(case.widths[0], case.widths[1:-1], case.widths[-1])
     batch = _batch(case, network)
-    ready = {name: NETWORKS[name].make(case, network, batch) for name in names}
+    ready = {}
     ref = _call(case, network, batch)()
-    for name, contestant in ready.items():
-        if contestant.result is not None:
+    for name in names:
+        with blaming(name):
+            ready[name] = contestant = NETWORKS[name].make(case, network, batch)
+            if contestant.result is None:
+                continue
             with contestant.limit():
                 result = contestant.result()
             for key in ref if isinstance(ref, dict) else [...]:
                 expected, found = (np.asarray(r[key] if isinstance(r, dict) else r) for r in (ref, result))
                 error = np.linalg.norm(found - expected) / np.linalg.norm(expected)
-                assert error < 1e-5, f"{name} {key}: {error:.1e}"
+                assert error < 1e-5, f"{key}: {error:.1e}"
     return ready

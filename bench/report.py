@@ -37,6 +37,8 @@ def machine(results: Results) -> Iterator[str]:
         f"- commit {commit['id'][:12]}{' with changes' if commit['dirty'] else ''}, {results.when[:10]}",
         f"- other processes kept {info['others']:.2f} cores busy meanwhile",
         f"- reproduce with `make bench{'-quick' if info['quick'] else ''}`",
+        *([] if results.ended else ["- the run was interrupted, and these are the cases that it had measured"]),
+        *(f"- failed: {failure}" for failure in results.failures),
         "",
         "Every figure is the median of blocks of steps. All libraries of a line took turns in one process",
         "(see `bench/timing.py`), after a check that their results agree. A ratio is another library's time by",
@@ -213,7 +215,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="report the measurement of `make bench-quick`")
     parser.add_argument("--output", type=Path, default=HERE)
     options = parser.parse_args()
-    results = Results.load(FOLDER / ("quick.json" if options.quick else "all.json"))
+    results = Results.load(FOLDER / ("quick.jsonl" if options.quick else "all.jsonl"))
     lines = ["# Benchmarks\n", *machine(results)]
     for section in SECTIONS:
         lines += section(results)

@@ -1,11 +1,15 @@
-"""The measured times, read from the file that pytest-benchmark writes."""
+"""The measured times, in a file to which each case is added as soon as it is measured.
+
+The first line describes the machine; each other line is one library in one case, or says that the run has ended.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from .peers import OURS
@@ -36,19 +40,25 @@ class Results:
     commit: dict[str, Any]
     when: str
     against: dict[str, Any] | None = None
+    failures: list[str] = field(default_factory=list)
+    ended: bool = True
+    """Whether the run reached its end; else some cases are missing."""
 
     @classmethod
     def load(cls, path: Path) -> Results:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        # What follows the last end of line was not written to its end.
+        head, *lines = map(json.loads, path.read_text(encoding="utf-8").split("\n")[:-1])
         cases: dict[str, dict[str, dict[str, Measured]]] = {}
-        for entry in data["benchmarks"]:
-            stats, extra = entry["stats"], dict(entry["extra_info"])
-            group, case, library = (extra.pop(key) for key in ("group", "case", "library"))
-            measured = Measured(stats["median"], stats["min"], stats["max"], stats["data"], extra)
-            cases.setdefault(group, {}).setdefault(case, {})[library] = measured
+        for line in lines:
+            if samples := line.get("samples"):
+                measured = Measured(median(samples), min(samples), max(samples), samples, line["extra"])
+                cases.setdefault(line["group"], {}).setdefault(line["case"], {})[line["library"]] = measured
+        failures = [f"{line['group']}, {line['case']}, {line['error']}" for line in lines if "error" in line]
+        machine = head["machine"] | {"others": lines[-1]["others"] if lines else 0.0}
         turns = path.parent / "against.json"
         against = json.loads(turns.read_text(encoding="utf-8")) if turns.exists() else None
-        return cls(cases, data["machine_info"], data["commit_info"], data["datetime"], against)
+        ended = any("ended" in line for line in lines)
+        return cls(cases, machine, head["commit"], head["when"], against, failures, ended)
 
     @property
     def versions(self) -> dict[str, str]:

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 import naive
 
 from . import estimators, extended, family, mpi, tensors
@@ -303,11 +305,14 @@ def judge(results: Results) -> list[Verdict]:
 
 
 def measure(path: Path, *options: str) -> int:
-    """Run the suite in a new process, write the times to a file, and return the exit code of pytest."""
+    """Run the suite in a new process that writes the times to a file, and return the exit code of pytest."""
     path.parent.mkdir(exist_ok=True)
-    columns = ["--benchmark-columns=median,iqr,rounds", "--benchmark-sort=name"]
-    command = [sys.executable, "-m", "pytest", "bench", "-q", "-p", "no:randomly", f"--benchmark-json={path}", *columns]
-    return subprocess.run([*command, *options], cwd=FOLDER.parent, check=False).returncode
+    columns = ["--benchmark-only", "--benchmark-columns=median,iqr,rounds", "--benchmark-sort=name"]
+    command = [sys.executable, "-m", "pytest", "bench", "-q", "-p", "no:randomly", f"--record={path}", *columns]
+    try:
+        return subprocess.run([*command, *options], cwd=FOLDER.parent, check=False).returncode
+    except KeyboardInterrupt:
+        return int(pytest.ExitCode.INTERRUPTED)
 
 
 def main() -> int:
@@ -319,7 +324,7 @@ def main() -> int:
     options, passed_on = parser.parse_known_args()
     if passed_on and not options.measure:
         parser.error(f"only --measure passes options on to pytest: {' '.join(passed_on)}")
-    quick, all_ = FOLDER / "quick.json", FOLDER / "all.json"
+    quick, all_ = FOLDER / "quick.jsonl", FOLDER / "all.jsonl"
     code = 0
     if options.measure:
         path = quick if options.quick else all_
@@ -336,6 +341,10 @@ def main() -> int:
     for v in verdicts:
         where = f" ({v.figure.where})" if v.figure and v.figure.where else ""
         print(f"{v.target.what:<{width}}", *(f"{text:>8}" for text in v.shown), f"{v.text}{where}", sep="  ")
+    for failure in results.failures:
+        print(f"\nfailed: {failure}")
+    if not results.ended:
+        print("\nThe run was interrupted: these are the cases that it had measured.")
     if results.is_disturbed:
         print(f"\nOther processes used {results.machine['others']:.2f} cores meanwhile: repeat on a quiet machine.")
     missed = sum(verdict.missed for verdict in verdicts)

@@ -11,7 +11,7 @@ from .conftest import CLOCK
 from .frameworks import COMPILED
 from .peers import CEILING
 from .processes import environment
-from .timing import without_gc
+from .timing import blaming, without_gc
 from .trainings import TRAININGS, data, missing
 
 pytestmark = pytest.mark.benchmark(timer=CLOCK)
@@ -28,32 +28,34 @@ def end_losses():
     return {library: {} for library in TRAININGS}
 
 
-def _agree(curves):
-    """Check that the first losses of all libraries agree to a hundredth, and the last ones roughly.
+def _agree(library, losses, refs):
+    """Check that the first losses of a library agree with the notes' to a hundredth, and the last ones roughly.
 
     Of RMSprop only the last losses are compared: its first step moves every weight by 0.1, in a direction that rounding
     decides where a gradient is nearly zero, so the trainings of two libraries diverge at once.
     """
-    for library, losses in curves.items():
-        for name, ref in curves["NumPy"].items() if library != CEILING else ():
-            tail = len(ref) // 3
-            ends, rough = (losses[name][-tail:].mean(), ref[-tail:].mean()), 0.5 if name == "RMSprop" else 0.1
-            np.testing.assert_allclose(*ends, rtol=rough, err_msg=f"{library} {name}")
-            if name != "RMSprop":
-                np.testing.assert_allclose(losses[name][:5], ref[:5], rtol=1e-2, err_msg=f"{library} {name}")
+    for name, ref in refs.items() if library != CEILING else ():
+        tail = len(ref) // 3
+        ends, rough = (losses[name][-tail:].mean(), ref[-tail:].mean()), 0.5 if name == "RMSprop" else 0.1
+        np.testing.assert_allclose(*ends, rtol=rough, err_msg=name)
+        if name != "RMSprop":
+            np.testing.assert_allclose(losses[name][:5], ref[:5], rtol=1e-2, err_msg=name)
 
 
 def _warm(libraries, iterations, rounds, end_losses):
     # The first training of each library is the warm-up, and its losses are compared.
-    curves = {name: TRAININGS[name](data(), iterations) for name in libraries}
-    _agree(curves)
+    curves = {}
+    for name in libraries:
+        with blaming(name):
+            curves[name] = TRAININGS[name](data(), iterations)
+            _agree(name, curves[name], curves["NumPy"])
     for name, losses in curves.items():
         end_losses[name].update({rule: float(np.mean(curve[-100:])) for rule, curve in losses.items()})
     samples = {name: [] for name in libraries}
     for _ in range(rounds):
         for name in libraries:
             sleep(PAUSE)
-            with without_gc():
+            with blaming(name), without_gc():
                 start = perf_counter()
                 TRAININGS[name](data(), iterations)
                 samples[name].append(perf_counter() - start)
@@ -64,7 +66,7 @@ def _cold(libraries, iterations, rounds):
     samples = {name: [] for name in libraries}
     for _ in range(rounds):
         for name in libraries:
-            with environment(empty=True) as env:
+            with blaming(name), environment(empty=True) as env:
                 start = perf_counter()
                 command = [sys.executable, "-m", "bench.trainings", name, str(iterations)]
                 subprocess.run(command, env=env, check=True)
@@ -83,14 +85,20 @@ def test_comparison(start, library, benchmark, report, end_losses, iterations, q
         return
     if start == "cold" and (quick or library in WARM_ONLY):
         pytest.skip("not in the quick run" if quick else f"{library} is measured warm only")
-    rounds = 5 if start == "warm" and not quick else 3
+    # The notes' training comes first, because the losses of the others are compared with its.
+    libraries = sorted((name for name in TRAININGS if missing(name) is None), key=lambda name: name != "NumPy")
 
-    def measure():
-        libraries = [name for name in TRAININGS if missing(name) is None]
-        if start == "warm":
-            return _warm(libraries, iterations, rounds, end_losses)
-        return _cold([name for name in libraries if name not in WARM_ONLY], iterations, rounds)
+    def measure(names):
+        if start == "cold":
+            return _cold(names, iterations, rounds=2)
+        return _warm(names, iterations, 3 if quick else 5, end_losses)
 
-    # The dict is filled during the measurement.
-    loss = end_losses[library]
-    report("comparison", start, library, measure, iterations=iterations, data=data().title, loss=loss)
+    report(
+        *("comparison", start, library),
+        libraries=[name for name in libraries if start == "warm" or name not in WARM_ONLY],
+        measure=measure,
+        iterations=iterations,
+        data=data().title,
+        # The dict is filled during the measurement.
+        loss=end_losses[library],
+    )

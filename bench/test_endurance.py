@@ -15,7 +15,7 @@ import pytest
 from .cases import NOTES, Update
 from .conftest import CLOCK
 from .peers import LIBRARIES, OURS, contestants
-from .timing import without_gc
+from .timing import blaming, without_gc
 
 pytestmark = pytest.mark.benchmark(timer=CLOCK)
 
@@ -41,7 +41,8 @@ def _run(case, libraries, steps, window):
     with without_gc():
         for _ in range(0, steps, window):
             for name, contestant in ready.items():
-                samples[name].append(_window(contestant, window))
+                with blaming(name):
+                    samples[name].append(_window(contestant, window))
     return samples
 
 
@@ -70,4 +71,9 @@ def test_endurance(rule, library, benchmark, report, quick):
         if library not in libraries:
             pytest.skip("not in the quick run")
     runs = 1 if quick else RUNS
-    report("endurance", case.id, library, lambda: _measure(case, libraries, runs), steps=STEPS, window=WINDOW)
+    report(
+        *("endurance", case.id, library),
+        libraries=libraries,
+        measure=lambda names: _measure(case, names, runs),
+        window=WINDOW,
+    )

@@ -2,6 +2,7 @@
 
 import pytest
 
+from . import estimators
 from .conftest import CLOCK
 from .timing import race
 
@@ -12,4 +13,8 @@ def test_estimators(case, library, benchmark, report, pacing):
     if benchmark.disabled:
         benchmark.pedantic(case.shrunk().contestants((library,))[library].step)
         return
-    report("estimators", case.id, library, lambda: race(case.contestants(), pacing, case.net.threads))
+    report(
+        *("estimators", case.id, library),
+        libraries=estimators.LIBRARIES,
+        measure=lambda names: race(case.contestants(tuple(names)), pacing, case.net.threads),
+    )

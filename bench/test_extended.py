@@ -2,6 +2,7 @@
 
 import pytest
 
+from . import extended
 from .conftest import CLOCK
 from .timing import race
 
@@ -12,4 +13,8 @@ def test_extended(case, library, benchmark, report, pacing):
     if benchmark.disabled:
         benchmark.pedantic(case.shrunk().contestants((library,))[library].step)
         return
-    report("extended", case.id, library, lambda: race(case.contestants(), pacing, case.net.threads))
+    report(
+        *("extended", case.id, library),
+        libraries=extended.LIBRARIES,
+        measure=lambda names: race(case.contestants(tuple(names)), pacing, case.net.threads),
+    )

@@ -14,5 +14,10 @@ def test_family(case, library, benchmark, report, pacing):
     if benchmark.disabled:
         benchmark.pedantic(case.shrunk().contestants([library])[library].step)
         return
-    names = [name for name in case.make if case.absent(name) is None]
-    report("family", case.id, library, lambda: race(case.contestants(names), pacing, case.threads))
+    report(
+        *("family", case.id, library),
+        libraries=[name for name in case.make if case.absent(name) is None],
+        measure=lambda names: race(
+            case.contestants(names), pacing.after_blas() if case.uses_blas else pacing, case.threads
+        ),
+    )

@@ -3,7 +3,7 @@
 import pytest
 
 from .conftest import CLOCK
-from .irregular import contestants
+from .irregular import OPTIMIZERS, contestants
 from .timing import race
 
 pytestmark = pytest.mark.benchmark(timer=CLOCK)
@@ -14,4 +14,8 @@ def test_irregular_update(case, library, benchmark, report, pacing):
         benchmark.pedantic(contestants(case.shrunk())[library].step)
         return
     threads = None if case.parallel else 1
-    report(case.group, case.id, library, lambda: race(contestants(case), pacing, threads), parallel=case.parallel)
+    report(
+        *(case.group, case.id, library),
+        libraries=OPTIMIZERS,
+        measure=lambda names: race(contestants(case, names), pacing, threads),
+    )

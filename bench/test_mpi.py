@@ -3,7 +3,7 @@
 import pytest
 
 from .conftest import CLOCK
-from .mpi import CASE, REPLICAS, measured, mpiexec
+from .mpi import CASE, REPLICAS, measured, mpiexec, share
 from .peers import OURS
 
 pytestmark = pytest.mark.benchmark(timer=CLOCK)
@@ -13,8 +13,7 @@ pytestmark = pytest.mark.benchmark(timer=CLOCK)
 @pytest.mark.parametrize("library", [OURS, REPLICAS])
 def test_mpi(library, benchmark, report, quick):
     rounds = 1 if benchmark.disabled else 9 if quick else 20
-    samples = measured(rounds)
     if benchmark.disabled:
-        benchmark.pedantic(lambda: samples)
+        benchmark.pedantic(measured, (rounds,))
         return
-    report("mpi", CASE, library, lambda: samples, share=samples["share"])
+    report("mpi", CASE, library, libraries=(OURS, REPLICAS), measure=lambda _: measured(rounds), share=share(rounds))

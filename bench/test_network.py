@@ -16,8 +16,8 @@ def test_network(case, library, benchmark, report, pacing):
         benchmark.pedantic(contestants(case.shrunk(), [library])[library].step)
         return
 
-    def measure():
-        names = [name for name, peer in NETWORKS.items() if peer.takes(case) and peer.absent is None]
-        return race(contestants(case, names), pacing.after_blas(), case.threads)
-
-    report("network", case.id, library, measure, samples=case.batch)
+    report(
+        *("network", case.id, library),
+        libraries=[name for name, peer in NETWORKS.items() if peer.takes(case) and peer.absent is None],
+        measure=lambda names: race(contestants(case, names), pacing.after_blas(), case.threads),
+    )

@@ -5,6 +5,7 @@ import pytest
 from .conftest import CLOCK
 from .peers import OURS
 from .processes import EMPTY, SCRIPTS, environment, seconds
+from .timing import blaming
 from .trainings import missing
 
 pytestmark = pytest.mark.benchmark(timer=CLOCK)
@@ -15,11 +16,11 @@ def _measure(scripts, rounds):
     for library, script in scripts.items():
         if library != EMPTY:
             # This fills the cache of compiled code and the file cache of the operating system.
-            with environment(empty=False) as env:
+            with blaming(library), environment(empty=False) as env:
                 seconds(script, env)
     for _ in range(rounds):
         for library, script in scripts.items():
-            with environment(empty=library == EMPTY) as env:
+            with blaming(library), environment(empty=library == EMPTY) as env:
                 samples[library].append(seconds(script, env))
     return samples
 
@@ -39,4 +40,8 @@ def test_start(what, library, benchmark, report, quick):
         scripts = {name: script for name, script in scripts.items() if name.startswith(OURS)}
         if library not in scripts:
             pytest.skip("not in the quick run")
-    report("start", what, library, lambda: _measure(scripts, 2 if quick else 5))
+    report(
+        *("start", what, library),
+        libraries=scripts,
+        measure=lambda names: _measure({name: scripts[name] for name in names}, 2 if quick else 4),
+    )

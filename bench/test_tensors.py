@@ -14,4 +14,8 @@ def test_tensors(case, library, benchmark, report, pacing):
     if benchmark.disabled:
         benchmark.pedantic(case.shrunk().contestants([library])[library].step)
         return
-    report("tensors", case.id, library, lambda: race(case.contestants(list(case.make)), pacing, case.threads))
+    report(
+        *("tensors", case.id, library),
+        libraries=case.make,
+        measure=lambda names: race(case.contestants(names), pacing, case.threads),
+    )

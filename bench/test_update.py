@@ -18,10 +18,11 @@ def test_update(case, library, benchmark, report, pacing, quick):
         benchmark.pedantic(contestants(case, [library])[library].step)
         return
 
-    def measure():
-        names = [name for name in racing(case, quick=quick) if LIBRARIES[name].absent is None]
-        judged = case in updates(quick=True, huge=True)
-        pace = pacing if quick else pacing.thorough() if judged else pacing.brief()
-        return race(contestants(case, names), pace, case.threads)
-
-    report("update", case.id, library, measure, elements=case.size, bytes=case.bytes, arrays=len(case.shapes))
+    names = [name for name in racing(case, quick=quick) if LIBRARIES[name].absent is None]
+    judged = case in updates(quick=True, huge=True)
+    pace = pacing if quick else pacing.thorough() if judged else pacing.brief()
+    report(
+        *("update", case.id, library),
+        libraries=names,
+        measure=lambda names: race(contestants(case, names), pace, case.threads),
+    )

@@ -3,16 +3,16 @@
 They run in blocks, A B C A B C …, so that other processes disturb all of them alike, and the median over the rounds is
 reported. Cases of one thread are timed by the CPU time of the thread, without the time that other processes took.
 
-All other cases are timed by the wall clock. There a block is about 20 ms of steps, because the threads of OpenBLAS,
-OpenMP, torch and XLA spin on their cores for milliseconds after their work and slow down the next contestant. For the
-same reason each block starts with a pause and some steps that are not timed. These steps also load the parameters into
-the caches, as in a training loop.
+All other cases are timed by the wall clock. The threads of OpenBLAS, OpenMP, torch and XLA spin on their cores for
+milliseconds after their work and would slow down the next contestant, so each block starts with a pause and some steps
+that are not timed. These steps also load the parameters into the caches, as in a training loop. A block is at most
+10 ms of steps, because a neighbour on the other hyper-thread of a core may slow it down for seconds at a time.
 """
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from math import ceil
@@ -21,7 +21,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-__all__ = ["Arrays", "Contestant", "Pacing", "nothing", "race", "without_gc"]
+__all__ = ["Arrays", "Contestant", "Failed", "Pacing", "blaming", "nothing", "race", "without_gc"]
 
 Arrays = dict[str, NDArray[Any]]
 Clock = Callable[[], float]
@@ -29,6 +29,23 @@ Clock = Callable[[], float]
 
 def nothing() -> None:
     """Do nothing."""
+
+
+class Failed(Exception):
+    """Raised if a library fails, so that the others can race without it. ``library`` is its name."""
+
+    def __init__(self, library: str, error: Exception) -> None:
+        super().__init__(f"{library}: {type(error).__name__}: {error}")
+        self.library = library
+
+
+@contextmanager
+def blaming(library: str) -> Iterator[None]:
+    """Raise `Failed` with the name of a library in place of any other error."""
+    try:
+        yield
+    except Exception as error:
+        raise Failed(library, error) from error
 
 
 @dataclass(frozen=True)
@@ -53,8 +70,8 @@ class Pacing:
     """How long to measure: seconds per contestant, and limits to the number of rounds."""
 
     seconds: float = 0.3
-    block: float = 0.02
-    lead: float = 0.005
+    block: float = 0.01
+    lead: float = 0.003
     pause: float = 0.005
     min_rounds: int = 9
     max_rounds: int = 30
@@ -72,8 +89,8 @@ class Pacing:
         return replace(self, block=0.004, lead=0.001, pause=0, max_rounds=100)
 
     def thorough(self) -> Pacing:
-        """Return the same for three times as long, so that other processes disturb a smaller part of it."""
-        return replace(self, seconds=3 * self.seconds)
+        """Return the same for twice as long, so that other processes disturb a smaller part of it."""
+        return replace(self, seconds=2 * self.seconds)
 
 
 @contextmanager
@@ -121,6 +138,8 @@ def race(contestants: Mapping[str, Contestant], pacing: Pacing, threads: int | N
 
     Raises
     ------
+    Failed
+        If a contestant raises an error.
     AssertionError
         If other threads worked although there should be one, because their time would not be counted.
     """
@@ -129,7 +148,7 @@ def race(contestants: Mapping[str, Contestant], pacing: Pacing, threads: int | N
     with without_gc():
         for name, contestant in contestants.items():
             sleep(pacing.pause)
-            with contestant.limit():
+            with blaming(name), contestant.limit():
                 seconds = _warm_up(contestant, pacing, clock)
             lead[name], steps[name] = ceil(pacing.lead / seconds), ceil(pacing.block / seconds)
             once += pacing.pause + seconds * (lead[name] + steps[name])
@@ -139,7 +158,7 @@ def race(contestants: Mapping[str, Contestant], pacing: Pacing, threads: int | N
         for _ in range(min(max(wanted, pacing.min_rounds), pacing.max_rounds)):
             for name, contestant in contestants.items():
                 sleep(pacing.pause)
-                with contestant.limit():
+                with blaming(name), contestant.limit():
                     _block(contestant, lead[name], clock)
                     seconds = _block(contestant, steps[name], clock)
                     samples[name].append(seconds / steps[name] / contestant.updates)
