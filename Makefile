@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python -m
 
-.PHONY: help compare test test-lowest fuzz red soak wheel bench bench-quick targets against bench-check bench-peers parity docs docs-quick clean
+.PHONY: help compare test test-lowest fuzz red soak wheel bench bench-quick bench-report targets against bench-check bench-peers parity docs docs-quick clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 13
@@ -49,6 +49,9 @@ bench: $(VENV)/.bench ## measure against every peer that is installed (25 minute
 
 bench-quick: $(VENV)/.bench ## measure what the targets ask for (5 minutes); print the figures beside the targets
 	$(RUN) bench.targets --measure --quick $(ARGS)
+
+bench-report: $(VENV)/.bench ## write bench/report.md and the charts of what make bench has measured, even if it was interrupted
+	$(RUN) bench.report $(ARGS)
 
 targets: $(VENV)/.bench ## judge the last measurement: exit code 1 if it misses a target
 	$(RUN) bench.targets --judge $(ARGS)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from .cases import NOTES, Update
-from .peers import CEILING, CEILING_SERIAL, OURS, OURS_SERIAL
+from .peers import CEILING, CEILING_SERIAL, ONE_MORE_READ, OURS, OURS_SERIAL
 from .processes import EMPTY, FULL
 from .results import Measured, Results, duration
 
@@ -24,6 +24,7 @@ __all__ = [
     "faster_update",
     "least",
     "seconds",
+    "slowest_first_update",
     "slowing",
     "threads",
 ]
@@ -70,10 +71,14 @@ class Bound:
 
 
 def _memory(results: Results, case: str, group: str = "update") -> Bound | None:
-    ceiling = results.get(group, case).get(CEILING)
     is_memory = group in ("update", "family")
-    what = "memory alone takes" if is_memory else "the products alone, without what is zero, take"
-    return ceiling and Bound(ceiling.fastest, f"{what} {duration(ceiling.fastest)}")
+    limits = {
+        CEILING: "memory alone takes" if is_memory else "the products alone, without what is zero, take",
+        ONE_MORE_READ: "Adam and one more read of the gradients take",
+    }
+    measured = results.get(group, case)
+    bounds = [Bound(measured[name].fastest, what) for name, what in limits.items() if name in measured]
+    return next((replace(bound, why=f"{bound.why} {duration(bound.seconds)}") for bound in bounds), None)
 
 
 def _arithmetic(results: Results, case: Update) -> Bound | None:
@@ -175,6 +180,19 @@ def least(*figures: Callable[[Results], Figure]) -> Callable[[Results], Figure]:
 def seconds(group: str, case: str, library: str) -> Callable[[Results], Figure]:
     """Return the figure of the seconds that a library takes."""
     return lambda results: Figure(_seconds(results, group, case, library))
+
+
+def slowest_first_update(library: str) -> Callable[[Results], Figure]:
+    """Return the figure of the seconds of the first update by the rule that takes longest."""
+
+    def figure(results: Results) -> Figure:
+        times = {rule: each.median for rule, name, each in results.each("first") if name == library}
+        if not times:
+            raise Skipped("not measured: first updates")
+        worst = max(times, key=lambda rule: times[rule])
+        return Figure(times[worst], worst)
+
+    return figure
 
 
 def compiling(results: Results) -> Figure:

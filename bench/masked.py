@@ -1,13 +1,13 @@
-"""How many times as fast as BLAS our products of matrices are, masks included, on one thread.
+"""Group *masked*: how many times as fast as BLAS our products of matrices are, masks included, on one thread.
 
-Run it with ``python -m bench.masked [float64]``. Times are taken in turns, as CPU time of the
-thread.
+``python -m bench.masked [float64]`` prints a table of shapes and densities. Times are taken in turns, as CPU time of
+the thread.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -15,13 +15,19 @@ import numba
 import numpy as np
 import scipy.linalg.cython_blas  # noqa: F401
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from fastoptim.kernels.masked import AS_IT_IS, TRANSPOSED, masked_dot, product_address
 from fastoptim.kernels.masks import WIDTH, fill_masks
 
+from .cases import MNIST
+from .networks import limited
+from .peers import OURS
 from .timing import Contestant, Pacing, race
 
+__all__ = ["BLAS", "KINDS", "contestants", "name"]
+
+BLAS = "BLAS"
+KINDS = ("x @ W", "x.T @ delta", "delta @ W.T")
 DENSITIES = 0.05, 0.1, 0.2, 0.5, 1
 SHAPES = (128, 784, 100), (32, 784, 100), (1024, 784, 100), (128, 784, 1024)
 
@@ -46,12 +52,15 @@ def _dot(a, b, out):
     np.dot(a, b, out)
 
 
-def _ratio(masked: Callable[[], None], dense: Callable[[], Any]) -> str:
-    samples = race({"masked": Contestant(masked), "dense": Contestant(dense)}, Pacing(), threads=1)
-    return f"{median(b / a for a, b in zip(samples['masked'], samples['dense'], strict=True)):.1f}"
+def name(kind: str) -> str:
+    """Return the name of the case of a kind."""
+    return f"{kind}, {' × '.join(map(str, SHAPES[0]))}, density {MNIST:g}"
 
 
-def _ratios(shape: tuple[int, int, int], density: float, dtype: Any) -> list[str]:
+def contestants(
+    kind: str, shape: tuple[int, int, int] = SHAPES[0], density: float = MNIST, dtype: Any = np.float32
+) -> dict[str, Contestant]:
+    """Return both ways to compute a kind of product."""
     rng = np.random.default_rng(0)
     rows, inner, columns = shape
 
@@ -62,11 +71,18 @@ def _ratios(shape: tuple[int, int, int], density: float, dtype: Any) -> list[str
     team = np.array([product_address(dtype), 0, 1], np.intp)
     masks = np.empty((rows, (inner + WIDTH - 1) // WIDTH), np.uint64)
     w, z, dw, flipped = draw(inner, columns), draw(rows, columns), draw(inner, columns), draw(columns, inner)
-    return [
-        _ratio(lambda: _forward(team, x, masks, w, z), lambda: _dot(x, w, z)),
-        _ratio(lambda: _weight_gradient(team, x, masks, z, dw), lambda: _dot(x.T, z, dw)),
-        _ratio(lambda: _input_gradient(team, x, masks, flipped, z), lambda: _dot(x, flipped.T, z)),
-    ]
+    masked, dense = {
+        KINDS[0]: (lambda: _forward(team, x, masks, w, z), lambda: _dot(x, w, z)),
+        KINDS[1]: (lambda: _weight_gradient(team, x, masks, z, dw), lambda: _dot(x.T, z, dw)),
+        KINDS[2]: (lambda: _input_gradient(team, x, masks, flipped, z), lambda: _dot(x, flipped.T, z)),
+    }[kind]
+    limit = partial(limited, 1)
+    return {OURS: Contestant(masked, limit=limit), BLAS: Contestant(dense, limit=limit)}
+
+
+def _ratio(*case: Any) -> str:
+    samples = race(contestants(*case), Pacing(), threads=1)
+    return f"{median(b / a for a, b in zip(*samples.values(), strict=True)):.1f}"
 
 
 def main() -> None:
@@ -76,10 +92,9 @@ def main() -> None:
         sys.exit("BLAS computes all products on this processor")
     print("| " + " | ".join([f"{dtype}, density", *map(str, DENSITIES)]) + " |")
     print("|---" * (1 + len(DENSITIES)) + "|")
-    with threadpool_limits(1):
-        for shape in SHAPES:
-            cells = [" / ".join(_ratios(shape, density, dtype)) for density in DENSITIES]
-            print("| " + " | ".join([" × ".join(map(str, shape)), *cells]) + " |", flush=True)
+    for shape in SHAPES:
+        cells = [" / ".join(_ratio(kind, shape, density, dtype) for kind in KINDS) for density in DENSITIES]
+        print("| " + " | ".join([" × ".join(map(str, shape)), *cells]) + " |", flush=True)
 
 
 if __name__ == "__main__":

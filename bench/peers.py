@@ -26,6 +26,7 @@ __all__ = [
     "CEILING",
     "CEILING_SERIAL",
     "LIBRARIES",
+    "ONE_MORE_READ",
     "OURS",
     "OURS_SERIAL",
     "absent",
@@ -40,6 +41,9 @@ __all__ = [
 PACKAGES = ("fastoptim", "numpy", "scipy", "numba", "llvmlite", "torch", "jax", "optax", "deepspeed")
 
 OURS, OURS_SERIAL, CEILING, CEILING_SERIAL = "fastoptim", "fastoptim, 1 thread", "ceiling", "ceiling, 1 thread"
+
+ONE_MORE_READ = "Adam after g.max()"
+"""What a global norm costs at least, because it needs all gradients before the first of them is used."""
 
 
 @cache

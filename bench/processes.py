@@ -15,7 +15,7 @@ from time import perf_counter
 from .cases import NOTES, Update
 from .peers import OURS
 
-__all__ = ["EMPTY", "FULL", "SCRIPTS", "environment", "seconds"]
+__all__ = ["EMPTY", "FULL", "SCRIPTS", "environment", "first_update", "seconds"]
 
 EMPTY, FULL = f"{OURS}, empty cache", f"{OURS}, full cache"
 
@@ -57,6 +57,24 @@ import fastoptim as fo
 params, grads = ({{k: np.ones(shape, np.float32) for k, shape in enumerate({_SHAPES})}} for _ in range(2))
 fo.Adam().update(params, grads)
 """
+
+
+def first_update(rule: str) -> Script:
+    """Return the script that times the first update of the notes' ten arrays by a rule, after all imports."""
+    return Script(
+        f"""
+import numpy as np
+import fastoptim as fo
+from time import perf_counter
+params, grads = ({{k: np.ones(shape, np.float32) for k, shape in enumerate({_SHAPES})}} for _ in range(2))
+optimizer = fo.{rule}()
+start = perf_counter()
+optimizer.update(params, grads)
+print(perf_counter() - start)
+""",
+        inside=True,
+    )
+
 
 _TORCH = f"""
 import torch

@@ -28,9 +28,9 @@ HALF = "AdamW, 1e7 of bfloat16 in 100 tensors, float32 masters"
 class Tensors(Race):
     """A race of which all contestants need torch."""
 
-    def absent(self, _name: str) -> str | None:
+    def absent(self, name: str) -> str | None:
         """Return the reason that a contestant cannot take part, or None."""
-        return absent("torch")
+        return absent("torch") or (absent("deepspeed") if name == "DeepSpeed" else None)
 
 
 def _ours(race: Any, params: Arrays, grads: Arrays) -> Contestant:
@@ -74,14 +74,26 @@ def _half_ours(race: Any, params: Arrays, grads: Arrays) -> Contestant:
 
 
 def _half_torch(race: Any, params: Arrays, grads: Arrays) -> Contestant:
-    """Set up what people write around torch's AdamW, which has no masters."""
+    import torch
+
+    return _with_masters(partial(torch.optim.AdamW, fused=True), race, params, grads)
+
+
+def _half_deepspeed(race: Any, params: Arrays, grads: Arrays) -> Contestant:
+    from deepspeed.ops.adam import DeepSpeedCPUAdam
+
+    return _with_masters(partial(DeepSpeedCPUAdam, weight_decay=0.01), race, params, grads)
+
+
+def _with_masters(make: Callable[[list[Any]], Any], race: Any, params: Arrays, grads: Arrays) -> Contestant:
+    """Set up what people write around an AdamW that has no masters."""
     import torch
 
     tensors = _half(params, grads)
     masters = [torch.nn.Parameter(p.detach().float()) for p in tensors]
     for master in masters:
         master.grad = torch.empty_like(master)
-    adamw = torch.optim.AdamW(masters, fused=True)
+    adamw = make(masters)
 
     def step() -> None:
         with torch.no_grad():
@@ -105,7 +117,9 @@ def races() -> Iterator[Tensors]:
     yield Tensors(TEN, {**libraries, ARRAYS: _arrays}, _shapes(10, 100), layout="separate", threads=1)
     yield Tensors(SMALL, libraries, _shapes(150, 80, 100), layout="separate")
     yield Tensors(LARGE, libraries, _shapes(100, 1000, 100), layout="separate")
-    yield Tensors(HALF, {OURS: _half_ours, "torch fused": _half_torch}, _shapes(100, 1000, 100))
+    yield Tensors(
+        HALF, {OURS: _half_ours, "torch fused": _half_torch, "DeepSpeed": _half_deepspeed}, _shapes(100, 1000, 100)
+    )
 
 
 def added(results: Results) -> Figure:

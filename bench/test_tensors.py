@@ -16,6 +16,6 @@ def test_tensors(case, library, benchmark, report, pacing):
         return
     report(
         *("tensors", case.id, library),
-        libraries=case.make,
+        libraries=[name for name in case.make if case.absent(name) is None],
         measure=lambda names: race(case.contestants(names), pacing, case.threads),
     )
