@@ -14,7 +14,7 @@ import layers
 import naive
 from fastoptim.kernels import dense
 from fastoptim.kernels.normalization import Extension
-from fastoptim.network.batches import alone
+from fastoptim.network.batches import on_one_thread
 from naive import assert_bits
 
 # Before the first pass in training the variances are zero, and scores in tests huge.
@@ -234,7 +234,16 @@ def test_nothing_is_written_outside_of_the_arrays(dtype):
     work, out, statistics = views
     extension = Extension(True, True, 0.5, seeded(1, np.random.rand, rows * units), statistics)
     dense.gradient(
-        x.astype(dtype), t, net.params.flat, table, dense.RELU, 0.1, extension, out, work, alone(np.dtype(dtype))
+        x.astype(dtype),
+        t,
+        net.params.flat,
+        table,
+        dense.RELU,
+        0.1,
+        extension,
+        out,
+        work,
+        on_one_thread(np.dtype(dtype)),
     )
     for buffer in buffers:
         assert (buffer[:32] == 12345).all()

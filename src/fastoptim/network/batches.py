@@ -14,7 +14,7 @@ from fastoptim.concurrency import blas_calls
 from fastoptim.kernels.masked import product_address
 from fastoptim.threads import Team
 
-__all__ = ["Memory", "Workspace", "alone", "batch", "samples"]
+__all__ = ["Memory", "Workspace", "batch", "on_one_thread", "samples"]
 
 _LARGEST_KEPT = 16 << 20
 """The largest workspace that is kept for the next call, in bytes."""
@@ -25,8 +25,8 @@ _MOST_TEAMS = 16
 
 
 @cache
-def alone(dtype: np.dtype[Any]) -> NDArray[np.intp]:
-    """Return what products need that one thread computes."""
+def on_one_thread(dtype: np.dtype[Any]) -> NDArray[np.intp]:
+    """Return the words of `Team` with which the calling thread computes all products itself."""
     return np.array([product_address(dtype), 0, 1], np.intp)
 
 
@@ -113,7 +113,7 @@ class Workspace:
 
     def run(self, function: Callable[..., Any], *args: Any) -> Any:
         """Return what a kernel returns of some arguments, this memory, and the threads that share its products."""
-        words = alone(self.dtype)
+        words = on_one_thread(self.dtype)
         if self.size < _SHARED_FROM or not words[0]:
             return function(*args, self.memory.work, words)
         teams, key = self.memory.teams, (function, self.rows)

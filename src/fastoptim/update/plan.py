@@ -69,7 +69,7 @@ class Plan:
     committed : ndarray
         Of one word: 0 as long as nothing has been written, 1 once the step cannot be undone.
     dice : Dice or None
-        What state is rounded with, if any is rounded at random; it is thrown before each run.
+        What state is rounded with, if any is rounded at random; its keys are entered before each run.
     takes_arrays, views : bool, list
         Whether `array_rule` updates any arrays; if so, a view of the optimizer for each group, to be set before a run.
     is_reusable : bool

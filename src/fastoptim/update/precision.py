@@ -130,7 +130,7 @@ class Dice:
         buffer = state[slots[0]].buffers.get(bfloat16()) if slots else None
         return None if buffer is None else cls(address(buffer) - first * buffer.itemsize, len(slots))
 
-    def throw(self, seed: int, step: int) -> None:
+    def enter_keys(self, seed: int, step: int) -> None:
         """Enter the keys of a step."""
         keys = self.words[1:]
         for k in range(len(keys)):

@@ -53,7 +53,7 @@ def set_scalars(optimizer: Any, plan: Plan, steps: int) -> dict[str, Any]:
     changes: dict[str, Any] = {}
     fields, composition = vars(optimizer), plan.composition
     if plan.dice is not None:
-        plan.dice.throw(optimizer.state_seed, optimizer.iter)
+        plan.dice.enter_keys(optimizer.state_seed, optimizer.iter)
     only_adds = False
     if "accumulate" in fields:
         # A call that only adds to the mean gradient has another composition than one that makes a step.
