@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-__all__ = ["Choice", "Hyperparameter", "Schedule", "Switch", "is_schedule", "true_or_false", "whole_number"]
+__all__ = ["Choice", "Hyperparameter", "Schedule", "Switch", "is_schedule"]
 
 Schedule = Callable[[int], float]
 """A hyperparameter as a function of the number of updates done: 0 in the first step."""
@@ -128,20 +128,6 @@ class Choice:
     def __set__(self, owner: Any, value: Any) -> None:
         vars(owner)[self.name] = self.check(owner, self.name, value)
         owner._recompose()
-
-
-def true_or_false(name: str, value: Any) -> bool:
-    """Return a value as a bool; raise `TypeError` if it is another object."""
-    if not isinstance(value, bool | np.bool_):
-        raise TypeError(f"{name} must be True or False, not {value!r}")
-    return bool(value)
-
-
-def whole_number(name: str, value: Any, least: int = 1) -> int:
-    """Return a value as an int; raise `ValueError` if it is not an integer, or below the least one."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise ValueError(f"{name} must be an integer >= {least}, not {value!r}")
-    return int(value)
 
 
 def is_schedule(value: Any) -> bool:

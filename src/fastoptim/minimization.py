@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastoptim._suggest import did_you_mean
-from fastoptim.hyperparameters import whole_number
+from fastoptim.arguments import whole_number
 from fastoptim.objective import Objective
 from fastoptim.optimizer import Optimizer
 from fastoptim.optimizers import Adam

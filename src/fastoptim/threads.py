@@ -18,7 +18,7 @@ from typing import Any
 import numba
 import numpy as np
 
-from fastoptim.hyperparameters import whole_number
+from fastoptim.arguments import whole_number
 from fastoptim.kernels.jit import address
 from fastoptim.kernels.parallel import run, run_parallel
 from fastoptim.kernels.table import COUNT, SEGMENTS

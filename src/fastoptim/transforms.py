@@ -8,10 +8,11 @@ from typing import Any, TypedDict
 
 import numpy as np
 
+from fastoptim.arguments import true_or_false, whole_number
 from fastoptim.conversions import as_gradient
 from fastoptim.dtypes import checked_state_dtype, is_bfloat16, is_floating
 from fastoptim.groups import Pattern
-from fastoptim.hyperparameters import Hyperparameter, Schedule, true_or_false, whole_number
+from fastoptim.hyperparameters import Hyperparameter, Schedule
 
 __all__ = [
     "COUNTERS",

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from fastoptim.hyperparameters import Hyperparameter, true_or_false
+from fastoptim.arguments import true_or_false
+from fastoptim.hyperparameters import Hyperparameter
 from fastoptim.kernels.normalization import Extension, move_averages
 from fastoptim.network.batches import samples
 from fastoptim.network.multilayer import MultiLayerNet

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, ClassVar, Unpack
 
-from fastoptim.hyperparameters import Choice, Hyperparameter, Switch, true_or_false
+from fastoptim.arguments import true_or_false
+from fastoptim.hyperparameters import Choice, Hyperparameter, Switch
 from fastoptim.kernels import rules
 from fastoptim.optimizers.base import NOTES_EPS, BuiltIn, Slot, Variants
 from fastoptim.transforms import Number, Options

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
 
-from fastoptim.schedules.checks import check, check_steps
+from fastoptim.arguments import check_number, listed
+from fastoptim.schedules.checks import check, check_numbers, check_schedule, check_steps, numbers_of_updates
 
 __all__ = ["ReduceOnPlateau", "join", "warmup"]
 
@@ -36,6 +37,7 @@ class warmup:
     steps: int
 
     def __post_init__(self) -> None:
+        check_schedule("schedule", self.schedule)
         check_steps(steps=self.steps)
 
     def __call__(self, k: int) -> float:
@@ -67,8 +69,10 @@ class join:
     boundaries: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "schedules", tuple(self.schedules))
-        object.__setattr__(self, "boundaries", tuple(self.boundaries))
+        object.__setattr__(self, "schedules", listed("schedules", self.schedules, "[schedules.linear(0.0, 0.1, 100)]"))
+        object.__setattr__(self, "boundaries", numbers_of_updates("boundaries", self.boundaries))
+        for schedule in self.schedules:
+            check_schedule("each of schedules", schedule)
         check(len(self.schedules) == len(self.boundaries) + 1, "there must be one schedule more than boundaries")
         check(list(self.boundaries) == sorted(self.boundaries), "boundaries must not decrease")
 
@@ -126,6 +130,9 @@ class ReduceOnPlateau:
     n_cool: int = 0
 
     def __post_init__(self) -> None:
+        check_numbers(value=self.value, threshold=self.threshold, low=self.low)
+        check_steps(0, patience=self.patience, cooldown=self.cooldown)
+        check_number("factor", self.factor)
         check(0 <= self.factor < 1, f"factor must be in [0, 1), not {self.factor!r}")
 
     def __call__(self, k: int) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from fastoptim.schedules.checks import check, check_steps
+from fastoptim.schedules.checks import check, check_numbers, check_steps
 
 __all__ = ["cosine_restarts", "cyclic", "one_cycle"]
 
@@ -44,6 +44,7 @@ class cosine_restarts:
 
     def __post_init__(self) -> None:
         check_steps(steps=self.steps, growth=self.growth)
+        check_numbers(value=self.value, end=self.end)
 
     def __call__(self, k: int) -> float:
         """Return the number after ``k`` updates."""
@@ -89,6 +90,7 @@ class cyclic:
 
     def __post_init__(self) -> None:
         check_steps(up=self.up, down=self.up if self.down is None else self.down)
+        check_numbers(low=self.low, high=self.high)
 
     def __call__(self, k: int) -> float:
         """Return the number after ``k`` updates."""
@@ -135,7 +137,8 @@ class one_cycle:
     end: float = 1e4
 
     def __post_init__(self) -> None:
-        check(self.steps >= 2, f"steps must be a number of updates >= 2, not {self.steps!r}")
+        check_steps(2, steps=self.steps)
+        check_numbers(peak=self.peak, rise=self.rise, start=self.start, end=self.end)
         check(0 < self.rise < 1, f"rise must be a fraction between 0 and 1, not {self.rise!r}")
 
     def __call__(self, k: int) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from fastoptim.schedules.checks import check_steps
+from fastoptim.schedules.checks import check_numbers, check_steps, numbers_of_updates
 
 __all__ = ["constant", "cosine", "exponential", "inverse_sqrt", "linear", "multistep", "polynomial", "step"]
 
@@ -28,6 +28,9 @@ class constant:
     """
 
     value: float
+
+    def __post_init__(self) -> None:
+        check_numbers(value=self.value)
 
     def __call__(self, k: int) -> float:
         """Return the number after ``k`` updates."""
@@ -61,6 +64,7 @@ class step:
 
     def __post_init__(self) -> None:
         check_steps(every=self.every)
+        check_numbers(value=self.value, factor=self.factor)
 
     def __call__(self, k: int) -> float:
         """Return the number after ``k`` updates."""
@@ -93,7 +97,9 @@ class multistep:
     factor: float = 0.1
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "milestones", tuple(sorted(self.milestones)))
+        check_numbers(value=self.value, factor=self.factor)
+        milestones = numbers_of_updates("milestones", self.milestones)
+        object.__setattr__(self, "milestones", tuple(sorted(milestones)))
 
     def __call__(self, k: int) -> float:
         """Return the number after ``k`` updates."""
@@ -121,6 +127,9 @@ class exponential:
 
     value: float
     factor: float
+
+    def __post_init__(self) -> None:
+        check_numbers(value=self.value, factor=self.factor)
 
     def __call__(self, k: int) -> float:
         """Return the number after ``k`` updates."""
@@ -155,6 +164,7 @@ class polynomial:
 
     def __post_init__(self) -> None:
         check_steps(steps=self.steps)
+        check_numbers(value=self.value, end=self.end, power=self.power)
 
     def __call__(self, k: int) -> float:
         """Return the number after ``k`` updates."""
@@ -187,6 +197,7 @@ class linear:
 
     def __post_init__(self) -> None:
         check_steps(steps=self.steps)
+        check_numbers(value=self.value, end=self.end)
 
     def __call__(self, k: int) -> float:
         """Return the number after ``k`` updates."""
@@ -222,6 +233,7 @@ class cosine:
 
     def __post_init__(self) -> None:
         check_steps(steps=self.steps)
+        check_numbers(value=self.value, end=self.end)
 
     def __call__(self, k: int) -> float:
         """Return the number after ``k`` updates."""
@@ -256,6 +268,7 @@ class inverse_sqrt:
 
     def __post_init__(self) -> None:
         check_steps(steps=self.steps)
+        check_numbers(peak=self.peak)
 
     def __call__(self, k: int) -> float:
         """Return the number after ``k`` updates."""
