@@ -67,21 +67,27 @@ _LANES = LINE // 4
 
 
 @numba.njit(nogil=True)
-def _add_nonzero(left, masks, rows, out):
+def _add_nonzero(left, masks, rows, zeros, sums, out):
     columns = out.shape[1]
     tiles = -(-columns // (MAX_LINES * _LANES))
     width = -(-columns // tiles)
     lines, last = -(-width // _LANES), 4 * (width - _LANES)
-    first = np.zeros(width, np.float32)
     for tile in range(tiles):
         start = min(tile * width, columns - width)
-        for i in range(left.shape[0]):
-            place = out.ctypes.data + 4 * (i * columns + start)
-            before = first.ctypes.data
+        for i in range(0, left.shape[0], 2):
+            second = min(1, left.shape[0] - i - 1)
+            first, first_row = zeros.ctypes.data, 0
             for w in range(masks.shape[1]):
-                x = left.ctypes.data + 4 * (i * left.shape[1] + w * WIDTH)
-                add_rows(np.float32, lines, place, last, before, last, masks[i, w], x, 4, rows.ctypes.data)
-                before = place
+                place, place_row, place_last = sums.ctypes.data, lines * LINE, (lines - 1) * LINE
+                if w == masks.shape[1] - 1:
+                    place, place_row, place_last = out.ctypes.data + 4 * (i * columns + start), 4 * columns, last
+                add_rows(
+                    np.float32, lines, place, second * place_row, place_last, first, second * first_row, masks[i, w],
+                    masks[i + second, w] if second else np.uint64(0),
+                    left.ctypes.data + 4 * (i * left.shape[1] + w * WIDTH), second * 4 * left.shape[1], 4,
+                    rows.ctypes.data,
+                )  # fmt: skip
+                first, first_row = sums.ctypes.data, lines * LINE
 
 
 @numba.njit(nogil=True)
@@ -110,7 +116,8 @@ def _product(left: NDArray[Any], columns: int) -> Callable[[], None]:
     out = np.zeros((len(left), columns), np.float32)
     ways = [partial(_dot, left, np.ones((left.shape[1], columns), np.float32), out)]
     if columns >= _LANES:
-        ways.append(partial(_add_nonzero, left, _masks(left), _aligned((WIDTH, MAX_LINES * _LANES)), out))
+        row = MAX_LINES * _LANES
+        ways.append(partial(_add_nonzero, left, _masks(left), *(_aligned((n, row)) for n in (WIDTH, 1, 2)), out))
     seconds = [[] for _ in ways]
     for _ in range(5):
         for way, each in zip(ways, seconds, strict=True):

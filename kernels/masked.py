@@ -50,9 +50,8 @@ _WORDS = (np.uint64,)
 _BLOCK_LINES = WIDTH * MAX_LINES
 _STRIP_LINES = WIDTH * 8 // LINE
 _CHUNK = 256
-"""Rows of the result that are computed with one block of the right matrix after the other; half of them if their sums
-need memory of their own."""
-_SUMS_LINES = _CHUNK // 2 * MAX_LINES
+"""Rows of the result that are computed with one block of the right matrix after the other."""
+_SUMS_LINES = _CHUNK * MAX_LINES
 
 _INNER, _COLUMNS, _X, _X_ROW, _X_STEP, _MASKS, _N_WORDS, _IS_TRANSPOSED, _B, _B_ROW, _B_STEP, _OUT, _FOUND = range(13)
 """The words that describe a product to its code."""
@@ -121,20 +120,14 @@ def multiply(row, start, stop):
     if is_narrow:
         _clear(block, WIDTH)
     found = 0
-    # Rows of several tiles may lie so far apart that the cache has no place for all of them at once.
-    is_apart = is_narrow or tiles > 1
-    chunk = _CHUNK if tiles == 1 else _CHUNK // 2
-    for top in range(start, stop, chunk):
-        bottom = min(top + chunk, stop)
+    for top in range(start, stop, _CHUNK):
+        bottom = min(top + _CHUNK, stop)
         for tile in range(tiles):
             first_line = total_lines * tile // tiles
             lines = total_lines * (tile + 1) // tiles - first_line
             column = first_line * lanes
-            last = (min(lines * lanes, columns - column) - lanes) * SIZE
-            out_row = columns * SIZE
-            place, place_row, place_last = out + column * SIZE, out_row, last
-            if is_apart:
-                place, place_row, place_last = sums - top * lines * LINE, lines * LINE, (lines - 1) * LINE
+            sums_row, sums_last = lines * LINE, (lines - 1) * LINE
+            out_row, last = columns * SIZE, (min(lines * lanes, columns - column) - lanes) * SIZE
             for k in range(0, inner, WIDTH):
                 # The block of the right matrix stays in the fastest cache while all rows use it.
                 count = min(WIDTH, inner - k)
@@ -148,40 +141,41 @@ def multiply(row, start, stop):
                 for i in range(top, bottom, WIDTH):
                     n_rows = min(WIDTH, bottom - i)
                     # A block begins with what the one before it left, and the last one writes the result.
-                    first, first_row, first_last = place + i * place_row, place_row, place_last
-                    target, target_row, target_last = first, first_row, first_last
+                    first, first_row = sums + (i - top) * sums_row, sums_row
+                    target, target_row, target_last = first, sums_row, sums_last
                     if k == 0:
-                        first, first_row, first_last = zeros, 0, (lines - 1) * LINE
+                        first, first_row = zeros, 0
                     if k + WIDTH >= inner and not is_narrow:
                         target, target_row, target_last = out + i * out_row + column * SIZE, out_row, last
                     corner = x + i * x_row + k * x_step
+                    done = 0
                     if masks:
                         fill_strip(strip, masks, n_words, transposed, i, n_rows, k, count)
-                        for j in range(n_rows):
-                            (bits,) = load(_WORDS, (strip,), j)
-                            if bits or first != target:
-                                add_rows(
-                                    T, lines, target + j * target_row, target_last, first + j * first_row, first_last,
-                                    bits, corner + j * x_row, x_step, block,
-                                )  # fmt: skip
-                        continue
-                    at_once = _rows_at_once(lines)
-                    done = n_rows // at_once * at_once
-                    for j in range(0, done, at_once):
-                        add_all_rows(
-                            T, lines, target + j * target_row, target_row, target_last, first + j * first_row,
-                            first_row, first_last, count, corner + j * x_row, x_row, x_step, block,
-                        )  # fmt: skip
-                    bits = np.uint64(0xFFFFFFFFFFFFFFFF) >> np.uint64(WIDTH - count)
-                    for j in range(done, n_rows):
-                        add_rows(
-                            T, lines, target + j * target_row, target_last, first + j * first_row, first_last,
-                            bits, corner + j * x_row, x_step, block,
-                        )  # fmt: skip
+                    else:
+                        at_once = _rows_at_once(lines)
+                        done = n_rows // at_once * at_once
+                        for j in range(0, done, at_once):
+                            add_all_rows(
+                                T, lines, target + j * target_row, target_row, target_last, first + j * first_row,
+                                first_row, count, corner + j * x_row, x_row, x_step, block,
+                            )  # fmt: skip
+                        for j in range(done, n_rows):
+                            set_word(strip, j, np.uint64(0xFFFFFFFFFFFFFFFF) >> np.uint64(WIDTH - count))
+                    for j in range(done, n_rows, 2):
+                        (bits,), (more,) = load(_WORDS, (strip,), j), load(_WORDS, (strip,), j + 1)
+                        second = 1
+                        if j + 1 == n_rows:
+                            second, more = 0, np.uint64(0)
+                        if bits | more or first != target:
+                            add_rows(
+                                T, lines, target + j * target_row, second * target_row, target_last,
+                                first + j * first_row, second * first_row, bits, more, corner + j * x_row,
+                                second * x_row, x_step, block,
+                            )  # fmt: skip
             if is_narrow:
                 for i in range(top, bottom):
                     for j in range(columns):
-                        (element,) = load((T,), (place + i * LINE,), j)
+                        (element,) = load((T,), (sums + (i - top) * LINE,), j)
                         store((T,), (out + i * out_row,), j, element)
     if found != 0:
         set_word(row, _FOUND, 1)

@@ -2,18 +2,74 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
 
 from fastoptim.kernels.jit import inline_jit
-from fastoptim.kernels.memory import load, set_word, store, word
-from fastoptim.kernels.vectors import count_bits, nonzero
+from fastoptim.kernels.memory import set_word, word
 
 __all__ = ["WIDTH", "fill_masks", "fill_strip"]
 
 WIDTH = 64
 """Number of elements of which a word of a mask says whether they are zero."""
 
-_WORDS = (np.uint64,)
+_WORD = ir.IntType(WIDTH)
+_intrinsic = intrinsic(prefer_literal=True)
+
+
+@_intrinsic
+def _nonzero(_typing: Any, T: Any, _address: Any) -> Any:
+    """Return a word of which bit k tells whether element k of the 64 at an address is not zero, as NaN is not."""
+
+    def codegen(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        vector = ir.VectorType(context.get_value_type(T.instance_type), WIDTH)
+        place = builder.inttoptr(args[1], vector.as_pointer())
+        elements = builder.load(place, align=T.instance_type.bitwidth // 8)
+        return builder.bitcast(builder.fcmp_unordered("!=", elements, ir.Constant(vector, None)), _WORD)
+
+    return types.uint64(T, types.intp), codegen
+
+
+@_intrinsic
+def _count_bits(_typing: Any, _word: Any) -> Any:
+    """Return how many bits of a word are set."""
+
+    def codegen(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        return builder.ctpop(args[0])
+
+    return types.intp(types.uint64), codegen
+
+
+@_intrinsic
+def _transpose(_typing: Any, _address: Any) -> Any:
+    """Transpose the matrix of the bits of 64 words."""
+
+    def codegen(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        vector = ir.VectorType(_WORD, WIDTH)
+        place = builder.inttoptr(args[0], vector.as_pointer())
+        words = builder.load(place, align=WIDTH // 8)
+        kind = ir.FunctionType(vector, [vector] * 3)
+        rotate = cgutils.get_or_insert_function(builder.module, kind, f"llvm.fshl.v{WIDTH}i{WIDTH}")
+        # Exchange quarters of squares of 64 bits, of 32, and so on: half of the bits of each word stay, and the others
+        # come from another word.
+        for width in (32, 16, 8, 4, 2, 1):
+            is_lower = [not k & width for k in range(WIDTH)]
+            lower = sum(1 << k for k in range(WIDTH) if is_lower[k])
+            others = ir.Constant(ir.VectorType(ir.IntType(32), WIDTH), [k ^ width for k in range(WIDTH)])
+            by = ir.Constant(vector, [width if low else WIDTH - width for low in is_lower])
+            stay = ir.Constant(vector, [lower if low else lower << width for low in is_lower])
+            other = builder.shuffle_vector(words, words, others)
+            other = builder.call(rotate, [other, other, by])
+            words = builder.xor(other, builder.and_(builder.xor(other, words), stay))
+        builder.store(words, place, align=WIDTH // 8)
+        return context.get_dummy_value()
+
+    return types.void(types.intp), codegen
 
 
 @inline_jit
@@ -25,36 +81,20 @@ def fill_masks(x, masks):
     for i in range(x.shape[0]):
         row = x.ctypes.data + i * width * size
         for w in range(whole):
-            bits = nonzero(T, row + w * WIDTH * size)
+            bits = _nonzero(T, row + w * WIDTH * size)
             masks[i, w] = bits
-            total += count_bits(bits)
+            total += _count_bits(bits)
         if rest:
             bits = np.uint64(0)
             if whole:
                 # The last 64 elements, without those that are in the word before.
-                bits = nonzero(T, row + (width - WIDTH) * size) >> np.uint64(WIDTH - rest)
+                bits = _nonzero(T, row + (width - WIDTH) * size) >> np.uint64(WIDTH - rest)
             else:
                 for j in range(width):
                     bits |= np.uint64(x[i, j] != 0) << np.uint64(j)
             masks[i, whole] = bits
-            total += count_bits(bits)
+            total += _count_bits(bits)
     return total
-
-
-@inline_jit
-def _transpose(words):
-    """Transpose the matrix of the bits of 64 words."""
-    width, keep = 32, np.uint64(0x00000000FFFFFFFF)
-    while width:
-        shift = np.uint64(width)
-        for start in range(0, WIDTH, 2 * width):
-            for k in range(start, start + width):
-                (a,), (b,) = load(_WORDS, (words,), k), load(_WORDS, (words,), k + width)
-                swap = ((a >> shift) ^ b) & keep
-                store(_WORDS, (words,), k, a ^ (swap << shift))
-                store(_WORDS, (words,), k + width, b ^ swap)
-        width //= 2
-        keep ^= keep << np.uint64(width)
 
 
 @inline_jit

@@ -1,4 +1,4 @@
-"""Vectors of a cache line, 64 bytes, and words of 64 bits: what products that skip zeros are made of.
+"""Vectors of a cache line, 64 bytes: what products that skip zeros are made of.
 
 Each function is the LLVM instructions that it compiles to. LLVM splits vectors that are longer than the processor's.
 """
@@ -16,8 +16,16 @@ from numba.extending import intrinsic
 
 from fastoptim.kernels.jit import HAS_AVX512
 
-__all__ = ["LINE", "MAX_LINES", "add_all_rows", "add_rows", "copy_rows", "copy_square", "count_bits", "lines_on_stack"]
-__all__ += ["nonzero", "rows_at_once"]
+__all__ = [
+    "LINE",
+    "MAX_LINES",
+    "add_all_rows",
+    "add_rows",
+    "copy_rows",
+    "copy_square",
+    "lines_on_stack",
+    "rows_at_once",
+]
 
 LINE = 64
 """Bytes of a cache line."""
@@ -51,28 +59,6 @@ def _load(builder: Any, kind: ir.Type, address: Any, align: int) -> Any:
 
 def _store(builder: Any, value: Any, address: Any, align: int) -> None:
     builder.store(value, builder.inttoptr(address, value.type.as_pointer()), align=align)
-
-
-@_intrinsic
-def nonzero(_typing: Any, T: Any, _address: Any) -> Any:
-    """Return a word of which bit k tells whether element k of the 64 at an address is not zero, as NaN is not."""
-
-    def codegen(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
-        vector = _vector(context, T, 64)
-        elements = _load(builder, vector, args[1], _size(T))
-        return builder.bitcast(builder.fcmp_unordered("!=", elements, ir.Constant(vector, None)), _I64)
-
-    return types.uint64(T, types.intp), codegen
-
-
-@_intrinsic
-def count_bits(_typing: Any, _word: Any) -> Any:
-    """Return how many bits of a word are set."""
-
-    def codegen(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
-        return _call(builder, "llvm.ctpop.i64", args[0])
-
-    return types.intp(types.uint64), codegen
 
 
 @_intrinsic
@@ -188,51 +174,93 @@ def _broadcast(builder: Any, scalar: ir.Type, vector: Any, address: Any, size: i
     return builder.shuffle_vector(factor, factor, ir.Constant(ir.VectorType(_I32, vector.count), None))
 
 
+class _Sums:
+    """The sums of a row, which LLVM keeps in registers."""
+
+    def __init__(self, context: Any, builder: Any, T: Any) -> None:
+        self.builder, self.size = builder, _size(T)
+        self.scalar, self.vector = context.get_value_type(T.instance_type), _vector(context, T, LINE // self.size)
+        self.fma = f"llvm.fma.v{self.vector.count}f{8 * self.size}"
+        self.lines = [cgutils.alloca_once(builder, self.vector) for _ in _WIDTHS]
+
+    def begin(self, n: int, first: Any) -> None:
+        for line, total in enumerate(self.lines[:n]):
+            place = self.builder.add(first, _I64(LINE * line))
+            self.builder.store(_load(self.builder, self.vector, place, LINE), total)
+
+    def factor(self, address: Any) -> Any:
+        return _broadcast(self.builder, self.scalar, self.vector, address, self.size)
+
+    def add(self, line: int, factor: Any, elements: Any) -> None:
+        total = self.lines[line]
+        self.builder.store(_call(self.builder, self.fma, factor, elements, self.builder.load(total)), total)
+
+    def elements(self, row: Any, line: int) -> Any:
+        return _load(self.builder, self.vector, self.builder.add(row, _I64(LINE * line)), LINE)
+
+    def finish(self, n: int, out: Any, last: Any) -> None:
+        for total, place in zip(self.lines, _places(self.builder, n, out, last), strict=False):
+            _store(self.builder, self.builder.load(total), place, self.size)
+
+
 @_intrinsic
 def add_rows(
-    _typing: Any, T: Any, _lines: Any, _out: Any, _last: Any, _first: Any, _first_last: Any,
-    _word: Any, _x: Any, _step: Any, _block: Any,
+    _typing: Any, T: Any, _lines: Any, _out: Any, _out_row: Any, _last: Any, _first: Any, _first_row: Any,
+    _word: Any, _next_word: Any, _x: Any, _x_row: Any, _step: Any, _block: Any,
 ) -> Any:  # fmt: skip
-    """Store in a row the sum of another one and, for each bit k of a word, ``x[k]`` times row k of a block.
+    """Store in two rows the sums of two others and, for each bit k of their words, ``x[k]`` times row k of a block.
 
-    The arguments are the number of lines of a row; for both rows the address, and the offset of the last line, which
-    may overlap the one before it; the word; the address of ``x`` and its step in bytes; the address of the block.
+    The arguments are the number of lines of a row; the address of the results, the bytes from one row to the next, and
+    the offset of the last line, which may overlap the one before it; the address of the rows to begin with, which are
+    whole cache lines, and the bytes from one to the next; the words; the address of ``x``, the bytes to that of the
+    second row, and its step in bytes; the address of the block. If the second word is zero, the second row may be the
+    first one.
     """
 
     def codegen(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
-        _, lines, out, last, first, first_last, word, x, step, block = args
-        size, lanes = _size(T), LINE // _size(T)
-        scalar, vector = context.get_value_type(T.instance_type), _vector(context, T, lanes)
-        # LLVM keeps all of these in registers.
-        bits = cgutils.alloca_once_value(builder, word)
-        sums = [cgutils.alloca_once(builder, vector) for _ in range(MAX_LINES)]
+        _, lines, out, out_row, last, first, first_row, *words, x, x_row, step, block = args
+        bits = [cgutils.alloca_once_value(builder, word) for word in words]
+        sums = [_Sums(context, builder, T) for _ in words]
+        outs, firsts, factors = (
+            [address, builder.add(address, row)] for address, row in ((out, out_row), (first, first_row), (x, x_row))
+        )
 
-        def generate(n: int) -> None:
+        def add_bits(n: int, rows: tuple[int, ...]) -> None:
+            """While the words of all these rows have bits, use one of each."""
             test, body, finish = (builder.append_basic_block() for _ in range(3))
-            for total, place in zip(sums, _places(builder, n, first, first_last), strict=False):
-                builder.store(_load(builder, vector, place, size), total)
             builder.branch(test)
             with builder.goto_block(test):
-                builder.cbranch(builder.icmp_unsigned("==", builder.load(bits), _I64(0)), finish, body)
+                left = [builder.icmp_unsigned("!=", builder.load(bits[row]), _I64(0)) for row in rows]
+                builder.cbranch(reduce(builder.and_, left), body, finish)
             with builder.goto_block(body):
-                left = builder.load(bits)
-                k = builder.cttz(left, ir.IntType(1)(1))
-                builder.store(builder.and_(left, builder.sub(left, _I64(1))), bits)
-                factor = _broadcast(builder, scalar, vector, builder.add(x, builder.mul(k, step)), size)
-                row = builder.add(block, builder.mul(k, _I64(LINE * n)))
-                for line, total in enumerate(sums[:n]):
-                    elements = _load(builder, vector, builder.add(row, _I64(LINE * line)), LINE)
-                    fma = f"llvm.fma.v{lanes}f{8 * size}"
-                    builder.store(_call(builder, fma, factor, elements, builder.load(total)), total)
+                for row in rows:
+                    word = builder.load(bits[row])
+                    k = builder.cttz(word, ir.IntType(1)(1))
+                    builder.store(builder.and_(word, builder.sub(word, _I64(1))), bits[row])
+                    factor = sums[row].factor(builder.add(factors[row], builder.mul(k, step)))
+                    start = builder.add(block, builder.mul(k, _I64(LINE * n)))
+                    for line in range(n):
+                        sums[row].add(line, factor, sums[row].elements(start, line))
                 builder.branch(test)
             builder.position_at_end(finish)
-            for total, place in zip(sums, _places(builder, n, out, last), strict=False):
-                _store(builder, builder.load(total), place, size)
+
+        def generate(n: int) -> None:
+            # Two rows at a time hide how long an addition takes, if there are registers for the sums of both.
+            together = rows_at_once(n) > 1
+            if together:
+                for row in (0, 1):
+                    sums[row].begin(n, firsts[row])
+                add_bits(n, (0, 1))
+            for row in (1, 0):
+                if not together:
+                    sums[row].begin(n, firsts[row])
+                add_bits(n, (row,))
+                sums[row].finish(n, outs[row], last)
 
         _each_width(builder, lines, generate)
         return context.get_dummy_value()
 
-    return types.void(T, *(types.intp,) * 5, types.uint64, *(types.intp,) * 3), codegen
+    return types.void(T, *(types.intp,) * 6, *(types.uint64,) * 2, *(types.intp,) * 4), codegen
 
 
 def rows_at_once(lines: int) -> int:
@@ -243,45 +271,33 @@ def rows_at_once(lines: int) -> int:
 @_intrinsic
 def add_all_rows(
     _typing: Any, T: Any, _lines: Any, _out: Any, _out_row: Any, _last: Any, _first: Any, _first_row: Any,
-    _first_last: Any, _count: Any, _x: Any, _x_row: Any, _step: Any, _block: Any,
+    _count: Any, _x: Any, _x_row: Any, _step: Any, _block: Any,
 ) -> Any:  # fmt: skip
-    """Do as `add_rows` with the first bits of a word set, up to a count, for `rows_at_once` rows.
-
-    Beside the arguments of that are the bytes from one row to the next of ``out``, ``first`` and ``x``.
-    """
+    """Do as `add_rows` with the first bits of each word set, up to a count, for `rows_at_once` rows."""
 
     def codegen(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
-        _, lines, out, out_row, last, first, first_row, first_last, count, x, x_row, step, block = args
-        size, lanes = _size(T), LINE // _size(T)
-        scalar, vector = context.get_value_type(T.instance_type), _vector(context, T, lanes)
-        fma = f"llvm.fma.v{lanes}f{8 * size}"
-        # LLVM keeps all of these in registers.
-        sums = [cgutils.alloca_once(builder, vector) for _ in range(max(n * rows_at_once(n) for n in _WIDTHS))]
+        _, lines, out, out_row, last, first, first_row, count, x, x_row, step, block = args
+        sums = [_Sums(context, builder, T) for _ in range(max(map(rows_at_once, _WIDTHS)))]
 
         def moved(address: Any, row: Any, k: int) -> Any:
             return builder.add(address, builder.mul(row, _I64(k)))
 
         def generate(n: int) -> None:
-            rows = range(rows_at_once(n))
-            totals = [sums[n * row : n * row + n] for row in rows]
-            for row in rows:
-                for total, place in zip(
-                    totals[row], _places(builder, n, moved(first, first_row, row), first_last), strict=True
-                ):
-                    builder.store(_load(builder, vector, place, size), total)
+            rows = sums[: rows_at_once(n)]
+            for k, row in enumerate(rows):
+                row.begin(n, moved(first, first_row, k))
             with cgutils.for_range(builder, count) as loop:
                 place = builder.add(x, builder.mul(loop.index, step))
-                factors = [_broadcast(builder, scalar, vector, moved(place, x_row, row), size) for row in rows]
+                factors = [row.factor(moved(place, x_row, k)) for k, row in enumerate(rows)]
                 start = builder.add(block, builder.mul(loop.index, _I64(LINE * n)))
                 for line in range(n):
-                    elements = _load(builder, vector, builder.add(start, _I64(LINE * line)), LINE)
-                    for factor, chains in zip(factors, totals, strict=True):
-                        builder.store(_call(builder, fma, factor, elements, builder.load(chains[line])), chains[line])
-            for row in rows:
-                for total, place in zip(totals[row], _places(builder, n, moved(out, out_row, row), last), strict=True):
-                    _store(builder, builder.load(total), place, size)
+                    elements = sums[0].elements(start, line)
+                    for row, factor in zip(rows, factors, strict=True):
+                        row.add(line, factor, elements)
+            for k, row in enumerate(rows):
+                row.finish(n, moved(out, out_row, k), last)
 
         _each_width(builder, lines, generate)
         return context.get_dummy_value()
 
-    return types.void(T, *(types.intp,) * 12), codegen
+    return types.void(T, *(types.intp,) * 11), codegen
