@@ -9,6 +9,7 @@ from matplotlib.ticker import EngFormatter
 
 from .cases import RULES, updates
 from .frameworks import COMPILED
+from .history import draw as draw_history
 from .peers import CEILING, OURS
 from .results import Results, times_ours
 
@@ -173,5 +174,6 @@ CHARTS = {
     "rules.png": draw_rules,
     "comparison.png": draw_comparison,
     "endurance.png": draw_endurance,
+    "history.png": draw_history,
 }
 """For each file name the function that draws it; the function returns None if its cases were not measured."""

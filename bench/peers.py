@@ -58,7 +58,9 @@ def absent(package: str) -> str | None:
 
 def versions() -> dict[str, str]:
     """Return the versions of the installed packages."""
-    return {package: version(package) for package in PACKAGES if absent(package) is None}
+    installed = {package: version(package) for package in PACKAGES if absent(package) is None}
+    # What is installed in place keeps the number that it had then.
+    return installed | {"fastoptim": fo.__version__}
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from . import notes
 from .cases import irregular_updates, networks, updates
 from .charts import CHARTS
 from .frameworks import COMPILED
+from .history import releases
 from .peers import CEILING, LIBRARIES, OURS
 from .processes import EMPTY, FULL
 from .results import FOLDER, Measured, Results, duration, times_ours
@@ -225,6 +226,17 @@ def endurance(results: Results) -> Iterator[str]:
     )
 
 
+def history(results: Results) -> Iterator[str]:
+    yield "## Releases\n"
+    yield "![Releases](history.png)\n"
+    yield "The figures of each release, which `bench/history/` keeps, are ratios measured on the processor named here."
+    yield f"The last points, of {results.when[:10]}, are those of this report.\n"
+    yield from table(
+        ("version", "measured", "processor"),
+        ((each["version"], each["date"], each["processor"]) for each in releases()),
+    )
+
+
 SECTIONS: tuple[Callable[[Results], Iterator[str]], ...] = (
     targets,
     update,
@@ -235,6 +247,7 @@ SECTIONS: tuple[Callable[[Results], Iterator[str]], ...] = (
     comparison,
     start,
     endurance,
+    history,
 )
 
 
