@@ -83,10 +83,13 @@ def test_comparison(start, library, benchmark, report, end_losses, iterations, q
         losses = benchmark.pedantic(TRAININGS[library], (data("digits"), 5))
         assert all(np.isfinite(curve).all() and len(curve) == 5 for curve in losses.values())
         return
-    if start == "cold" and (quick or library in WARM_ONLY):
-        pytest.skip("not in the quick run" if quick else f"{library} is measured warm only")
+    if quick and (start == "cold" or library == COMPILED):
+        pytest.skip("not in the quick run")
+    if start == "cold" and library in WARM_ONLY:
+        pytest.skip(f"{library} is measured warm only")
     # The notes' training comes first, because the losses of the others are compared with its.
     libraries = sorted((name for name in TRAININGS if missing(name) is None), key=lambda name: name != "NumPy")
+    left_out = {COMPILED} if quick else WARM_ONLY if start == "cold" else set()
 
     def measure(names):
         if start == "cold":
@@ -95,7 +98,7 @@ def test_comparison(start, library, benchmark, report, end_losses, iterations, q
 
     report(
         *("comparison", start, library),
-        libraries=[name for name in libraries if start == "warm" or name not in WARM_ONLY],
+        libraries=[name for name in libraries if name not in left_out],
         measure=measure,
         iterations=iterations,
         data=data().title,

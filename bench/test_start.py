@@ -43,5 +43,5 @@ def test_start(what, library, benchmark, report, quick):
     report(
         *("start", what, library),
         libraries=scripts,
-        measure=lambda names: _measure({name: scripts[name] for name in names}, 2 if quick else 4),
+        measure=lambda names: _measure({name: scripts[name] for name in names}, 1 if quick else 4),
     )

@@ -150,7 +150,9 @@ def race(contestants: Mapping[str, Contestant], pacing: Pacing, threads: int | N
             sleep(pacing.pause)
             with blaming(name), contestant.limit():
                 seconds = _warm_up(contestant, pacing, clock)
-            lead[name], steps[name] = ceil(pacing.lead / seconds), ceil(pacing.block / seconds)
+            # A long step wakes the threads and loads what it needs in a small part of its time.
+            lead[name] = ceil(pacing.lead / seconds) if seconds < 2 * pacing.block else 0
+            steps[name] = ceil(pacing.block / seconds)
             once += pacing.pause + seconds * (lead[name] + steps[name])
         wanted = int(pacing.seconds * len(contestants) / once)
         samples: dict[str, list[float]] = {name: [] for name in contestants}
