@@ -116,7 +116,7 @@ def _block(contestant: Contestant, steps: int, clock: Clock) -> float:
 def _warm_up(contestant: Contestant, pacing: Pacing, clock: Clock) -> float:
     """Run until the time of a step is stable, and return it in seconds.
 
-    Our first fourteen updates try one thread and several, so at least twenty steps are run; three suffice if they
+    Our first fourteen updates try one thread and several, so at least twenty steps are run; two suffice if they
     take a second.
     """
     _block(contestant, 1, clock)
@@ -125,7 +125,7 @@ def _warm_up(contestant: Contestant, pacing: Pacing, clock: Clock) -> float:
         last = _block(contestant, steps, clock)
         spent += last
         done += steps
-        if (done >= 20 and last >= pacing.block) or (done >= 3 and spent >= 1):
+        if (done >= 20 and last >= pacing.block) or (done >= 2 and spent >= 1):
             return last / steps
         if last < pacing.block:
             steps *= 2
