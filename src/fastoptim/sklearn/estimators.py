@@ -219,27 +219,20 @@ class MLPRegressor(RegressorMixin, MLP):  # type: ignore[misc]
 
     Attributes
     ----------
-    coefs_, intercepts_ : list of ndarray
-        Weights of shape (inputs, outputs) and biases of each layer: the parameters of the network themselves.
-    loss_, best_loss_ : float
-        Loss of the last epoch, and the smallest one; ``best_loss_`` is None with ``early_stopping``.
+    coefs_, intercepts_, loss_, best_loss_, n_iter_, t_, n_layers_, n_outputs_, n_features_in_, feature_names_in_
+        As in `MLPClassifier`.
     loss_curve_ : list of float
-        Loss of each epoch: the mean over its batches, each before its update. As in
-        scikit-learn, it has the mean of the squared error over the outputs in place of the sum.
+        Loss of each epoch: the mean over its batches, each before its update. As in scikit-learn, it has the mean of
+        the squared error over the outputs in place of the sum.
     validation_scores_, best_validation_score_ : list of float and float, or None
         R² of the validation set after each epoch, and the best, with ``early_stopping``.
-    n_iter_, t_ : int
-        Number of epochs of the last call, and of samples in all of them.
-    n_layers_, n_outputs_, out_activation_ : int, int and str
-        Number of layers with the inputs, outputs, and the function of the last layer: ``'identity'``.
-    n_features_in_, feature_names_in_ : int and ndarray
-        Of the first call; names only if all of them are strings.
+    out_activation_ : str
+        The function of the last layer: ``'identity'``.
 
     Raises
     ------
     ValueError
-        By ``fit`` and ``partial_fit``, if a parameter is not as described above, if samples or targets are of a wrong
-        shape, NaN or infinite, or if weights become so.
+        As by `MLPClassifier`.
 
     See Also
     --------
@@ -247,9 +240,7 @@ class MLPRegressor(RegressorMixin, MLP):  # type: ignore[misc]
 
     Notes
     -----
-    With the same ``random_state`` and an optimizer of the same formula, which is ``fo.Adam(eps=1e-8)`` for
-    scikit-learn's ``"adam"`` and ``fo.Nesterov(0.001)`` for its ``"sgd"``, every number equals scikit-learn's, up to
-    rounding, if no ``sample_weight`` is zero: such samples are left out here.
+    Every number equals scikit-learn's under the conditions that `MLPClassifier` names.
 
     Examples
     --------
