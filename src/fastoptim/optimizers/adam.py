@@ -6,9 +6,8 @@ from collections.abc import Callable
 from math import sqrt
 from typing import Any, ClassVar, Unpack
 
-from fastoptim.hyperparameters import Hyperparameter
 from fastoptim.kernels import adam_rules, rules
-from fastoptim.optimizers.base import NOTES_EPS, BuiltIn, Slot
+from fastoptim.optimizers.base import NOTES_EPS, AdamLike, Slot
 from fastoptim.transforms import Number, Options
 
 __all__ = ["Adam", "AdamW", "RAdam"]
@@ -17,7 +16,7 @@ _CORRECTED_FIRST = {"torch", "optax"}
 """The libraries that add epsilon to the corrected root."""
 
 
-class Adam(BuiltIn):
+class Adam(AdamLike):
     r"""Adaptive moment estimation: momentum and scaling, both corrected for their start at zero.
 
     .. math::
@@ -68,10 +67,6 @@ class Adam(BuiltIn):
         "optax": {"eps": 1e-8},
         "keras": {"eps": 1e-7},
     }
-    lr = Hyperparameter(0)
-    beta1 = Hyperparameter(0, 1, below=True)
-    beta2 = Hyperparameter(0, 1, below=True)
-    eps = Hyperparameter(0)
 
     def __init__(
         self,
@@ -173,7 +168,7 @@ def rectification(beta2: float, t: int) -> tuple[float, float]:
     return rho, sqrt((rho - 4) * (rho - 2) * limit / ((limit - 4) * (limit - 2) * rho)) if rho > 4 else 0.0
 
 
-class RAdam(BuiltIn):
+class RAdam(AdamLike):
     r"""Rectified Adam: the first steps are not scaled, until the mean of squares is long enough to trust.
 
     .. math::
@@ -224,10 +219,6 @@ class RAdam(BuiltIn):
         "torch": {"lr": 0.001, "eps": 1e-08},
         "optax": {"lr": 0.001, "eps": 1e-08},
     }
-    lr = Hyperparameter(0)
-    beta1 = Hyperparameter(0, 1, below=True)
-    beta2 = Hyperparameter(0, 1, below=True)
-    eps = Hyperparameter(0)
 
     def __init__(
         self,

@@ -6,15 +6,14 @@ from collections.abc import Callable
 from math import sqrt
 from typing import Any, ClassVar, Unpack
 
-from fastoptim.hyperparameters import Hyperparameter
 from fastoptim.kernels import adam_rules
-from fastoptim.optimizers.base import BuiltIn, Slot
+from fastoptim.optimizers.base import AdamLike, Slot
 from fastoptim.transforms import Number, Options
 
 __all__ = ["AMSGrad", "AdaMax"]
 
 
-class AMSGrad(BuiltIn):
+class AMSGrad(AdamLike):
     r"""Adam with the largest mean of squared gradients so far, so that its steps never grow.
 
     .. math::
@@ -67,10 +66,6 @@ class AMSGrad(BuiltIn):
         "optax": {"lr": 0.001, "eps": 1e-08},
         "keras": {"lr": 0.001, "eps": 1e-07},
     }
-    lr = Hyperparameter(0)
-    beta1 = Hyperparameter(0, 1, below=True)
-    beta2 = Hyperparameter(0, 1, below=True)
-    eps = Hyperparameter(0)
 
     def __init__(
         self,
@@ -96,7 +91,7 @@ class AMSGrad(BuiltIn):
         return self.lr * sqrt(c2) / c1, 1 - beta1, 1 - beta2, 1.0, self.eps * (1 if self.like == "keras" else sqrt(c2))
 
 
-class AdaMax(BuiltIn):
+class AdaMax(AdamLike):
     r"""Adam scaled by a decaying maximum of gradients in place of the root of a mean.
 
     .. math::
@@ -143,10 +138,6 @@ class AdaMax(BuiltIn):
         "optax": {"lr": 0.002, "eps": 1e-08},
         "keras": {"lr": 0.001, "eps": 1e-07},
     }
-    lr = Hyperparameter(0)
-    beta1 = Hyperparameter(0, 1, below=True)
-    beta2 = Hyperparameter(0, 1, below=True)
-    eps = Hyperparameter(0)
 
     def __init__(
         self,

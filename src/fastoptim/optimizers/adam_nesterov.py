@@ -8,13 +8,13 @@ from typing import Any, ClassVar, Unpack
 
 from fastoptim.hyperparameters import Hyperparameter
 from fastoptim.kernels import adam_rules
-from fastoptim.optimizers.base import BuiltIn, Slot
+from fastoptim.optimizers.base import AdamLike, Slot
 from fastoptim.transforms import Number, Options
 
 __all__ = ["Adan", "NAdam"]
 
 
-class NAdam(BuiltIn):
+class NAdam(AdamLike):
     r"""Adam with Nesterov's momentum, whose fraction grows with the number of steps.
 
     .. math::
@@ -69,10 +69,6 @@ class NAdam(BuiltIn):
         "optax": {"lr": 0.001, "eps": 1e-08, "momentum_decay": 0.0},
         "keras": {"lr": 0.001, "eps": 1e-07, "momentum_decay": 1.0},
     }
-    lr = Hyperparameter(0)
-    beta1 = Hyperparameter(0, 1, below=True)
-    beta2 = Hyperparameter(0, 1, below=True)
-    eps = Hyperparameter(0)
     momentum_decay = Hyperparameter(0)
     running: ClassVar[Mapping[str, float]] = {"product": 1.0}
     product: float
@@ -106,7 +102,7 @@ class NAdam(BuiltIn):
         return self.lr * root * weights[0], self.lr * root * weights[1], 1 - beta1, 1 - beta2, self.eps * root
 
 
-class Adan(BuiltIn):
+class Adan(AdamLike):
     r"""Adam with Nesterov's momentum in terms of the gradient, from its differences between steps.
 
     .. math::
@@ -159,11 +155,7 @@ class Adan(BuiltIn):
     previous: Slot
     rule: ClassVar[Callable[..., Any]] = staticmethod(adam_rules.adan)
     in_rule = ("weight_decay",)
-    lr = Hyperparameter(0)
-    beta1 = Hyperparameter(0, 1, below=True)
-    beta2 = Hyperparameter(0, 1, below=True)
     beta3 = Hyperparameter(0, 1, below=True)
-    eps = Hyperparameter(0)
 
     def __init__(
         self,

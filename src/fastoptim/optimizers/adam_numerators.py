@@ -8,13 +8,13 @@ from typing import Any, ClassVar, Unpack
 
 from fastoptim.hyperparameters import Hyperparameter
 from fastoptim.kernels import adam_rules
-from fastoptim.optimizers.base import BuiltIn, Slot
+from fastoptim.optimizers.base import AdamLike, Slot
 from fastoptim.transforms import Number, Options
 
 __all__ = ["ADOPT", "AdEMAMix", "Grams"]
 
 
-class Grams(BuiltIn):
+class Grams(AdamLike):
     r"""The length of Adam's step in the direction of the gradient's sign.
 
     .. math::
@@ -56,10 +56,6 @@ class Grams(BuiltIn):
     m: Slot
     v: Slot
     rule: ClassVar[Callable[..., Any]] = staticmethod(adam_rules.grams)
-    lr = Hyperparameter(0)
-    beta1 = Hyperparameter(0, 1, below=True)
-    beta2 = Hyperparameter(0, 1, below=True)
-    eps = Hyperparameter(0)
 
     def __init__(
         self,
@@ -84,7 +80,7 @@ class Grams(BuiltIn):
         return lr_t, 1 - beta1, 1 - beta2, self.eps * root
 
 
-class ADOPT(BuiltIn):
+class ADOPT(AdamLike):
     r"""Adam that scales a gradient by the squares before it, and converges for any second beta.
 
     .. math::
@@ -128,10 +124,6 @@ class ADOPT(BuiltIn):
     v: Slot
     rule: ClassVar[Callable[..., Any]] = staticmethod(adam_rules.adopt)
     defaults: ClassVar[dict[str, dict[str, float]]] = {"optax": {"eps": 1e-6}, "timm": {"eps": 1e-6}}
-    lr = Hyperparameter(0)
-    beta1 = Hyperparameter(0, 1, below=True)
-    beta2 = Hyperparameter(0, 1, below=True)
-    eps = Hyperparameter(0)
 
     def __init__(
         self,
@@ -155,7 +147,7 @@ class ADOPT(BuiltIn):
         return self.lr, 1 - self.beta1, 1 - self.beta2 if self.iter > 1 else 1.0, bound, self.eps
 
 
-class AdEMAMix(BuiltIn):
+class AdEMAMix(AdamLike):
     r"""Adam with two means of the gradient, a fast and a very slow one.
 
     .. math::
@@ -200,10 +192,6 @@ class AdEMAMix(BuiltIn):
     n: Slot
     v: Slot
     rule: ClassVar[Callable[..., Any]] = staticmethod(adam_rules.ademamix)
-    lr = Hyperparameter(0)
-    beta1 = Hyperparameter(0, 1, below=True)
-    beta2 = Hyperparameter(0, 1, below=True)
-    eps = Hyperparameter(0)
     beta3 = Hyperparameter(0, 1, below=True)
     alpha = Hyperparameter(0)
 

@@ -6,16 +6,15 @@ from collections.abc import Callable, Mapping
 from math import sqrt
 from typing import Any, ClassVar, Unpack
 
-from fastoptim.hyperparameters import Hyperparameter
 from fastoptim.kernels import adam_rules
 from fastoptim.optimizers.adam import rectification
-from fastoptim.optimizers.base import BuiltIn, Slot
+from fastoptim.optimizers.base import AdamLike, Slot
 from fastoptim.transforms import Number, Options
 
 __all__ = ["AdaBelief", "Yogi"]
 
 
-class AdaBelief(BuiltIn):
+class AdaBelief(AdamLike):
     r"""Adam scaled by the distance of gradients from their mean: steps are long where gradients agree.
 
     .. math::
@@ -61,10 +60,6 @@ class AdaBelief(BuiltIn):
     s: Slot
     rule: ClassVar[Callable[..., Any]] = staticmethod(adam_rules.adabelief)
     defaults: ClassVar[dict[str, dict[str, float]]] = {"optax": {"eps": 1e-16}, "timm": {"eps": 1e-16}}
-    lr = Hyperparameter(0)
-    beta1 = Hyperparameter(0, 1, below=True)
-    beta2 = Hyperparameter(0, 1, below=True)
-    eps = Hyperparameter(0)
 
     def __init__(
         self,
@@ -94,7 +89,7 @@ class AdaBelief(BuiltIn):
         return lr_t * root * factor, 1 - beta1, 1 - beta2, self.eps, 1.0, self.eps
 
 
-class Yogi(BuiltIn):
+class Yogi(AdamLike):
     r"""Adam whose mean of squares moves by no more than the squared gradient.
 
     .. math::
@@ -135,10 +130,6 @@ class Yogi(BuiltIn):
     m: Slot
     v: Slot
     rule: ClassVar[Callable[..., Any]] = staticmethod(adam_rules.yogi)
-    lr = Hyperparameter(0)
-    beta1 = Hyperparameter(0, 1, below=True)
-    beta2 = Hyperparameter(0, 1, below=True)
-    eps = Hyperparameter(0)
 
     def __init__(
         self,

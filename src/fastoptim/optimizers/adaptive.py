@@ -68,7 +68,6 @@ class AdaGrad(BuiltIn):
         "optax": {"lr": 0.01, "initial_accumulator": 0.1, "eps": 1e-7},
         "keras": {"lr": 0.001, "initial_accumulator": 0.1, "eps": 1e-7},
     }
-    lr = Hyperparameter(0)
     lr_decay = Hyperparameter(0)
     initial_accumulator = Hyperparameter(0, is_fixed=True)
     eps = Hyperparameter(0)
@@ -175,7 +174,6 @@ class RMSprop(BuiltIn):
         "optax": {"lr": 0.01, "decay_rate": 0.9, "eps": 1e-8},
         "keras": {"lr": 0.001, "decay_rate": 0.9, "eps": 1e-7},
     }
-    lr = Hyperparameter(0)
     decay_rate = Hyperparameter(0, 1, below=True)
     centered = Choice(lambda _owner, name, value: true_or_false(name, value))
     momentum = Switch(0, 1)
@@ -262,7 +260,6 @@ class AdaDelta(BuiltIn):
         "optax": {"lr": 1.0, "rho": 0.9, "eps": 1e-6},
         "keras": {"lr": 0.001, "rho": 0.95, "eps": 1e-7},
     }
-    lr = Hyperparameter(0)
     rho = Hyperparameter(0, 1, below=True)
     eps = Hyperparameter(0)
 

@@ -14,7 +14,7 @@ from fastoptim.hyperparameters import Choice, Hyperparameter
 from fastoptim.optimizer import Optimizer
 from fastoptim.transforms import Number
 
-__all__ = ["NOTES_EPS", "BuiltIn", "Slot", "Variants"]
+__all__ = ["NOTES_EPS", "AdamLike", "BuiltIn", "Slot", "Variants"]
 
 NOTES_EPS = 1e-7
 """Added to a root before dividing by it; the notes give it this value."""
@@ -62,6 +62,7 @@ class BuiltIn(Optimizer):
     variants: ClassVar[Variants] = {}
     _variant: tuple[str, ...] | None
     like = Choice(_known_library)
+    lr = Hyperparameter(0)
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:  # noqa: D102
         # A subclass that does not call __init__ may lack hyperparameters that were added later. The order is that of
@@ -106,3 +107,11 @@ class BuiltIn(Optimizer):
                 hint = near or f"; it has {', '.join(own)}, and a subclass may have more"
                 raise AttributeError(f"{cls.__name__} has no attribute {name!r}{hint}")
             super().__setattr__(name, value)
+
+
+class AdamLike(BuiltIn):
+    """An optimizer with running means of the gradient and of its square, or of numbers in their place."""
+
+    beta1 = Hyperparameter(0, 1, below=True)
+    beta2 = Hyperparameter(0, 1, below=True)
+    eps = Hyperparameter(0)

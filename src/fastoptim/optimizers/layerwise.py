@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 from fastoptim.hyperparameters import Hyperparameter
 from fastoptim.kernels import rules
-from fastoptim.optimizers.base import BuiltIn, Slot
+from fastoptim.optimizers.base import AdamLike, BuiltIn, Slot
 from fastoptim.transforms import Number, Options
 
 __all__ = ["LAMB", "LARS"]
 
 
-class LAMB(BuiltIn):
+class LAMB(AdamLike):
     r"""Adam with the step of each array as long as its parameter, times the learning rate.
 
     .. math::
@@ -73,10 +73,6 @@ class LAMB(BuiltIn):
         "keras": {"eps": 1e-7},
         "timm": {"eps": 1e-6, "weight_decay": 0.01},
     }
-    lr = Hyperparameter(0)
-    beta1 = Hyperparameter(0, 1, below=True)
-    beta2 = Hyperparameter(0, 1, below=True)
-    eps = Hyperparameter(0)
     measure: ClassVar[Callable[..., Any] | None] = staticmethod(rules.lamb_norms)
     squares = (True, True)
     n_ratios = 1
@@ -171,7 +167,6 @@ class LARS(BuiltIn):
         "optax": {"momentum": 0.9, "eps": 0.0},
         "timm": {"momentum": 0.0, "eps": 1e-8},
     }
-    lr = Hyperparameter(0)
     momentum = Hyperparameter(0, 1)
     trust_coefficient = Hyperparameter(0)
     eps = Hyperparameter(0)

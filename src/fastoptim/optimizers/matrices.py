@@ -8,13 +8,13 @@ from typing import Any, ClassVar, Unpack
 
 from fastoptim.hyperparameters import Hyperparameter
 from fastoptim.kernels import adam_rules, matrix
-from fastoptim.optimizers.base import BuiltIn, Slot
+from fastoptim.optimizers.base import AdamLike, BuiltIn, Slot
 from fastoptim.transforms import Number, Options
 
 __all__ = ["Adafactor", "Muon"]
 
 
-class Muon(BuiltIn):
+class Muon(AdamLike):
     r"""Momentum made orthogonal for arrays of two axes, and AdamW for all others.
 
     .. math::
@@ -83,11 +83,7 @@ class Muon(BuiltIn):
     v: Slot
     rule: ClassVar[Callable[..., Any]] = staticmethod(adam_rules.nadam)
     defaults: ClassVar[dict[str, dict[str, float]]] = {"optax": {}, "torch": {"weight_decay": 0.1}}
-    lr = Hyperparameter(0)
     momentum = Hyperparameter(0, 1, below=True)
-    beta1 = Hyperparameter(0, 1, below=True)
-    beta2 = Hyperparameter(0, 1, below=True)
-    eps = Hyperparameter(0)
     consistent_rms = Hyperparameter(0)
     nesterov = True
 
@@ -207,7 +203,6 @@ class Adafactor(BuiltIn):
     v: Slot
     rule: ClassVar[Callable[..., Any]] = staticmethod(matrix.adafactor)
     in_rule = ("weight_decay",)
-    lr = Hyperparameter(0)
     decay_rate = Hyperparameter(0)
     eps = Hyperparameter(0)
     eps2 = Hyperparameter(0)

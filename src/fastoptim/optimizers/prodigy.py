@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from fastoptim.hyperparameters import Hyperparameter
 from fastoptim.kernels import rules
-from fastoptim.optimizers.base import BuiltIn, Slot
+from fastoptim.optimizers.base import AdamLike, Slot
 from fastoptim.transforms import Number, Options
 
 __all__ = ["Prodigy"]
 
 
-class Prodigy(BuiltIn):
+class Prodigy(AdamLike):
     r"""Adam that finds its learning rate: the step is an estimate of the distance to the solution.
 
     .. math::
@@ -89,11 +89,7 @@ class Prodigy(BuiltIn):
     squares = (False, False)
     n_ratios = 1
     shared: ClassVar[Mapping[str, float]] = {"d": 1e-6, "numerator": 0.0}
-    lr = Hyperparameter(0)
-    beta1 = Hyperparameter(0, 1, below=True)
-    beta2 = Hyperparameter(0, 1, below=True)
     beta3 = Hyperparameter(0, 1, below=True)
-    eps = Hyperparameter(0)
     d0 = Hyperparameter(1e-300)
     d_coef = Hyperparameter(0)
     bias_correction = False

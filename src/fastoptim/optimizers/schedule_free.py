@@ -79,7 +79,6 @@ class ScheduleFreeSGD(BuiltIn):
     z: Slot
     rule: ClassVar[Callable[..., Any]] = staticmethod(rules.schedule_free_sgd)
     in_rule = ("weight_decay",)
-    lr = Hyperparameter(0)
     beta1 = Hyperparameter(0.01, 1)
     warmup = Hyperparameter(0)
     rho = Hyperparameter(0)

@@ -52,7 +52,6 @@ class SGD(BuiltIn):
 
     rule = staticmethod(rules.sgd)
     defaults: ClassVar[dict[str, dict[str, float]]] = _RATES
-    lr = Hyperparameter(0)
 
     def __init__(self, lr: Number | None = None, *, like: str = "notes", **options: Unpack[Options]) -> None:
         super().__init__(**options)
@@ -117,7 +116,6 @@ class Momentum(BuiltIn):
     rule: ClassVar[Callable[..., Any]] = staticmethod(rules.momentum)
     variants: ClassVar[Variants] = {("v",): rules.scaled_momentum}
     defaults: ClassVar[dict[str, dict[str, float]]] = _RATES
-    lr = Hyperparameter(0)
     momentum = Hyperparameter(0, 1)
     dampening = Switch(0, 1)
 
@@ -190,7 +188,6 @@ class Nesterov(BuiltIn):
     v: Slot
     rule = staticmethod(rules.nesterov)
     defaults: ClassVar[dict[str, dict[str, float]]] = _RATES
-    lr = Hyperparameter(0)
     momentum = Hyperparameter(0, 1)
 
     def __init__(

@@ -40,7 +40,6 @@ class SignSGD(BuiltIn):
     """
 
     rule: ClassVar[Callable[..., Any]] = staticmethod(rules.sign_sgd)
-    lr = Hyperparameter(0)
 
     def __init__(self, lr: Number = 0.001, **options: Unpack[Options]) -> None:
         super().__init__(**options)
@@ -88,7 +87,6 @@ class Signum(BuiltIn):
     slots = ("m",)
     m: Slot
     rule: ClassVar[Callable[..., Any]] = staticmethod(rules.signum)
-    lr = Hyperparameter(0)
     beta1 = Hyperparameter(0, 1, below=True)
 
     def __init__(self, lr: Number = 0.001, beta1: Number = 0.9, **options: Unpack[Options]) -> None:
@@ -152,7 +150,6 @@ class Rprop(BuiltIn):
     previous: Slot
     step_size: Slot
     rule: ClassVar[Callable[..., Any]] = staticmethod(rules.rprop)
-    lr = Hyperparameter(0)
     eta_minus = Hyperparameter(0, 1, below=True)
     eta_plus = Hyperparameter(1)
     step_min = Hyperparameter(0)
@@ -224,7 +221,6 @@ class Lion(BuiltIn):
         "optax": {"lr": 1e-4, "weight_decay": 1e-3},
         "keras": {"lr": 1e-3},
     }
-    lr = Hyperparameter(0)
     beta1 = Hyperparameter(0, 1, below=True)
     beta2 = Hyperparameter(0, 1, below=True)
 
