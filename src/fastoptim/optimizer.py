@@ -269,12 +269,18 @@ class Optimizer(Attributes):
         composition = self._composition
         if composition is None or (self._plan is not None and self._plan.rule is not self.rule):
             composition = vars(self)["_composition"] = compose_optimizer(self)
-        kept = [plan for plan in self._plans if plan.rule is self.rule and plan.composition is composition]
-        params, grads = with_arrays(params, grads, is_update=True)
-        # Rebinding takes longer, so all plans are tried without it first.
+        rule = self.rule
+        kept = [plan for plan in self._plans if plan.rule is rule and plan.composition is composition]
+        # Looking for the values of other libraries takes longer than binding arrays, and rebinding longer still.
         for plan in kept:
-            if (arrays := plan.bind(params, grads)) is not None:
+            if plan is not self._plan and (arrays := plan.bind(params, grads)) is not None:
                 return plan, arrays
+        given = params, grads
+        params, grads = with_arrays(params, grads, is_update=True)
+        if params is not given[0] or grads is not given[1]:
+            for plan in kept:
+                if (arrays := plan.bind(params, grads)) is not None:
+                    return plan, arrays
         for plan in kept:
             # Dicts that take turns get a plan each.
             if (arrays := plan.rebind(params, grads, may_move=len(kept) == MAX_PLANS)) is not None:
