@@ -142,8 +142,12 @@ class Plan:
         self._checks_finite = checks_finite
         make = self._flat_binder if flat else self._binder
         self._get = make(params, grads, lambda _check, _arrays: True)
-        is_plain = not (self._numbers or self._sparse or self._fallbacks or checks_finite)
-        self.bind: Callable[[Any, Any], Arrays | None] = make(params, grads, table.bind) if is_plain else self._bind
+        self.bind: Callable[[Any, Any], Arrays | None] = self._bind
+        if not (self._sparse or self._fallbacks or checks_finite):
+            if not self._numbers:
+                self.bind = make(params, grads, table.bind)
+            elif self._numbers.are_floats:
+                self.bind = self._bind_floats
         has_kernels = len(self._fallbacks) < len(segments)
         self._commit = self._kernels.run if has_kernels else partial(operator.setitem, self.committed, 0, 1)
         has_more = self._numbers or self._fallbacks or shards is not None
@@ -217,6 +221,14 @@ class Plan:
 
     def _bind(self, params: Any, grads: Any) -> Arrays | None:
         return self._bind_all(params, grads, self._kernels.bind)
+
+    def _bind_floats(self, params: Any, grads: Any) -> Arrays | None:
+        # Their copies stay where they are, so nothing has to be bound.
+        numbers = self._get(params, grads)
+        if numbers is None or not self._numbers.pack(params, *numbers):
+            return None
+        self.committed[0] = 0
+        return numbers
 
     def rebind(self, params: Any, grads: Any, may_move: bool) -> Arrays | None:
         """Begin the next step as ``bind`` does, also if arrays lie elsewhere: see `KernelTask.rebind`."""
