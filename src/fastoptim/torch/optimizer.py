@@ -20,6 +20,8 @@ from fastoptim.torch.states import exported, imported
 __all__ = ["Optimizer"]
 
 
+# To look up a name of torch's takes longer than what some of them do.
+_address, _count_change = torch.Tensor.data_ptr, torch.autograd.graph.increment_version
 _GLOBAL_HOOKS = torch_optimizer._global_optimizer_pre_hooks, torch_optimizer._global_optimizer_post_hooks
 
 
@@ -128,7 +130,7 @@ class Optimizer(torch.optim.Optimizer):  # type: ignore[misc]
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        if [p.data_ptr() for p in self._tensors] != self._addresses:
+        if [*map(_address, self._tensors)] != self._addresses:
             self._find_arrays()
         if self._masters.arrays:
             self._masters.refresh()
@@ -143,7 +145,7 @@ class Optimizer(torch.optim.Optimizer):  # type: ignore[misc]
         else:
             with num_threads(1):
                 self._groups.update(self._arrays, grads)
-        torch.autograd.graph.increment_version(self._tensors)
+        _count_change(self._tensors)
         if self._masters.arrays:
             self._masters.store(grads)
             self._masters.note()
@@ -195,7 +197,7 @@ class Optimizer(torch.optim.Optimizer):  # type: ignore[misc]
         if self._has_masters:
             self._masters.adopt(self._items)
         self._arrays = {key: as_parameter(p) for key, p in self._items} | self._masters.arrays
-        self._addresses = [p.data_ptr() for p in self._tensors]
+        self._addresses = [*map(_address, self._tensors)]
 
     # Copies and states.
 
