@@ -39,12 +39,14 @@ WAYS = {
     "strided": (lambda: {"a": strided(), "b": np.zeros(3), "c": strided(np.float32)}, None),
     "fallback": (lambda: {"a": np.zeros(5, np.longdouble), "b": 0.0, "c": np.zeros(3)}, None),
     "overlapping": (interleaved, None),
+    "floats": (lambda: {"a": 0.0, "b": 0.0}, None),
     "mixed": (lambda: {"a": np.zeros(5), "b": np.zeros(5, np.float32), "c": strided()}, {"a": np.float32}),
 }
 
 
 def ones(params, dtypes):
-    return {key: np.ones(np.shape(p), (dtypes or {}).get(key, np.asarray(p).dtype)) for key, p in params.items()}
+    arrays = {key: np.ones(np.shape(p), (dtypes or {}).get(key, np.asarray(p).dtype)) for key, p in params.items()}
+    return {key: float(g) if type(params[key]) is float else g for key, g in arrays.items()}
 
 
 def assert_steps(opt, params, steps):

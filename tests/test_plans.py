@@ -462,6 +462,22 @@ def test_a_gradient_of_a_number_that_is_an_array(number):
             opt.update(comp, {"w": np.ones(3), "x": bad})
 
 
+@pytest.mark.parametrize("other", [np.float64, np.float32, np.array])
+@pytest.mark.parametrize("side", [0, 1], ids=["parameter", "gradient"])
+def test_floats_of_which_one_becomes_another_number(other, side):
+    ref_opt, opt = naive.SGD(), fo.SGD()
+    ref, comp = ({"x": 1.0, "y": 2.3} for _ in range(2))
+    for kind in float, other, float:
+        grads = {"x": 0.7, "y": 3.7}
+        for pair in (ref, grads), (comp, grads):
+            pair[side]["y"] = kind(pair[side]["y"])
+        assert_step(ref_opt, opt, ref, comp, grads, grads)
+        assert [type(p) for p in comp.values()] == [type(p) for p in ref.values()]
+    (comp, grads)[side]["y"] = None
+    with pytest.raises(TypeError, match="'y' is of type NoneType"):
+        opt.update(comp, grads)
+
+
 @pytest.mark.parametrize("name", ["Momentum", "Nesterov", "Adam"])
 @pytest.mark.parametrize("key", ["gradient of an array", "gradient of a number", "parameter"])
 def test_arrays_that_are_the_state_of_a_number(name, key):
