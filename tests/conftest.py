@@ -1,4 +1,5 @@
 import ctypes
+import os
 import signal
 
 import pytest
@@ -68,3 +69,17 @@ def interruptible():
         signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def quick_digits(tmp_path_factory, monkeypatch):
+    """Let processes load random images in place of the digits of scikit-learn, whose import takes a second."""
+    package = tmp_path_factory.mktemp("packages") / "sklearn"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "datasets.py").write_text(
+        "import numpy as np\n\n"
+        "def load_digits(return_X_y):\n"
+        "    return np.random.default_rng(0).integers(0, 17, (1797, 64)).astype(float), np.arange(1797) % 10\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(package.parent), prepend=os.pathsep)

@@ -8,13 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastoptim._optional import imported_for
 from fastoptim.comparison.languages import LANGUAGES
 from fastoptim.mnist import MnistUnavailableError, load_mnist
-
-try:
-    from sklearn.datasets import load_digits
-except ImportError as error:
-    raise ImportError(f"fastoptim.compare needs {error.name}: pip install 'fastoptim[compare]'") from error
 
 __all__ = ["Data", "load_data"]
 
@@ -52,6 +48,8 @@ def load_data(source: str | PathLike[str] = "auto", lang: str = "en") -> Data:
     ------
     OSError, ValueError
         If `source` is none of these, and as `fastoptim.load_mnist`; ``"auto"`` handles only `MnistUnavailableError`.
+    ImportError
+        If the digits are loaded and scikit-learn is not installed.
 
     Examples
     --------
@@ -74,6 +72,9 @@ def load_data(source: str | PathLike[str] = "auto", lang: str = "en") -> Data:
 
 
 def _digits(title: str) -> Data:
+    # Its import takes a second, which MNIST does not need.
+    with imported_for("fastoptim.compare", "'fastoptim[compare]'"):
+        from sklearn.datasets import load_digits
     pixels, labels = load_digits(return_X_y=True)
     pixels = np.divide(pixels, 16, dtype=np.float32)
     test = np.arange(len(labels)) % 5 == 0
