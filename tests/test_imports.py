@@ -3,6 +3,8 @@
 import ast
 import re
 import tomllib
+from collections import defaultdict
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -57,6 +59,15 @@ def test_the_wheel_has_each_package():
 def test_a_module_imports_only_what_lies_below_it(module):
     for other in imported_modules(FILES[module].read_text(encoding="utf-8")):
         assert DEPTHS[other] > DEPTHS[module], f"{module} imports {other}, which docs/design.md does not show below it"
+
+
+def test_no_two_folders_import_each_other():
+    arrows = defaultdict(set)
+    for module, path in FILES.items():
+        folder = module.rpartition(".")[0]
+        others = {other.rpartition(".")[0] for other in imported_modules(path.read_text(encoding="utf-8"))}
+        arrows[folder] |= others - {folder, ""} if folder else set()
+    TopologicalSorter(arrows).prepare()
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastoptim._optional import imported_for
+
 __all__ = ["RANDOM", "bfloat16", "checked_state_dtype", "is_bfloat16", "is_floating", "rounded"]
 
 _NEAREST, RANDOM = "bfloat16", "bfloat16-stochastic"
@@ -36,10 +38,8 @@ def bfloat16() -> np.dtype[Any]:
     ImportError
         If ml_dtypes is not installed.
     """
-    try:
+    with imported_for("an array of bfloat16", "ml_dtypes"):
         import ml_dtypes
-    except ImportError:
-        raise ImportError("bfloat16 arrays are those of the library ml_dtypes: pip install ml_dtypes") from None
     dtype: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
     return dtype
 
