@@ -1,6 +1,7 @@
 """Options that choose the rule and the slots of an optimizer: `like`, and hyperparameters that are off at 0."""
 
 import copy
+import inspect
 import pickle
 from itertools import pairwise
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 import fastoptim as fo
+from fastoptim.family import FAMILY
 from fastoptim.kernels import rules
 from fastoptim.update.composition import compose_optimizer
 from naive import assert_bits
@@ -240,6 +242,18 @@ def test_a_group_cannot_choose_the_rule():
         fo.Momentum(groups={"b": {"like": "torch"}})
     with pytest.raises(ValueError, match="like must be one of 'notes', 'torch', 'optax', 'keras', not 'jax'"):
         fo.Momentum(like="jax")
+    with pytest.raises(TypeError, match=r"beta1 must be a finite number in \[0, 1\), not None"):
+        fo.Adam(beta1=None)
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_no_class_takes_an_unknown_argument(name):
+    """The arguments of a base class are not those of all its subclasses."""
+    cls = getattr(fo, name)
+    for argument in ("lr", "beta1", "beta2", "eps", "like", "momentum"):
+        if argument not in inspect.signature(cls).parameters:
+            with pytest.raises(TypeError, match=f"{name} takes no argument '{argument}'"):
+                cls(**{argument: 0.5})
 
 
 def test_options_that_are_off_are_not_shown():

@@ -79,10 +79,7 @@ class Adam(AdamLike):
         **options: Unpack[Options],
     ) -> None:
         super().__init__(**options)
-        self.lr = lr
-        self.beta1 = beta1
-        self.beta2 = beta2
-        self._follow(like, eps=eps)
+        self._follow(like, lr=lr, beta1=beta1, beta2=beta2, eps=eps)
 
     def scalars(self) -> tuple[float, ...]:
         """Return the corrected learning rate, ``1 - beta1``, ``1 - beta2`` and the epsilon of this step."""
@@ -231,9 +228,7 @@ class RAdam(AdamLike):
         **options: Unpack[Options],
     ) -> None:
         super().__init__(**options)
-        self.beta1 = beta1
-        self.beta2 = beta2
-        self._follow(like, lr=lr, eps=eps)
+        self._follow(like, lr=lr, beta1=beta1, beta2=beta2, eps=eps)
 
     def scalars(self) -> tuple[float, ...]:
         """Return the step size, ``1 - beta1``, ``1 - beta2``, the weight of the root, and epsilon."""

@@ -78,9 +78,7 @@ class AMSGrad(AdamLike):
         **options: Unpack[Options],
     ) -> None:
         super().__init__(**options)
-        self.beta1 = beta1
-        self.beta2 = beta2
-        self._follow(like, lr=lr, eps=eps)
+        self._follow(like, lr=lr, beta1=beta1, beta2=beta2, eps=eps)
 
     def scalars(self) -> tuple[float, ...]:
         """Return the step size, ``1 - beta1``, ``1 - beta2``, the scale of v, and epsilon."""
@@ -150,9 +148,7 @@ class AdaMax(AdamLike):
         **options: Unpack[Options],
     ) -> None:
         super().__init__(**options)
-        self.beta1 = beta1
-        self.beta2 = beta2
-        self._follow(like, lr=lr, eps=eps)
+        self._follow(like, lr=lr, beta1=beta1, beta2=beta2, eps=eps)
 
     def scalars(self) -> tuple[float, ...]:
         """Return the step size, ``1 - beta1``, ``beta2``, and epsilon inside and outside of the maximum."""

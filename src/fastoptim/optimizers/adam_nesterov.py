@@ -85,9 +85,7 @@ class NAdam(AdamLike):
         **options: Unpack[Options],
     ) -> None:
         super().__init__(**options)
-        self.beta1 = beta1
-        self.beta2 = beta2
-        self._follow(like, lr=lr, eps=eps, momentum_decay=momentum_decay)
+        self._follow(like, lr=lr, beta1=beta1, beta2=beta2, eps=eps, momentum_decay=momentum_decay)
 
     def scalars(self) -> tuple[float, ...]:
         """Return the weights of gradient and mean, ``1 - beta1``, ``1 - beta2``, and epsilon."""

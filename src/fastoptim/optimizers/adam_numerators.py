@@ -136,10 +136,7 @@ class ADOPT(AdamLike):
         **options: Unpack[Options],
     ) -> None:
         super().__init__(**options)
-        self.lr = lr
-        self.beta1 = beta1
-        self.beta2 = beta2
-        self._follow(like, eps=eps)
+        self._follow(like, lr=lr, beta1=beta1, beta2=beta2, eps=eps)
 
     def scalars(self) -> tuple[float, ...]:
         """Return the learning rate, ``1 - beta1``, ``1 - beta2`` (1 in the first step), the bound, and epsilon."""

@@ -72,10 +72,7 @@ class AdaBelief(AdamLike):
         **options: Unpack[Options],
     ) -> None:
         super().__init__(**options)
-        self.lr = lr
-        self.beta1 = beta1
-        self.beta2 = beta2
-        self._follow(like, eps=eps)
+        self._follow(like, lr=lr, beta1=beta1, beta2=beta2, eps=eps)
 
     def scalars(self) -> tuple[float, ...]:
         """Return the step size, one minus each beta, what is added to s, the weight of its root, and epsilon."""

@@ -85,7 +85,7 @@ class BuiltIn(Optimizer):
         """Follow a library: hyperparameters that are None get its defaults."""
         self.like = like
         for name, value in given.items():
-            setattr(self, name, self.defaults[like][name] if value is None else value)
+            setattr(self, name, self.defaults[like].get(name) if value is None else value)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)

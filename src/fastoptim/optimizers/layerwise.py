@@ -88,10 +88,7 @@ class LAMB(AdamLike):
         **options: Unpack[Options],
     ) -> None:
         super().__init__(**options)
-        self.lr = lr
-        self.beta1 = beta1
-        self.beta2 = beta2
-        self._follow(like, eps=eps)
+        self._follow(like, lr=lr, beta1=beta1, beta2=beta2, eps=eps)
         if "weight_decay" not in options:
             self.weight_decay = self.defaults[like].get("weight_decay")
 
