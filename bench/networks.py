@@ -23,7 +23,7 @@ from .frameworks import COMPILED, torch_compiled, torch_threads
 from .peers import CEILING, OURS, Library
 from .timing import Contestant, blaming
 
-__all__ = ["NETWORKS", "contestants", "jax_loss", "limited", "products", "torch_loss"]
+__all__ = ["NETWORKS", "contestants", "jax_loss", "limited", "product", "products", "torch_loss"]
 
 Batch = tuple[NDArray[Any], NDArray[Any]]
 
@@ -110,7 +110,7 @@ def _aligned(shape: tuple[int, int]) -> NDArray[Any]:
     return buffer[start : start + size].view(np.float32).reshape(shape)
 
 
-def _product(left: NDArray[Any], columns: int) -> Callable[[], None]:
+def product(left: NDArray[Any], columns: int) -> Callable[[], None]:
     """Return the faster of the two ways to multiply a matrix by one of so many columns, on one thread."""
     left = np.ascontiguousarray(left, np.float32)
     out = np.zeros((len(left), columns), np.float32)
@@ -131,14 +131,14 @@ def products(method: str, network: naive.MultiLayerNet, x: NDArray[Any]) -> Call
     """Return a function that computes only the matrix products of one call of a method on a batch."""
     *signals, scores = network.forward(x)
     last = network.depth - 1
-    steps = [_product(a, network.params[f"W{k + 1}"].shape[1]) for k, a in enumerate(signals)]
+    steps = [product(a, network.params[f"W{k + 1}"].shape[1]) for k, a in enumerate(signals)]
     if method == "gradient":
         for k, a in enumerate(signals):
             # A gradient is zero where ReLU gave zero.
             delta = np.ones_like(scores) if k == last else (signals[k + 1] > 0).astype(float)
-            steps.append(_product(a.T, delta.shape[1]))
+            steps.append(product(a.T, delta.shape[1]))
             if k > 0:
-                steps.append(_product(delta, a.shape[1]))
+                steps.append(product(delta, a.shape[1]))
 
     def call() -> None:
         for step in steps:
@@ -251,7 +251,11 @@ NETWORKS: dict[str, Library] = {
     CEILING: Library(_products, takes=lambda case: case.threads == 1),
     "NumPy": Library(_numpy),
     "torch": Library(_torch, ("torch",)),
-    COMPILED: Library(_torch_compiled, ("torch",), lambda case: case.threads is None and case.method != "predict"),
+    # Each case takes seconds to compile, so one batch stands for all.
+    COMPILED: Library(
+        *(_torch_compiled, ("torch",)),
+        lambda case: case.threads is None and case.method != "predict" and case.batch == 128,
+    ),
     "jax": Library(_jax, ("jax", "optax"), lambda case: case.threads is None),
 }
 

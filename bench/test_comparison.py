@@ -94,7 +94,7 @@ def test_comparison(start, library, benchmark, report, end_losses, iterations, q
     def measure(names):
         if start == "cold":
             return _cold(names, iterations, rounds=2)
-        return _warm(names, iterations, 3 if quick else 5, end_losses)
+        return _warm(names, iterations, 3 if quick else 7, end_losses)
 
     report(
         *("comparison", start, library),
