@@ -118,16 +118,22 @@ def _activate(z, bias, activation):
 
 
 @inline_jit
-def _activate_backward(delta, output, activation):
+def _activate_backward(delta, output, activation, sums):
+    """Turn the gradient with respect to an output into that before the activation, and sum its rows."""
     zero, one = delta.dtype.type(0), delta.dtype.type(1)
+    sums[:] = zero
     for i in range(delta.shape[0]):
         d, a = delta[i], output[i]
         if activation == RELU:
             for j in range(d.size):
-                d[j] = zero if a[j] <= zero else d[j]
+                value = zero if a[j] <= zero else d[j]
+                d[j] = value
+                sums[j] += value
         else:
             for j in range(d.size):
-                d[j] *= (one - a[j]) * a[j]
+                value = d[j] * ((one - a[j]) * a[j])
+                d[j] = value
+                sums[j] += value
 
 
 @inline_jit
@@ -211,8 +217,7 @@ def _penalty_backward(out, params, layers, decay):
 
 @inline_jit
 def _sum_rows(delta, out):
-    for j in range(out.size):
-        out[j] = 0
+    out[:] = 0
     for i in range(delta.shape[0]):
         row = delta[i]
         for j in range(row.size):
@@ -236,6 +241,7 @@ def loss(x, labels, params, layers, activation, decay, extension, work, team):
 def _backward(x, delta, masks, nonzero, params, layers, activation, decay, extension, out, work, team):
     """Write the gradient with respect to the parameters to ``out``; ``delta`` is that with respect to the scores."""
     rows, last = x.shape[0], len(layers) - 1
+    _sum_rows(delta, _bias(out, layers[last]))
     for k in range(last, -1, -1):
         layer = layers[k]
         below = layers[max(k - 1, 0)]
@@ -245,11 +251,6 @@ def _backward(x, delta, masks, nonzero, params, layers, activation, decay, exten
             np.dot(a.T, delta, d_weights)
         else:
             masked_dot(team, a, TRANSPOSED, _masks(masks, rows, layer), nonzero[k], delta, AS_IT_IS, d_weights)
-        if layer[GAMMA] < 0:
-            _sum_rows(delta, _bias(out, layer))
-        else:
-            # Batch normalization subtracts the bias with the mean.
-            _bias(out, layer)[:] = 0
         if k > 0:
             d_a = _rows(work, below[DELTA], rows, below[OUTPUTS])
             if rows < FEWEST_ROWS:
@@ -260,12 +261,14 @@ def _backward(x, delta, masks, nonzero, params, layers, activation, decay, exten
                 count = nonzero[above] if k < last and layer[GAMMA] < 0 else ALL
                 masked_dot(team, delta, AS_IT_IS, _masks(masks, rows, layers[above]), count, weights, TRANSPOSED, d_a)
             # Where dropout gave zero, the derivative of either activation is zero.
-            _activate_backward(d_a, a, activation)
+            _activate_backward(d_a, a, activation, _bias(out, below))
             if extension is not None and below[GAMMA] >= 0:
                 normal = _rows(work, below[NORMAL], rows, below[OUTPUTS])
                 var = _statistics(extension, below)[1]
                 d_gamma, d_beta = _gamma(out, below), _beta(out, below)
                 normalize_backward(d_a, normal, _gamma(params, below), var, d_gamma, d_beta)
+                # It subtracts the bias with the mean.
+                _bias(out, below)[:] = 0
             delta = d_a
     if decay != 0:
         _penalty_backward(out, params, layers, decay)

@@ -85,12 +85,14 @@ class FlatDict(dict[Any, Any]):
         self.layout = layout
         # Views cannot be resized; resizing a buffer would free the memory of the values.
         self.buffers = {dtype: buffer.view() for dtype, buffer in buffers.items()}
+        fields = layout.fields.items()
         if len(buffers) == 1:
-            (self._flat,) = self.buffers.values()
-        super().__init__(
-            (key, np.ndarray(f.shape, f.dtype, buffers[f.dtype], f.offset, f.strides))
-            for key, f in layout.fields.items()
-        )
+            # A network makes such a dict for each gradient. The hash of a dtype takes a third as long as a view.
+            ((buffer,), (self._flat,)) = buffers.values(), self.buffers.values()
+            views = {key: np.ndarray(f.shape, f.dtype, buffer, f.offset, f.strides) for key, f in fields}
+        else:
+            views = {key: np.ndarray(f.shape, f.dtype, buffers[f.dtype], f.offset, f.strides) for key, f in fields}
+        super().__init__(views)
 
     @classmethod
     def zeros(cls, layout: Layout) -> Self:

@@ -48,7 +48,9 @@ def samples(x: ArrayLike, n_features: int, dtype: DTypeLike) -> NDArray[Any]:
         raise ValueError(f"x has shape {array.shape}, expected (N, {n_features}){hint}")
     # These properties are part of the type that Numba compiles for: an array without one would compile again.
     # A view, because another thread may give the array another shape while kernels read it.
-    return np.require(np.atleast_2d(array), dtype, ("C", "A", "W", "E")).view()
+    if array.dtype != dtype or not array.flags.carray:
+        array = np.require(array, dtype, ("C", "A", "W", "E"))
+    return array.reshape(-1, n_features)
 
 
 def batch(
@@ -72,10 +74,11 @@ def batch(
             f"({n}, {n_classes})"
         )
     # A copy, because kernels use them as indices, and another thread may fill the array after it was checked.
-    labels = np.array(np.atleast_1d(labels), np.intp, order="C")
+    labels = np.array(labels, np.intp, order="C", ndmin=1)
     if labels.shape != (n,):
         raise ValueError(f"t has shape {labels.shape}, expected ({n},) or ({n}, {n_classes}), to match x")
-    if labels.min() < 0 or labels.max() >= n_classes:
+    # A negative number is a large one without a sign.
+    if np.maximum.reduce(labels.view(np.uintp)) >= n_classes:
         raise ValueError(f"t has class numbers from {labels.min()} to {labels.max()}, expected 0 to {n_classes - 1}")
     return rows, labels
 
