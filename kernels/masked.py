@@ -18,7 +18,7 @@ import numpy as np
 from fastoptim.kernels.jit import DISABLED, HAS_FMA, bind_globals, cfunc, inline_jit
 from fastoptim.kernels.masks import WIDTH, fill_strip
 from fastoptim.kernels.memory import call, load, set_word, store, word
-from fastoptim.kernels.table import COUNT, SEGMENTS
+from fastoptim.kernels.table import CALLS, COUNT
 from fastoptim.kernels.vectors import (
     LINE,
     MAX_LINES,
@@ -201,9 +201,10 @@ def _share(team, row, rows, is_large):
     if is_large and team[2] > 1:
         program = lines_on_stack(1)
         set_word(program, COUNT, 1)
-        set_word(program, SEGMENTS, team[0])
-        set_word(program, SEGMENTS + 1, row)
-        set_word(program, SEGMENTS + 2, rows)
+        set_word(program, CALLS, team[0])
+        set_word(program, CALLS + 1, row)
+        set_word(program, CALLS + 2, 0)
+        set_word(program, CALLS + 3, rows)
         call(team[1], program, team[2], 1)
     else:
         call(team[0], row, 0, rows)

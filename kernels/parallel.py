@@ -6,7 +6,7 @@ from numba import prange
 
 from fastoptim.kernels.jit import inline_jit, jit, parallel_jit
 from fastoptim.kernels.memory import call, set_word, word
-from fastoptim.kernels.table import COMMITTED, COUNT, SEGMENTS
+from fastoptim.kernels.table import CALLS, COMMITTED, COUNT
 
 __all__ = ["run", "run_parallel"]
 
@@ -15,34 +15,34 @@ _ALIGNMENT = 64
 
 
 @inline_jit
-def _segment(program, k):
-    address = program + 8 * (SEGMENTS + 3 * k)
-    return word(address, 0), word(address, 1), word(address, 2)
+def _call(program, k):
+    address = program + 8 * (CALLS + 4 * k)
+    return word(address, 0), word(address, 1), word(address, 2), word(address, 3)
 
 
 @jit
 def run(program):
-    """Run all segments on this thread."""
+    """Run all calls on this thread."""
     for k in range(word(program, COUNT)):
-        kernel, rows, total = _segment(program, k)
-        call(kernel, rows, 0, total)
+        kernel, rows, first, last = _call(program, k)
+        call(kernel, rows, first, last)
     # The word is written here, where no signal handler comes between the kernels and it.
     set_word(program, COMMITTED, 1)
 
 
 @parallel_jit
 def run_parallel(program, parts, parallel_from):
-    """Run one segment after the other, each of at least ``parallel_from`` elements cut into ``parts`` parts."""
+    """Run one call after the other, each of at least ``parallel_from`` elements cut into ``parts`` parts."""
     for k in range(word(program, COUNT)):
-        kernel, rows, total = _segment(program, k)
-        if total < parallel_from:
-            call(kernel, rows, 0, total)
+        kernel, rows, first, last = _call(program, k)
+        if last - first < parallel_from:
+            call(kernel, rows, first, last)
             continue
-        blocks = (total + _ALIGNMENT - 1) // _ALIGNMENT
+        blocks = (last - first + _ALIGNMENT - 1) // _ALIGNMENT
         n = min(parts, blocks)
         for j in prange(n):
-            start = blocks * j // n * _ALIGNMENT
-            stop = min(total, blocks * (j + 1) // n * _ALIGNMENT)
+            start = first + blocks * j // n * _ALIGNMENT
+            stop = min(last, first + blocks * (j + 1) // n * _ALIGNMENT)
             if start < stop:
                 call(kernel, rows, start, stop)
     set_word(program, COMMITTED, 1)

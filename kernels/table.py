@@ -42,9 +42,9 @@ parameter, gradient and each slot. The gradient has only these rows, and a segme
 The *dice* are the address of the element of the state that has the number 0 and, for every two slots that are rounded
 at random, the key of this step. Elements are numbered in the order in which they lie in memory.
 
-A *segment* is a run of rows that one kernel processes. A program is a list of segments, run in order: a word COMMITTED,
-which is 1 once all of them have run in this step, the number of segments, and for each of them the address of its
-kernel, of its first row, and the number of its elements.
+A *segment* is a run of rows that one kernel processes. A program is a list of calls, run in order: a word COMMITTED,
+which is 1 once all of them have run in this step, the number of calls, and for each of them the address of a kernel, of
+the first row of a segment, and the numbers of the first element and the one after the last.
 """
 
 from __future__ import annotations
@@ -57,12 +57,12 @@ import numpy as np
 from fastoptim.kernels.jit import inline_jit, jit
 from fastoptim.kernels.memory import integers, scratch, set_word, word
 
-__all__ = ["ALIGNED", "AXES", "COMMITTED", "COUNT", "DICE", "FIXED", "FORM", "FOUND", "G_FORM", "HIGH", "LOW", "MOVES"]
-__all__ += ["NEXT", "SEGMENTS", "SLOTS", "START", "STOP", "SUMS", "TOUCHED", "VALUE", "WALK", "WRITEABLE", "G", "P"]
+__all__ = ["ALIGNED", "AXES", "CALLS", "COMMITTED", "COUNT", "DICE", "FIXED", "FORM", "FOUND", "G_FORM", "HIGH", "LOW"]
+__all__ += ["MOVES", "NEXT", "SLOTS", "START", "STOP", "SUMS", "TOUCHED", "VALUE", "WALK", "WRITEABLE", "G", "P"]
 __all__ += ["bind", "block_table", "each_row", "each_touched_row"]
 
 START, STOP, NEXT, VALUE, FOUND, WALK, FORM, G_FORM, FIXED, SUMS, TOUCHED, DICE, P, G, SLOTS = range(15)
-COMMITTED, COUNT, SEGMENTS = range(3)
+COMMITTED, COUNT, CALLS = range(3)
 MOVES = 8
 
 _REQUIRED, LOW, HIGH, _N_AXES, AXES = range(2, 7)

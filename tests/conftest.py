@@ -47,7 +47,8 @@ def launches(monkeypatch):
 
     def totals(program):
         count = ctypes.c_int64.from_address(program + 8 * table.COUNT).value
-        return [ctypes.c_int64.from_address(program + 8 * (table.SEGMENTS + 3 * k + 2)).value for k in range(count)]
+        words = (ctypes.c_int64 * (table.CALLS + 4 * count)).from_address(program)
+        return [words[k + 3] - words[k + 2] for k in range(table.CALLS, len(words), 4)]
 
     def watch(name, run, is_parallel):
         def watched(program, *args):

@@ -94,7 +94,7 @@ def simulated(monkeypatch):
     monkeypatch.setattr(threads.numba, "get_num_threads", lambda: 2)
     monkeypatch.setattr(threads, "run", lambda *_: run(False))
     monkeypatch.setattr(threads, "run_parallel", lambda *_: run(True))
-    work = threads.Autotuner([(0, 0, 10**6)])
+    work = threads.Autotuner([(0, 0, 0, 10**6)])
 
     def share_of_parallel_runs(of=200):
         world.parallel = 0
@@ -176,11 +176,11 @@ def test_chunks_of_more_than_two_to_the_31st_elements(total, parts, monkeypatch)
     seen = []
     monkeypatch.setattr(parallel, "call", lambda _kernel, _rows, start, stop: seen.append((start, stop)))
     monkeypatch.setattr(parallel, "prange", range)
-    monkeypatch.setattr(parallel, "_segment", lambda *_: (0, 0, total))
+    monkeypatch.setattr(parallel, "_call", lambda *_: (0, 0, 64, 64 + total))
     monkeypatch.setattr(parallel, "word", lambda *_: 1)
     monkeypatch.setattr(parallel, "set_word", lambda *_: None)
     getattr(parallel.run_parallel, "py_func", parallel.run_parallel)(0, parts, 1)
-    assert (seen[0][0], seen[-1][1], len(seen)) == (0, total, parts)
+    assert (seen[0][0], seen[-1][1], len(seen)) == (64, 64 + total, parts)
     assert all(a[1] == b[0] and a[0] < a[1] for a, b in itertools.pairwise(seen))
 
 

@@ -14,7 +14,9 @@ from fastoptim.dtypes import RANDOM
 from fastoptim.groups import Groups, Pattern
 from fastoptim.hooks import Hooks
 from fastoptim.hyperparameters import Choice, Hyperparameter, Switch, is_schedule
+from fastoptim.serialize import StrPath
 from fastoptim.state_dicts import Checkpointed
+from fastoptim.state_files import StateFiles, in_memory, moved
 from fastoptim.tables import Table, size_of
 from fastoptim.transforms import COUNTERS, GROUPED, KEYWORDS, PRECISION, Keyword, Transforms
 from fastoptim.update.composition import Composition
@@ -29,7 +31,7 @@ MAX_PLANS = 4
 
 _ON_NONFINITE = "ignore", "raise", "skip"
 
-_OPTIONS = {*KEYWORDS, "groups", "frozen", "on_nonfinite"}
+_OPTIONS = {*KEYWORDS, "groups", "frozen", "on_nonfinite", "state_dir"}
 """The keywords of every optimizer."""
 
 
@@ -65,6 +67,7 @@ class Attributes(Hooks, Checkpointed):
     _composition: Composition | None
     _views: list[Self] | None
     _extended: bool
+    _files: StateFiles | None
     _shards: Any = None
     """What the parameters are parts of, while processes share the updates; see `fastoptim.mpi.shards`."""
 
@@ -95,6 +98,7 @@ class Attributes(Hooks, Checkpointed):
             "_variant": None,
             "_views": None,
             "_extended": cls._is_extended(),
+            "_files": None,
             "on_nonfinite": "ignore",
             "iter": 0,
             "skipped": 0,
@@ -109,6 +113,7 @@ class Attributes(Hooks, Checkpointed):
         on_nonfinite: str = "ignore",
         groups: Mapping[Pattern, Mapping[str, Any]] | None = None,
         frozen: Sequence[Pattern] = (),
+        state_dir: StrPath | None = None,
         **transforms: Unpack[Transforms],
     ) -> None:
         self.on_nonfinite = on_nonfinite
@@ -121,6 +126,8 @@ class Attributes(Hooks, Checkpointed):
             self.groups = groups
         if frozen:
             self.frozen = frozen
+        if state_dir is not None:
+            self.state_dir = state_dir
 
     @property
     def on_nonfinite(self) -> str:
@@ -165,6 +172,20 @@ class Attributes(Hooks, Checkpointed):
         self._recompose()
 
     @property
+    def state_dir(self) -> str | None:
+        """The folder of the files in which the state lies; None if it lies in memory. Setting it moves the state."""
+        return None if self._files is None else self._files.folder
+
+    @state_dir.setter
+    @exclusive
+    def state_dir(self, folder: StrPath | None) -> None:
+        files = None if folder is None else StateFiles(folder)
+        state = moved(self._state, in_memory if files is None else files.zeros)
+        vars(self)["_files"] = files
+        self._recompose()
+        self._keep(state, [])
+
+    @property
     def averaged(self) -> dict[Any, NDArray[Any]] | None:
         """The averages of the parameters, with ``ema``; None before the first update."""
         return (self._state or {}).get("averaged")
@@ -179,7 +200,7 @@ class Attributes(Hooks, Checkpointed):
             self._keep(None, [])
             vars(self).update((counter, 0) for counter in COUNTERS.values() if counter in vars(self))
             return
-        state = with_slot(self._state, self.slots, name, value)
+        state = with_slot(self._state, self.slots, name, value, self._zeros)
         if state is not self._state:
             self._keep(state, [])
 
@@ -227,7 +248,7 @@ class Attributes(Hooks, Checkpointed):
                 fields.setdefault(counter, 0)
             else:
                 fields.pop(counter, None)
-        fields["_extended"] = bool(on or self._groups or self._schedules or self._is_extended())
+        fields["_extended"] = bool(on or self._groups or self._schedules or self._files or self._is_extended())
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self._shown().items())})"
@@ -262,8 +283,8 @@ class Attributes(Hooks, Checkpointed):
         shown = {name: value for name, value in shown.items() if value or name not in chosen}
         if public.get("like") == next(iter(getattr(type(self), "defaults", ())), None):
             shown.pop("like", None)
-        groups = {"groups": self.groups, "frozen": self.frozen}
-        return shown | {name: value for name, value in groups.items() if value} | counted
+        others = {"groups": self.groups, "frozen": self.frozen, "state_dir": self.state_dir}
+        return shown | {name: value for name, value in others.items() if value} | counted
 
     if not TYPE_CHECKING:  # With `__setattr__`, type checkers would accept any attribute.
 

@@ -169,7 +169,7 @@ def _run_compiled(function: Any, before: list[Array], scalars: tuple[float, ...]
     kernel = fuse(function, (p.dtype.type,) * len(blocks))
     values = np.array([scalars])
     rows = block_table(values, blocks)
-    Autotuner([(kernel.address, address(rows), p.size)]).run()
+    Autotuner([(kernel.address, address(rows), 0, p.size)]).run()
     return [block[0] for block in (p, *slots)]
 
 

@@ -45,6 +45,9 @@ class Optimizer(Attributes):
         into the cache. Needs ml_dtypes, and parameters and gradients of float32 or bfloat16.
     state_seed : int
         Seed of the random numbers of ``"bfloat16-stochastic"``, which also depend on slot, element and `iter`.
+    state_dir : path, optional
+        A folder in whose files the state lies, such as one on a fast disk, for state that memory does not hold. A step
+        goes through it in blocks. The files are memory, not a checkpoint: they are deleted with the optimizer.
     **transforms
         What surrounds the rule, in this order; each is off by default, and an attribute that may be set between
         updates. Another number compiles nothing.
@@ -301,6 +304,7 @@ class Optimizer(Attributes):
             precision_of(self.state_dtype, composition.slots, EXTRA_SLOTS.values(), initial),
             checks_finite=self.on_nonfinite != "ignore",
             n_groups=1 + len(self._groups.rules),
+            files=self._files,
             shards=self._shards,
         )
         return plan, parameters

@@ -253,7 +253,7 @@ def _update_alike(
         first._keep(None, [])
         write_counters(first, ())
         first.update(params, grads)
-        optimizer._keep(_joined(optimizer._state, first._state), [])
+        optimizer._keep(_joined(optimizer, first), [])
         return read_counters(first)
     if read_counters(optimizer) != counters:
         write_counters(optimizer, counters)
@@ -261,11 +261,11 @@ def _update_alike(
     return read_counters(optimizer)
 
 
-def _joined(state: Any, other: Any) -> dict[str, FlatDict]:
-    """Return the state of two optimizers with other keys."""
+def _joined(optimizer: Optimizer, other: Optimizer) -> dict[str, FlatDict]:
+    """Return the state of two optimizers with other keys, where that of the first one lies."""
     joined = {}
-    for slot, arrays in state.items():
-        items = {**arrays, **other[slot]}
-        joined[slot] = FlatDict.zeros(Layout.of(items.items()))
+    for slot, arrays in (optimizer._state or {}).items():
+        items = {**arrays, **(other._state or {})[slot]}
+        joined[slot] = optimizer._zeros(slot, Layout.of(items.items()))
         joined[slot].update(items)
     return joined

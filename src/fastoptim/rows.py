@@ -196,5 +196,5 @@ def _add_rows(sums: NDArray[Any], places: NDArray[np.intp], values: NDArray[Any]
     touched = np.array([places.ctypes.data, sums[0].size, 0, 0, step, step], np.intp)
     row = np.zeros(table.SLOTS, np.intp)
     row[[table.TOUCHED, table.P, table.G]] = [array.ctypes.data for array in (touched, sums, values)]
-    program = np.array([0, 1, kernel.address, row.ctypes.data, values.size], np.intp)
+    program = np.array([0, 1, kernel.address, row.ctypes.data, 0, values.size], np.intp)
     run(program.ctypes.data)

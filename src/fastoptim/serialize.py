@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import mmap
 import os
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ from fastoptim._files import check_regular, replacing
 from fastoptim._messages import short_errors
 from fastoptim._version import __version__
 from fastoptim.dtypes import bfloat16, is_bfloat16, is_floating
+from fastoptim.mapped import Mapped, release
 
 __all__ = ["StateDict", "StrPath", "check_arrays", "check_items", "copied", "format_and_class", "reading", "write"]
 
@@ -170,13 +172,15 @@ def _pieces(arrays: Iterable[Array]) -> Iterator[bytes]:
         numbers = numbers.astype(numbers.dtype.newbyteorder("<"), copy=False)
         for start in range(0, numbers.size, _PIECE):
             yield numbers[start : start + _PIECE].tobytes()
+        release(array)
 
 
 @contextmanager
-def reading(path: StrPath) -> Iterator[StateDict]:
+def reading(path: StrPath, *, is_mapped: bool = False) -> Iterator[StateDict]:
     """Read a state dict from a file, to be restored in the block; its arrays are read-only.
 
-    It takes memory and time proportional to the size of the file, and messages of all errors are one short line.
+    It takes time and memory proportional to the size of the file, or little memory if the file is mapped in place of
+    being read. Messages of all errors are one short line.
 
     Raises
     ------
@@ -186,10 +190,10 @@ def reading(path: StrPath) -> Iterator[StateDict]:
         If it is not a file that `write` wrote, or if it is damaged.
     """
     with short_errors():
-        yield _read(Path(path))
+        yield _read(Path(path), is_mapped)
 
 
-def _read(path: Path) -> StateDict:
+def _read(path: Path, is_mapped: bool) -> StateDict:
     check_regular(path)
     with path.open("rb") as stream:
         size = os.fstat(stream.fileno()).st_size
@@ -197,17 +201,28 @@ def _read(path: Path) -> StateDict:
         stream.seek(0)
         # Check the first bytes before reading the whole file, which may be huge.
         fits = head.endswith(_BEGIN) and int.from_bytes(head[:8], "little") <= _largest_header(size)
+        data: Any = b""
         try:
-            data = stream.read(size) if fits else b""
+            if fits:
+                data = Mapped(stream.fileno(), size, access=mmap.ACCESS_READ) if is_mapped else stream.read(size)
         except MemoryError:
             raise OSError(errno.ENOMEM, f"its {size:,} bytes do not fit into memory", str(path)) from None
-    if hashlib.sha256(memoryview(data)[:-_DIGEST_SIZE]).digest() != data[-_DIGEST_SIZE:]:
+    if _digest(memoryview(data)[:-_DIGEST_SIZE]) != data[-_DIGEST_SIZE:]:
         raise ValueError(f"{path} is damaged, or not a checkpoint of fastoptim: its checksum is wrong")
     try:
         return _parse(memoryview(data)[:-_DIGEST_SIZE])
     except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
         # The checksum is right, so the file was forged or written by a later version.
         raise ValueError(f"{path} is not a checkpoint that fastoptim {__version__} can read: {error}") from error
+
+
+def _digest(data: memoryview) -> bytes:
+    digest = hashlib.sha256()
+    for start in range(0, len(data), 1 << 24):
+        piece = data[start : start + (1 << 24)]
+        digest.update(piece)
+        release(np.frombuffer(piece, np.uint8))
+    return digest.digest()
 
 
 def _parse(data: memoryview) -> StateDict:

@@ -11,11 +11,12 @@ from typing import Any, ClassVar
 import numpy as np
 
 from fastoptim.concurrency import exclusive
-from fastoptim.parameters import FlatDict, Layout
+from fastoptim.mapped import release
+from fastoptim.parameters import Layout
 from fastoptim.schedules.specs import from_spec, to_spec
 from fastoptim.serialize import StateDict, StrPath, check_arrays, check_items, copied, format_and_class, reading, write
+from fastoptim.state_files import State, StateFiles, Zeros, in_memory
 from fastoptim.transforms import COUNTERS, EXTRA_SLOTS, KEYWORDS
-from fastoptim.update.state import State
 from fastoptim.update.validate import Parameter, validate
 
 __all__ = ["Checkpointed", "plain_hyperparameters", "saved_parameters", "state_dict_of"]
@@ -23,8 +24,8 @@ __all__ = ["Checkpointed", "plain_hyperparameters", "saved_parameters", "state_d
 _PLAIN = (Number, np.bool_, str, type(None))
 """The types of hyperparameters. Attributes of other types are not saved."""
 
-_NOT_COPIED = {"_plan", "_plans", "_guard", "_composition", "_views", "_evaluated", "_shards"}
-"""Attributes that copies do not share: a plan holds addresses of arrays, and each object has a guard of its own."""
+_NOT_COPIED = {"_plan", "_plans", "_guard", "_composition", "_views", "_evaluated", "_shards", "_files"}
+"""Attributes that copies do not share: a plan holds addresses of arrays, and guard and files belong to one object."""
 
 
 class Checkpointed:
@@ -34,10 +35,15 @@ class Checkpointed:
     optional_slots: ClassVar[tuple[str, ...]] = ()
     iter: int
     _state: State | None
+    _files: StateFiles | None
     _schedules: dict[str, Any]
     _declared: ClassVar[Mapping[str, Any]]
     _takes_arrays: Callable[[], bool]
     array_slots: Callable[[tuple[int, ...]], Mapping[str, tuple[int, ...]] | None]
+
+    @property
+    def _zeros(self) -> Zeros:
+        return in_memory if self._files is None else self._files.zeros
 
     @exclusive
     def state_dict(self, params: Any = None) -> StateDict:
@@ -133,7 +139,7 @@ class Checkpointed:
         ValueError
             If the file is damaged or does not fit. Nothing is changed then.
         """
-        with reading(path) as state_dict:
+        with reading(path, is_mapped=self._files is not None) as state_dict:
             _restore(self, state_dict, params)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -191,7 +197,10 @@ def _restore(optimizer: Checkpointed, state_dict: StateDict, params: Any) -> Non
     for name in (*KEYWORDS, *COUNTERS.values()):
         if name not in fields:
             vars(optimizer).pop(name, None)
+    fields["_extended"] |= optimizer._files is not None
     vars(optimizer).update(fields | {"_plan": None, "_plans": [], "_composition": None, "_views": None})
+    if optimizer._files is not None:
+        optimizer._files.begin_anew()
 
 
 def _check_shapes(optimizer: Checkpointed, state: State, parameters: list[Parameter]) -> None:
@@ -297,11 +306,14 @@ def _checked_state(saved: Any, optimizer: Checkpointed) -> State | None:
     state = {}
     for slot in slots:
         # All slots have the memory order of the first one, each in its own dtype.
-        pairs = {key: (saved[slots[0]][key], array) for key, array in saved[slot].items()}
-        like = {
-            key: np.empty_like(first if first.shape == array.shape else array, array.dtype)
-            for key, (first, array) in pairs.items()
-        }
-        state[slot] = FlatDict.zeros(Layout.of((key, like[key]) for key in saved[slots[0]]))
-        state[slot].update(saved[slot])
+        pairs = ((key, first, saved[slot][key]) for key, first in saved[slots[0]].items())
+        blanks = (
+            (key, np.empty_like(first if first.shape == array.shape else array, array.dtype))
+            for key, first, array in pairs
+        )
+        state[slot] = optimizer._zeros(slot, Layout.of(blanks))
+        for key, array in saved[slot].items():
+            state[slot][key][...] = array
+            release(array)
+            release(state[slot][key])
     return state

@@ -234,7 +234,7 @@ class _JointUpdate:
         values = np.zeros((len(copies), n_scalars(composition.rule, composition.slots)))
         rows = block_table(values, (p, g, *state.values()))
         kernel = fuse(composition.rule, (p.dtype.type,) * (2 + len(state)))
-        self._run = Autotuner([(kernel.address, address(rows), p.size)]).run
+        self._run = Autotuner([(kernel.address, address(rows), 0, p.size)]).run
         # Keep the arrays alive: the kernel only has their addresses.
         self._kept = rows, state, kernel
         self._keys, self._grads = problem.keys, problem.parts(g)

@@ -21,9 +21,12 @@ import numpy as np
 from fastoptim.arguments import whole_number
 from fastoptim.kernels.jit import address
 from fastoptim.kernels.parallel import run, run_parallel
-from fastoptim.kernels.table import COUNT, SEGMENTS
+from fastoptim.kernels.table import CALLS, COUNT
 
-__all__ = ["Autotuner", "Team", "num_threads"]
+__all__ = ["Autotuner", "Call", "Team", "num_threads"]
+
+Call = tuple[int, int, int, int]
+"""A call of a program: see `fastoptim.kernels.table`."""
 
 _PARALLEL_FROM = 16_384
 """Elements below which no machine gains by a second thread: starting it costs as much as updating ten thousand."""
@@ -194,23 +197,24 @@ class Autotuner:
 
     Parameters
     ----------
-    segments : list of (int, int, int)
-        Address of a kernel, address of its first row, and number of elements, each; see `table`.
+    calls : list of (int, int, int, int)
+        Address of a kernel, address of the first row of a segment, and the numbers of the first element and the one
+        after the last, each; see `table`.
 
     Attributes
     ----------
     program : ndarray of intp
-        The program of the segments. Its word COMMITTED is 1 once all of them have run in this step.
+        The program of the calls. Its word COMMITTED is 1 once all of them have run in this step.
     """
 
     __slots__ = ("_address", "_is_long", "_left", "_parallel", "_parts", "_times", "_usual", "_wait", "program")
 
-    def __init__(self, segments: list[tuple[Any, int, int]]) -> None:
-        self.program = np.zeros(SEGMENTS + 3 * len(segments), np.intp)
-        self.program[COUNT] = len(segments)
-        self.program[SEGMENTS:] = [word for segment in segments for word in segment]
+    def __init__(self, calls: list[Call]) -> None:
+        self.program = np.zeros(CALLS + 4 * len(calls), np.intp)
+        self.program[COUNT] = len(calls)
+        self.program[CALLS:] = [word for call in calls for word in call]
         self._address = self.program.ctypes.data
-        self._is_long = max((total for *_, total in segments), default=0) >= _PARALLEL_FROM
+        self._is_long = max((last - first for _, _, first, last in calls), default=0) >= _PARALLEL_FROM
         self._parallel = False
         self._parts = 1
         self._left = 0.0
@@ -219,11 +223,11 @@ class Autotuner:
         self._times: dict[bool, list[float]] = {False: [], True: []}
 
     def resize(self, k: int, total: int) -> None:
-        """Give segment ``k`` another number of elements, at most that which it was made with."""
-        self.program[SEGMENTS + 3 * k + 2] = total
+        """Give call ``k`` another number of elements, at most that which it was made with."""
+        self.program[CALLS + 4 * k + 3] = total
 
     def runner(self) -> Callable[[], None]:
-        """Return what `run` does until a segment is resized, as long as this object is alive.
+        """Return what `run` does until a call is resized, as long as this object is alive.
 
         A short program runs on this thread. To find that out in each step takes a twentieth of a small update.
         """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypedDict
@@ -56,6 +57,7 @@ class Options(Transforms, total=False):
     on_nonfinite: str
     groups: Mapping[Pattern, Mapping[str, Any]] | None
     frozen: Sequence[Pattern]
+    state_dir: str | os.PathLike[str] | None
 
 
 GROUPED = {"grad_scale", "clip_value", "clip_array_norm", "l2", "weight_decay"}

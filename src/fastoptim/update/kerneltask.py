@@ -16,11 +16,11 @@ from fastoptim.kernels.jit import DISABLED
 from fastoptim.kernels.reduce import add_blocks
 from fastoptim.kernels.strided import BLOCK
 from fastoptim.parameters import FlatDict
-from fastoptim.threads import Autotuner
+from fastoptim.threads import Autotuner, Call
 from fastoptim.update.composition import Sums
 from fastoptim.update.layout import Ranges, address, form, merged, walk
 from fastoptim.update.precision import Dice
-from fastoptim.update.segments import order_of_state, walked
+from fastoptim.update.segments import calls, order_of_state, walked
 from fastoptim.update.touched import TouchedRows
 from fastoptim.update.validate import Array, Parameter
 
@@ -103,7 +103,7 @@ class KernelTask:
         # The forms name types and dtypes by their addresses.
         self._kept += [(type(row.value), row.p.dtype, type(row.gradient), row.g.dtype) for row in rows]
         # The rows themselves would keep the arrays of the first step alive.
-        program: list[tuple[int, int, int]] = []
+        program: list[Call] = []
         searches, first = [], 0
         self._resized: list[tuple[int, int]] = []
         for segment in segments:
@@ -115,7 +115,7 @@ class KernelTask:
             if kernel is not None and segment[0].rows is not None:
                 self._resized.append((len(program), first))
             if kernel is not None:
-                program.append((kernel.address, int(starts[first]), int(stops[-1])))
+                program += calls(kernel.address, int(starts[first]), segment)
             if kernel is not None and segment[0].rows is None and kind in _SEARCHED and not segment[0].strided[1]:
                 searches.append((slice(first, last), kind, int(starts[first]), int(stops[-1])))
             first = last
@@ -167,13 +167,13 @@ class KernelTask:
         )
         programs = []
         for each in sums:
-            program, first = [], 0
+            program: list[Call] = []
+            first = 0
             for segment in segments:
                 if segment[0].kernel is not None:
                     is_sparse = segment[0].rows is not None
                     kernel = fuse(each.function, segment[0].kinds, segment[0].strided, each.squares, is_sparse)
-                    total = sum(row.p.size for row in segment)
-                    program.append((kernel.address, int(starts[first]), total))
+                    program += calls(kernel.address, int(starts[first]), segment)
                     self._kept.append(kernel)
                 first += len(segment)
             programs.append(Autotuner(program))
@@ -272,7 +272,7 @@ class KernelTask:
 
     @cached_property
     def _search(self) -> Autotuner:
-        return Autotuner([(finite(kind).address, start, total) for _, kind, start, total in self._searches])
+        return Autotuner([(finite(kind).address, start, 0, total) for _, kind, start, total in self._searches])
 
     def nonfinite_keys(self, gradients: Sequence[Array]) -> list[Hashable]:
         """Return the keys of bound gradients that are NaN or infinite."""

@@ -10,19 +10,18 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.lib.array_utils import byte_bounds
 
 from fastoptim.kernels import table
 from fastoptim.kernels.fuse import n_scalars
 from fastoptim.kernels.jit import DISABLED
 from fastoptim.parameters import FlatDict
+from fastoptim.state_files import StateFiles, in_memory
 from fastoptim.update.composition import Composition
 from fastoptim.update.fallback import FallbackTask, Rule
 from fastoptim.update.kerneltask import Arrays, KernelTask
-from fastoptim.update.layout import merged
 from fastoptim.update.numbers import Numbers
 from fastoptim.update.precision import Dice, Precision, check_kernels, check_precision
-from fastoptim.update.segments import sort
+from fastoptim.update.segments import as_one, sort
 from fastoptim.update.state import State, attach_state
 from fastoptim.update.touched import SparseGradients, check_touched
 from fastoptim.update.validate import NonFiniteGradients, Parameter, items_getter
@@ -51,6 +50,8 @@ class Plan:
         Whether gradients that are not finite are an error.
     n_groups : int
         Number of groups of parameters, each with scalars of its own.
+    files : StateFiles or None
+        Where new arrays of the state lie, if not in memory.
     shards : Shards or None
         What the parameters are parts of, if each process updates parts of all arrays; see `fastoptim.mpi.shards`.
 
@@ -70,6 +71,8 @@ class Plan:
         Of one word: 0 as long as nothing has been written, 1 once the step cannot be undone.
     dice : Dice or None
         What state is rounded with, if any is rounded at random; its keys are entered before each run.
+    journal : Journal or None
+        That of the files; it is told the number of the step before each run.
     takes_arrays, views : bool, list
         Whether `array_rule` updates any arrays; if so, a view of the optimizer for each group, to be set before a run.
     is_reusable : bool
@@ -93,21 +96,26 @@ class Plan:
         precision: Precision,
         checks_finite: bool,
         n_groups: int,
+        files: StateFiles | None = None,
         shards: Any = None,
     ) -> None:
         self.rule, self.composition, self._shards = rule, composition, shards
         check_touched(parameters, composition.needs_all, initial)
         check_precision(parameters, precision)
-        count = n_scalars(composition.rule, composition.slots)
-        self.state = attach_state(composition.rule, composition.slots, count, parameters, state, initial, precision)
+        self.journal = None if files is None else files.journal
+        if self.journal is not None:
+            self.journal.check()
+        count, slots = n_scalars(composition.rule, composition.slots), composition.slots
+        zeros = in_memory if files is None else files.zeros
+        self.state = attach_state(composition.rule, slots, count, parameters, state, initial, precision, zeros)
         self._given = np.zeros((n_groups, count))
         pack = struct.Struct(f"{self._given.size}d").pack_into
         self.set_scalars: Callable[..., None] = partial(pack, self._given.reshape(-1).data, 0)
         self._order = [parameter.key for parameter in parameters]
         # Norms are those of each array, and groups have scalars of their own.
         is_whole = len(parameters) == len(params) and n_groups == 1 and not (composition.sums or composition.arrays)
-        flat = self._as_one(params, grads) if is_whole and not any(each.before for each in parameters) else None
-        stored = [precision.stored.get(slot) for slot in composition.slots]
+        flat = as_one(params, grads, self.state) if is_whole and not any(each.before for each in parameters) else None
+        stored = [precision.stored.get(slot) for slot in slots]
         segments, in_place, may_move = sort([flat] if flat else parameters, composition.rule, stored)
         rows = [row for segment in segments for row in segment]
         check_kernels(rows)
@@ -141,8 +149,10 @@ class Plan:
         self.is_reusable = not DISABLED and all(task.is_reusable for task in self._fallbacks)
         self._checks_finite = checks_finite
         make = self._flat_binder if flat else self._binder
+        # A plan that referred to itself would keep its state, and the files of it, until garbage is collected.
+        this = weakref.proxy(self)
         self._get = make(params, grads, lambda _check, _arrays: True)
-        self.bind: Callable[[Any, Any], Arrays | None] = self._bind
+        self.bind: Callable[[Any, Any], Arrays | None] = partial(Plan._bind, this)
         if not (self._sparse or self._fallbacks or checks_finite):
             if not self._numbers:
                 self.bind = make(params, grads, table.bind)
@@ -150,30 +160,14 @@ class Plan:
                 self.bind = self._bind_floats
         has_kernels = len(self._fallbacks) < len(segments)
         self._commit = self._kernels.run if has_kernels else partial(operator.setitem, self.committed, 0, 1)
-        has_more = self._numbers or self._fallbacks or shards is not None
-        self.run: Callable[[], None] = self._run_all if has_more else self._commit
+        has_more = self._numbers or self._fallbacks or shards is not None or files is not None
+        self.run: Callable[[], None] = partial(Plan._run_all, this) if has_more else self._commit
         arrays = [row.p for row in rows], [row.g for row in rows], [row.rows for row in rows]
         for task in self._fallbacks:
             task.bind(*arrays)
         if checks_finite:
             # Last: what does not fit is an error, also where such gradients are only skipped.
             self._check_finite(arrays, grads)
-
-    def _as_one(self, params: Any, grads: Any) -> Parameter | None:
-        """Return the buffers of flat dicts as one parameter, if all are packed alike and do not overlap."""
-        dicts = (params, grads, *self.state.values())
-        if not all(isinstance(each, FlatDict) and each.layout.packs_like(params.layout) for each in dicts):
-            return None
-        if len(params.buffers) != 1 or not params.flat.flags.writeable:
-            return None
-        if not all(each.is_as_laid_out() for each in (params, grads)):
-            return None
-        p, g, *slots = (each.flat.view() for each in dicts)
-        if any(array.shape != p.shape for array in (g, *slots)) or p.size != sum(params.layout.sizes.values()):
-            raise ValueError("the buffer of a flat dict was exchanged for one of another length; make a new flat dict")
-        if merged([byte_bounds(array) for array in (p, g, *slots) if array.size])[1]:
-            return None
-        return Parameter(None, p, g, p, g, slots=slots)
 
     # Beginning a step.
 
@@ -291,6 +285,8 @@ class Plan:
         try:
             for task in self._fallbacks:
                 task.prepare(self._lines(task.rows))
+            if self.journal is not None:
+                self.journal.begin()
             if self._shards is not None:
                 self._shards.commit()
             self._commit()
@@ -306,6 +302,8 @@ class Plan:
                     task.rollback()
             raise
         finally:
+            if self.journal is not None:
+                self.journal.end(is_done=bool(self.committed[0]))
             self._release()
 
     def _release(self) -> None:

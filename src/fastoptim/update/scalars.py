@@ -54,6 +54,8 @@ def set_scalars(optimizer: Any, plan: Plan, steps: int) -> dict[str, Any]:
     fields, composition = vars(optimizer), plan.composition
     if plan.dice is not None:
         plan.dice.enter_keys(optimizer.state_seed, optimizer.iter)
+    if plan.journal is not None:
+        plan.journal.step = optimizer.iter
     only_adds = False
     if "accumulate" in fields:
         # A call that only adds to the mean gradient has another composition than one that makes a step.

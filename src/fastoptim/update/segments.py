@@ -1,8 +1,8 @@
-"""Segments: the parameters that one kernel updates at a time, and the choice of the kernel."""
+"""Segments: the parameters that one kernel updates at a time, the choice of the kernel, and its calls."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,11 +12,19 @@ from fastoptim.dtypes import is_bfloat16
 from fastoptim.kernels.bfloat16 import BFLOAT16, Stored
 from fastoptim.kernels.fuse import fuse
 from fastoptim.kernels.jit import DISABLED, HAS_FLOAT16
-from fastoptim.parameters import packed_strides
-from fastoptim.update.layout import is_aliased, is_packed, merged, overlapping_groups, touches
+from fastoptim.mapped import DONT_NEED, is_mapped, madvise, pages
+from fastoptim.parameters import FlatDict, packed_strides
+from fastoptim.threads import Call
+from fastoptim.update.layout import Ranges, is_aliased, is_packed, merged, overlapping_groups, touches
 from fastoptim.update.validate import Array, Parameter
 
-__all__ = ["order_of_state", "sort", "walked"]
+__all__ = ["as_one", "calls", "order_of_state", "sort", "walked"]
+
+BLOCK_BYTES = 1 << 25
+"""Bytes of state in files that a kernel goes through before they are taken out of memory."""
+
+_ALIGNMENT = 64
+"""Blocks begin at multiples of this many elements, as the parts of threads do."""
 
 _FLOATS: dict[Any, Any] = {np.dtype(T): T for T in (np.float32, np.float64, *([np.float16] if HAS_FLOAT16 else []))}
 _INTEGERS: dict[Any, Any] = {
@@ -123,3 +131,57 @@ def order_of_state(parameter: Parameter) -> tuple[int, ...]:
     like = parameter.g if parameter.rows is not None else [*parameter.slots, parameter.p][0]
     strides = packed_strides(like) if like is parameter.p else like.strides
     return tuple(step // like.itemsize for step in strides)
+
+
+def as_one(params: Any, grads: Any, state: Mapping[str, FlatDict]) -> Parameter | None:
+    """Return the buffers of flat dicts as one parameter, if all are packed alike and do not overlap."""
+    dicts = (params, grads, *state.values())
+    if not all(isinstance(each, FlatDict) and each.layout.packs_like(params.layout) for each in dicts):
+        return None
+    if len(params.buffers) != 1 or not params.flat.flags.writeable:
+        return None
+    if not all(each.is_as_laid_out() for each in (params, grads)):
+        return None
+    p, g, *slots = (each.flat.view() for each in dicts)
+    if any(array.shape != p.shape for array in (g, *slots)) or p.size != sum(params.layout.sizes.values()):
+        raise ValueError("the buffer of a flat dict was exchanged for one of another length; make a new flat dict")
+    if merged([byte_bounds(array) for array in (p, g, *slots) if array.size])[1]:
+        return None
+    return Parameter(None, p, g, p, g, slots=slots)
+
+
+def calls(kernel: int, row: int, segment: Sequence[Parameter]) -> list[Call]:
+    """Return the calls of a program that run a kernel over a segment.
+
+    If the state lies in files and is larger than a block, there is a call for each block, followed by one of
+    ``madvise`` for each range of its pages. That function takes three integers, as kernels do.
+
+    Parameters
+    ----------
+    kernel : int
+        Address of the kernel.
+    row : int
+        Address of the first row of the segment in the table.
+    segment : sequence of Parameter
+        The rows.
+    """
+    mapped = [[slot for slot in each.slots if is_mapped(slot)] for each in segment]
+    total, size = sum(each.p.size for each in segment), sum(slot.itemsize for slot in mapped[0])
+    if total * size <= BLOCK_BYTES:
+        return [(kernel, row, 0, total)]
+    # A table whose rows are updated is run at once, because a step updates any of its rows.
+    step = total if segment[0].rows is not None else max(BLOCK_BYTES // size // _ALIGNMENT, 1) * _ALIGNMENT
+    ranges: list[Ranges] = [[] for _ in range(0, total, step)]
+    start = 0
+    for each, slots in zip(segment, mapped, strict=True):
+        stop = start + each.p.size
+        for k in range(start // step, -(-stop // step)):
+            first, last = max(start, k * step) - start, min(stop, (k + 1) * step) - start
+            ranges[k] += [pages(slot, first, last) for slot in slots]
+        start = stop
+    result: list[Call] = []
+    for k, own in enumerate(ranges):
+        result.append((kernel, row, k * step, min((k + 1) * step, total)))
+        if address := madvise():
+            result += [(address, low, high - low, DONT_NEED) for low, high in merged(own)[0]]
+    return result

@@ -10,15 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastoptim.dtypes import is_floating, rounded
+from fastoptim.mapped import release
 from fastoptim.parameters import FlatDict, Layout
+from fastoptim.state_files import State, Zeros
 from fastoptim.update.fallback import RuleArray
 from fastoptim.update.precision import Precision
 from fastoptim.update.validate import Array, Parameter
 
 __all__ = ["Slot", "State", "attach_state", "slot_of", "with_slot"]
-
-State = dict[str, FlatDict]
-"""An array for each parameter, by slot and key."""
 
 
 class Slot:
@@ -53,6 +52,7 @@ def attach_state(
     state: State | None,
     initial: Mapping[str, float | str],
     precision: Precision,
+    zeros: Zeros,
 ) -> State:
     """Give each parameter its arrays of the state.
 
@@ -76,6 +76,8 @@ def attach_state(
         The number with which a slot begins, or ``"p"`` if it begins as a copy of the parameters; others are zero.
     precision : Precision
         The dtypes of slots where bfloat16 is involved; the rule then computes in float32.
+    zeros : function
+        Makes new slots.
 
     Returns
     -------
@@ -92,12 +94,14 @@ def attach_state(
     if tuple(state) != names:
         # All slots of a parameter have one memory order, in which kernels walk it.
         like: Mapping[Hashable, Array] = next(iter(state.values()), {})
-        added = {name: _new_slot(name, parameters, like, precision) for name in names if name not in state}
+        layouts = {name: _layout(name, parameters, like, precision) for name in names if name not in state}
+        added = {name: zeros(name, layout) for name, layout in layouts.items()}
         state = {name: added[name] if name in added else state[name] for name in names}
         for name in initial.keys() & added.keys():
             for parameter in parameters:
                 value = initial[name]
                 added[name][parameter.key][...] = parameter.p if value == "p" else value
+                release(added[name][parameter.key])
     for parameter in parameters:
         parameter.slots = [slot_of(parameter, name, arrays) for name, arrays in state.items()]
     changes: dict[str, dict[Hashable, np.dtype[Any]]] = {}
@@ -118,7 +122,7 @@ def attach_state(
             if new != dtype:
                 changes.setdefault(name, {})[parameter.key] = new
     if changes:
-        state = state | {name: _converted(state[name], dtypes) for name, dtypes in changes.items()}
+        state = state | {name: _converted(name, state[name], dtypes, zeros) for name, dtypes in changes.items()}
         for parameter in parameters:
             # No rule computes with bfloat16, so state is converted before its first step.
             if parameter.key not in rounds and any(parameter.key in keys for keys in changes.values()):
@@ -127,7 +131,9 @@ def attach_state(
     return state
 
 
-def with_slot(state: State | None, names: tuple[str, ...], name: str, arrays: Mapping[Hashable, Any]) -> State:
+def with_slot(
+    state: State | None, names: tuple[str, ...], name: str, arrays: Mapping[Hashable, Any], zeros: Zeros
+) -> State:
     """Assign arrays to a slot, and return the state; it is new, with zeros in the other slots, if there was none.
 
     Raises
@@ -145,9 +151,9 @@ def with_slot(state: State | None, names: tuple[str, ...], name: str, arrays: Ma
             if not is_floating(array.dtype):
                 raise TypeError(f"state {name!r} {key!r} is of dtype {array.dtype}, expected a floating one")
         layout = Layout.of(arrays.items())
-        state = {slot: FlatDict.zeros(layout) for slot in names}
+        state = {slot: zeros(slot, layout) for slot in names}
     if name not in state:
-        state = {**state, name: FlatDict.zeros(state[names[0]].layout)}
+        state = {**state, name: zeros(name, state[names[0]].layout)}
     if arrays.keys() != state[name].keys():
         known = list(state[name])
         raise KeyError(f"state {name!r} has the keys {known}, not {list(arrays)}; set it to None first")
@@ -155,8 +161,8 @@ def with_slot(state: State | None, names: tuple[str, ...], name: str, arrays: Ma
     return state
 
 
-def _new_slot(name: str, parameters: list[Parameter], like: Mapping[Hashable, Array], precision: Precision) -> FlatDict:
-    """Return zeros for each parameter, in the memory order of another slot or else of the parameter."""
+def _layout(name: str, parameters: list[Parameter], like: Mapping[Hashable, Array], precision: Precision) -> Layout:
+    """Return the layout of a new slot: for each parameter the memory order of another slot, or else its own."""
 
     def blank(parameter: Parameter) -> Array:
         other, dtype = like.get(parameter.key, parameter.p), precision.dtype(name, parameter.p.dtype)
@@ -164,7 +170,7 @@ def _new_slot(name: str, parameters: list[Parameter], like: Mapping[Hashable, Ar
             return np.empty(parameter.slot_shape(name), dtype)
         return np.empty_like(other, dtype, subok=False)
 
-    return FlatDict.zeros(Layout.of((parameter.key, blank(parameter)) for parameter in parameters))
+    return Layout.of((parameter.key, blank(parameter)) for parameter in parameters)
 
 
 def slot_of(parameter: Parameter, name: str, arrays: FlatDict) -> Array:
@@ -218,9 +224,12 @@ def _slot_dtypes(
     return [new if new.kind == "f" else old for new, old in zip(given, slots, strict=True)]
 
 
-def _converted(arrays: FlatDict, dtypes: dict[Hashable, np.dtype[Any]]) -> FlatDict:
+def _converted(name: str, arrays: FlatDict, dtypes: dict[Hashable, np.dtype[Any]], zeros: Zeros) -> FlatDict:
     """Return a copy of a slot in which some arrays have another dtype."""
-    converted = {key: rounded(array, dtypes.get(key, array.dtype)) for key, array in arrays.items()}
-    result = FlatDict.zeros(Layout.of(converted.items()))
-    result.update(converted)
+    blanks = ((key, np.empty_like(array, dtypes.get(key, array.dtype))) for key, array in arrays.items())
+    result = zeros(name, Layout.of(blanks))
+    for key, array in arrays.items():
+        result[key][...] = rounded(array, result[key].dtype)
+        release(result[key])
+        release(array)
     return result
