@@ -65,12 +65,12 @@ def test_fallback_is_printed_and_in_the_title(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("options", "error"),
     [
-        ("--iterations 0", "iterations must be from 1"),
+        ("--iterations 0", "iterations must be an integer from 1"),
         ("--iterations many", "invalid int value: 'many'"),
-        ("--iterations -5", "iterations must be from 1"),
+        ("--iterations -5", "iterations must be an integer from 1"),
         ("--iterations 1e3", "invalid int value: '1e3'"),
         (f"--iterations {'9' * 5000}", "invalid int value"),
-        (f"--iterations {'9' * 50}", "iterations must be from 1 to 2147483647"),
+        (f"--iterations {'9' * 50}", "iterations must be an integer from 1 to 2147483647"),
         ("--batch-size 0", "batch size must be"),
         ("--batch-size 1438", "batch size must be from 1 to 1437, the number of training images, got 1438"),
         ("--batch-size 2147483647", "batch size must be from 1 to 1437"),

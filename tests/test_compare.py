@@ -225,12 +225,12 @@ def test_unknown_data_source(source):
 @pytest.mark.parametrize(
     ("settings", "error"),
     [
-        ({"iterations": 0}, "iterations must be from 1 to .*, got 0"),
-        ({"batch_size": -1}, "batch size must be from 1 to .*, got -1"),
+        ({"iterations": 0}, "iterations must be an integer from 1 to .*, not 0"),
+        ({"batch_size": -1}, "batch size must be an integer from 1 to .*, not -1"),
         ({"batch_size": 2**31}, "batch size must be"),
         ({"threads": 0}, "threads must be"),
-        ({"hidden": [3, 0]}, "hidden layer must be from 1 to .*, got 0"),
-        ({"seed": -1}, "seed must be from 0 to 4294967295, got -1"),
+        ({"hidden": [3, 0]}, "hidden layer must be an integer from 1 to .*, not 0"),
+        ({"seed": -1}, "seed must be an integer from 0 to 4294967295, not -1"),
         ({"seed": 2**32}, "seed must be"),
         ({"optimizers": ["SGD", "Zebra"]}, "some of SGD, Momentum, .*, got Zebra"),
         ({"optimizers": []}, "some of SGD, .*, got none"),

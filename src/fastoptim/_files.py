@@ -31,6 +31,8 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     with suppress(FileNotFoundError):
         check_regular(path)
     path = path.resolve()
+    if not path.parent.exists():
+        raise FileNotFoundError(errno.ENOENT, "no such directory", str(path.parent))
     # The temporary file is in the folder of its destination, because a rename is atomic only within one file system.
     # Its name is cut to stay below the limit of all file systems, most of which count bytes.
     temporary = path.with_name(f".{path.name[:50]}.{secrets.token_hex(4)}")

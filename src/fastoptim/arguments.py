@@ -36,7 +36,7 @@ def check_number(name: str, value: Any, what: str = "a number") -> None:
         raise TypeError(f"{name} must be {what}, not {value!r}")
 
 
-def check_function(name: str, value: Any, expected: str, n_args: int) -> None:
+def check_function(name: str, value: Any, expected: str, n_args: int, hint: str = "") -> None:
     """Raise `TypeError` unless a value is a function that can be called with a number of arguments; no class is one."""
     is_function = callable(value) and not isinstance(value, type)
     if is_function:
@@ -47,12 +47,12 @@ def check_function(name: str, value: Any, expected: str, n_args: int) -> None:
         except ValueError:
             pass  # The signatures of some functions in C are unknown.
     if not is_function:
-        raise TypeError(f"{name} must be {expected}, not {value!r}")
+        raise TypeError(f"{name} must be {expected}, not {value!r}{hint}")
 
 
 def listed(name: str, value: Any, such_as: str) -> tuple[Any, ...]:
-    """Return the items of a list, tuple or array; raise `TypeError` for a text, a dict or what has no items."""
-    if isinstance(value, str | bytes | dict) or not isinstance(value, Iterable) or getattr(value, "ndim", 1) == 0:
+    """Return the items of a list, tuple or array; raise `TypeError` for a text, or for what has no items."""
+    if isinstance(value, str | bytes) or not isinstance(value, Iterable) or getattr(value, "ndim", 1) == 0:
         raise TypeError(f"{name} must be a list such as {such_as}, not {value!r}")
     return tuple(value)
 
@@ -60,5 +60,5 @@ def listed(name: str, value: Any, such_as: str) -> tuple[Any, ...]:
 def checked_path(name: str, value: Any) -> Path:
     """Return a path; raise `TypeError` if a value is neither text nor a path."""
     if not isinstance(value, str | os.PathLike):
-        raise TypeError(f"{name} must be the path of a file, not {type(value).__name__}")
+        raise TypeError(f"{name} must be a path as text or Path, not {value!r} of type {type(value).__name__}")
     return Path(value)

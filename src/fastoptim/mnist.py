@@ -17,6 +17,7 @@ from platformdirs import user_cache_path
 
 from fastoptim._messages import one_line, short_errors
 from fastoptim._optional import imported_for
+from fastoptim.arguments import checked_path, true_or_false
 from fastoptim.progress import progress_bar
 
 __all__ = ["FILES", "MIRRORS", "MnistUnavailableError", "load_mnist", "read_idx"]
@@ -85,6 +86,8 @@ def load_mnist(
     ------
     OSError
         If a file in ``folder`` or ``FASTOPTIM_DATA`` cannot be read; `FileNotFoundError` if it does not exist.
+    TypeError
+        If an option is not True or False, or ``folder`` is not a path.
     ValueError
         If a file in such a folder does not have the published checksum.
     MnistUnavailableError
@@ -102,6 +105,10 @@ def load_mnist(
     >>> x_train.shape, x_train.dtype, t_train[:5]  # doctest: +SKIP
     ((60000, 784), dtype('float32'), array([5, 0, 4, 1, 9], dtype=uint8))
     """
+    hint = f"; folder={normalize!r} names a folder" if isinstance(normalize, str | os.PathLike) else ""
+    true_or_false("normalize", normalize, hint)
+    true_or_false("flatten", flatten)
+    true_or_false("one_hot_label", one_hot_label)
     with short_errors():
         x_train, t_train, x_test, t_test = _find(folder)
 
@@ -119,7 +126,7 @@ def _find(folder: str | os.PathLike[str] | None) -> list[NDArray[np.uint8]]:
     if folder is None:
         folder = os.environ.get("FASTOPTIM_DATA") or None
     if folder is not None:
-        return _read(Path(folder))
+        return _read(checked_path("folder", folder))
     cache = user_cache_path("fastoptim")
     if not cache.is_absolute():
         raise MnistUnavailableError(f"{cache} cannot be located without HOME: {_WAY_OUT}")

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from fastoptim._files import check_regular, replacing
 from fastoptim._messages import short_errors
 from fastoptim._version import __version__
+from fastoptim.arguments import checked_path
 from fastoptim.dtypes import bfloat16, is_bfloat16, is_floating
 from fastoptim.mapped import Mapped, release
 
@@ -152,7 +153,7 @@ def write(path: StrPath, state_dict: StateDict) -> None:
             f"size may have one of {limit:,}: use fewer, larger arrays"
         )
     digest = hashlib.sha256()
-    with replacing(Path(path)) as stream:
+    with replacing(checked_path("path", path)) as stream:
         for piece in chain([len(text).to_bytes(8, "little"), text], _pieces(tensors.values())):
             digest.update(piece)
             stream.write(piece)
@@ -190,7 +191,7 @@ def reading(path: StrPath, *, is_mapped: bool = False) -> Iterator[StateDict]:
         If it is not a file that `write` wrote, or if it is damaged.
     """
     with short_errors():
-        yield _read(Path(path), is_mapped)
+        yield _read(checked_path("path", path), is_mapped)
 
 
 def _read(path: Path, is_mapped: bool) -> StateDict:

@@ -46,7 +46,7 @@ def load_data(source: str | PathLike[str] = "auto", lang: str = "en") -> Data:
 
     Raises
     ------
-    OSError, ValueError
+    OSError, TypeError, ValueError
         If `source` is none of these, and as `fastoptim.load_mnist`; ``"auto"`` handles only `MnistUnavailableError`.
     ImportError
         If the digits are loaded and scikit-learn is not installed.
@@ -58,6 +58,8 @@ def load_data(source: str | PathLike[str] = "auto", lang: str = "en") -> Data:
     ((1437, 64), (360, 64))
     """
     words = LANGUAGES[lang]
+    if not isinstance(source, str | PathLike):
+        raise TypeError(f"data must be 'auto', 'mnist', 'digits' or the path of a folder, not {source!r}")
     if source == "digits":
         return _digits(words.digits)
     if source not in ("auto", "mnist") and not (source and Path(source).is_dir()):

@@ -72,6 +72,8 @@ def compare(
         If a library of the extra is missing: ``pip install 'fastoptim[compare]'``.
     OSError
         If the images cannot be read or downloaded.
+    TypeError
+        If ``hidden`` or ``optimizers`` is no list, or another argument is of no type that it may have.
     ValueError
         If an argument is out of range, or a name is unknown.
 
@@ -83,9 +85,11 @@ def compare(
     {'SGD': (5,), 'Adam': (5,)}
     >>> result.plot().savefig("losses.svg")  # doctest: +SKIP
     """
+    from fastoptim.arguments import true_or_false
     from fastoptim.comparison.digits import load_data
     from fastoptim.comparison.training import Comparison, Settings
 
+    true_or_false("progress", progress)
     settings = Settings(iterations, batch_size, hidden, optimizers, dtype, seed, threads, lang)
     comparison = Comparison(load_data(data, lang), settings)
     if not progress:

@@ -17,11 +17,13 @@ from numpy.typing import NDArray
 from fastoptim import optimizers
 from fastoptim._files import replacing
 from fastoptim._optional import imported_for
+from fastoptim.arguments import listed, whole_number
 from fastoptim.comparison.curves import plot_losses
 from fastoptim.comparison.digits import Data
 from fastoptim.comparison.languages import LANGUAGES
 from fastoptim.family import FAMILY, NOTES_FIVE
 from fastoptim.network import MultiLayerNet
+from fastoptim.network.architecture import checked_dtype
 from fastoptim.optimizer import Optimizer
 from fastoptim.tables import Table
 from fastoptim.threads import num_threads
@@ -66,6 +68,8 @@ class Settings:
 
     Raises
     ------
+    TypeError
+        If a list is something else, or ``dtype`` is no dtype.
     ValueError
         If a value is out of range or a name is unknown.
 
@@ -85,23 +89,26 @@ class Settings:
     lang: str = "en"
 
     def __post_init__(self) -> None:
-        # NumPy can index arrays of these sizes.
+        object.__setattr__(self, "hidden", listed("hidden", self.hidden, "[100, 100], the units of each layer"))
         counts = [("iterations", self.iterations), ("batch size", self.batch_size)]
         counts += [("hidden layer", units) for units in self.hidden]
         counts += [] if self.threads is None else [("threads", self.threads)]
         for name, value in counts:
-            if not 1 <= value < 2**31:
-                raise ValueError(f"{name} must be from 1 to {2**31 - 1}, got {value}")
-        if not 0 <= self.seed < 2**32:
-            raise ValueError(f"seed must be from 0 to {2**32 - 1}, got {self.seed}")
-        if self.lang not in LANGUAGES:
+            # NumPy can index arrays of these sizes.
+            whole_number(name, value, most=2**31 - 1)
+        whole_number("seed", self.seed, least=0, most=2**32 - 1)
+        if self.lang not in tuple(LANGUAGES):
             raise ValueError(f"lang must be one of {', '.join(map(repr, LANGUAGES))}, not {self.lang!r}")
+        checked_dtype(self.dtype)
         known = {name.lower(): name for name in OPTIMIZERS}
-        unknown = [name for name in self.optimizers if name.lower() not in known]
-        if unknown or not self.optimizers:
+        given = listed("optimizers", self.optimizers, "['SGD', 'Adam']")
+        for name in given:
+            if not isinstance(name, str):
+                raise TypeError(f"optimizers must be names such as 'Adam', with their defaults, not {name!r}")
+        unknown = [name for name in given if name.lower() not in known]
+        if unknown or not given:
             raise ValueError(f"optimizers must be some of {', '.join(OPTIMIZERS)}, got {', '.join(unknown) or 'none'}")
-        names = dict.fromkeys(known[name.lower()] for name in self.optimizers)
-        object.__setattr__(self, "optimizers", tuple(names))
+        object.__setattr__(self, "optimizers", tuple(dict.fromkeys(known[name.lower()] for name in given)))
 
 
 @dataclass

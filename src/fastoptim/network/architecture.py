@@ -19,9 +19,20 @@ from fastoptim.parameters import FlatDict, flatten
 from fastoptim.serialize import StateDict, StrPath, check_arrays, check_items, copied, format_and_class, reading, write
 from fastoptim.tables import Table, shortened, size_of
 
-__all__ = ["ACTIVATIONS", "Architecture"]
+__all__ = ["ACTIVATIONS", "Architecture", "checked_dtype"]
 
 ACTIVATIONS = {"relu": dense.RELU, "sigmoid": dense.SIGMOID}
+
+
+def checked_dtype(dtype: Any) -> np.dtype[Any]:
+    """Return the dtype of a network; raise `TypeError` if it is no dtype, and `ValueError` if it is another one."""
+    try:
+        known = np.dtype(dtype)
+    except TypeError:
+        raise TypeError(f"dtype must be float32 or float64, not {dtype!r}") from None
+    if known not in (np.float32, np.float64):
+        raise ValueError(f"dtype must be float32 or float64, not {known}")
+    return known
 
 
 class Architecture:
@@ -54,11 +65,9 @@ class Architecture:
             raise ValueError(f"the sizes of a network must be integers >= 1, not {sizes}")
         if not isinstance(activation, str) or activation.lower() not in ACTIVATIONS:
             raise ValueError(f"activation must be one of {', '.join(map(repr, ACTIVATIONS))}, not {activation!r}")
-        if np.dtype(dtype) not in (np.float32, np.float64):
-            raise ValueError(f"dtype must be float32 or float64, not {np.dtype(dtype)}")
         self._sizes = tuple(map(int, sizes))
         self._activation = activation.lower()
-        self._dtype = np.dtype(dtype)
+        self._dtype = checked_dtype(dtype)
         self.weight_decay_lambda = weight_decay_lambda
         self._layers, self._work_per_row = dense.table(self._sizes, self._is_normalized)
         self._spare: list[Memory] = []

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastoptim.arguments import whole_number
+
 __all__ = ["initial_parameters"]
 
 _VARIANCES = {"relu": 2.0, "he": 2.0, "sigmoid": 1.0, "xavier": 1.0}
@@ -38,9 +40,9 @@ def initial_parameters(
     Raises
     ------
     ValueError
-        If the standard deviation is no finite number and no known name.
+        If the standard deviation is no finite number and no known name, or the seed is out of range.
     """
-    rng = np.random if seed is None else np.random.RandomState(seed)
+    rng = np.random if seed is None else np.random.RandomState(whole_number("seed", seed, 0, 2**32 - 1))
     arrays = {}
     for k, (inputs, outputs) in enumerate(pairwise(sizes), start=1):
         arrays[f"W{k}"] = _scale(weight_init_std, inputs) * rng.randn(inputs, outputs)
