@@ -133,6 +133,106 @@ def test_files_name_the_argument_and_the_folder_that_is_missing(tmp_path):
     )
 
 
+PARAMS = {"W": np.ones((2, 2)), "b": np.ones(2)}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"frozen": 3}, TypeError, "frozen must be a tuple of patterns, such as ('b*',), not 3"),
+        ({"frozen": 0}, TypeError, "frozen must be a tuple of patterns, such as ('b*',), not 0"),
+        ({"frozen": "W1"}, TypeError, "frozen must be a tuple of patterns, such as ('W1',), not 'W1'"),
+        ({"frozen": np.ones(2)}, TypeError, "frozen must be a tuple of patterns, such as ('b*',), not .*"),
+        (
+            {"frozen": [3]},
+            TypeError,
+            "a pattern of frozen must be a text such as 'b*', or a function of key and array, not 3; "
+            "the pattern of the key 3 is '3'",
+        ),
+        (
+            {"frozen": [lambda key: key == "b"]},
+            TypeError,
+            "a pattern of frozen must be a text such as 'b*', or a function .*",
+        ),
+        ({"groups": {3: {"lr": 0.1}}}, TypeError, "a pattern of groups must be a text .*the key 3 is '3'"),
+        ({"groups": np.ones(2)}, TypeError, "groups must be a dict such as {'b*': {'lr': 0.01}}, not .*"),
+        ({"groups": ""}, TypeError, "groups must be a dict such as {'b*': {'lr': 0.01}}, not ''"),
+        (
+            {"groups": {"b*": 3}},
+            TypeError,
+            "the group 'b*' must be a dict of hyperparameters, such as {'lr': 0.01}, not 3",
+        ),
+        (
+            {"groups": {"b*": {"clip_norm": 1}}},
+            ValueError,
+            "a group cannot have 'clip_norm', which is for all parameters; it may have .*",
+        ),
+        ({"betas": (0.9, 0.99)}, TypeError, "Adam takes no argument 'betas'; did you mean 'beta1' and 'beta2'?"),
+        ({"lr": schedules.cosine}, TypeError, "lr must be a finite number >= 0, not .*; did you mean cosine(...)?"),
+    ],
+)
+def test_optimizers(arguments, error, message):
+    assert_raises(error, message, lambda: fo.Adam(**arguments))
+
+
+@pytest.mark.parametrize(
+    "params", [PARAMS, [np.ones(2)], iter([np.ones(2)]), np.ones(2)], ids=["dict", "list", "iterator", "array"]
+)
+def test_an_optimizer_is_made_without_parameters(params):
+    message = (
+        "Adam takes no parameters: make opt = fo.Adam(lr=0.01) and call opt.update(params, grads), or for torch .*"
+    )
+    assert_raises(TypeError, message, lambda: fo.Adam(params, lr=0.1))
+
+
+def test_a_subclass_may_take_a_list_first():
+    class Mine(fo.Adam):
+        def __init__(self, layers, lr=0.1):
+            super().__init__(lr)
+            self.layers = layers
+
+    assert Mine([1, 2]).layers == [1, 2]
+    assert fo.Adam(np.array(0.5)).lr == 0.5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"gradient": 3}, TypeError, "gradient must be a function of the parameters, not 3"),
+        ({"loss": 3}, TypeError, "loss must be a function of the parameters, or None, not 3"),
+        ({"steps": "a"}, ValueError, "steps must be an integer >= 0, not 'a'"),
+        ({"steps": -1}, ValueError, "steps must be an integer >= 0, not -1"),
+        ({"vectorized": "a"}, TypeError, "vectorized must be True or False, not 'a'"),
+    ],
+)
+def test_sweep(arguments, error, message):
+    given = {"optimizer": fo.Adam, "params": {"w": 1.0}, "values": {"lr": [0.1]}, "gradient": lambda p: p, "steps": 1}
+    assert_raises(error, message, lambda: fo.sweep(**given | arguments))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"bounds": "ab"}, "bounds must be scipy.optimize.Bounds, or pairs (low, high), got 'ab'"),
+        ({"rng": "a"}, "rng must be a seed, a generator of NumPy or None, not 'a'"),
+    ],
+)
+def test_minimize(arguments, message):
+    assert_raises(TypeError, message, lambda: fo.minimize(sum, [1.0, 2.0], **arguments))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"slots": "m"}, "slots must be a tuple of names, such as ('m',), not 'm'"),
+        ({"slots": 5}, "slots must be a tuple of names, such as ('m',), not 5"),
+        ({"ulps": "a"}, "ulps must be a number, not 'a'"),
+    ],
+)
+def test_check_rule(arguments, message):
+    assert_raises(TypeError, message, lambda: fo.check_rule(abs, **arguments))
+
+
 def assert_raises(error, message, make):
     """Assert that a call raises an error with a message, in which ".*" stands for any text."""
     with pytest.raises(error) as raised:

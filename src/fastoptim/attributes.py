@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fastoptim._suggest import did_you_mean
 from fastoptim.concurrency import Guard, exclusive
 from fastoptim.dtypes import RANDOM
-from fastoptim.groups import Groups, Pattern
+from fastoptim.groups import Groups, Pattern, check_patterns
 from fastoptim.hooks import Hooks
 from fastoptim.hyperparameters import Choice, Hyperparameter, Switch, is_schedule
 from fastoptim.serialize import StrPath
@@ -122,9 +122,9 @@ class Attributes(Hooks, Checkpointed):
                 hint = did_you_mean(name, [*inspect.signature(type(self)).parameters, *sorted(_OPTIONS)])
                 raise TypeError(f"{type(self).__name__} takes no argument {name!r}{hint}")
             setattr(self, name, value)
-        if groups:
+        if groups is not None:
             self.groups = groups
-        if frozen:
+        if not isinstance(frozen, tuple) or frozen:
             self.frozen = frozen
         if state_dir is not None:
             self.state_dir = state_dir
@@ -154,7 +154,8 @@ class Attributes(Hooks, Checkpointed):
         given: Any = groups
         if not isinstance(given, Mapping | None):
             raise TypeError(f"groups must be a dict such as {{'b*': {{'lr': 0.01}}}}, not {given!r}")
-        rules = tuple((pattern, self._checked_group(own)) for pattern, own in (groups or {}).items())
+        check_patterns("groups", groups or ())
+        rules = tuple((pattern, self._checked_group(pattern, own)) for pattern, own in (groups or {}).items())
         vars(self)["_groups"] = Groups(rules, self._groups.frozen)
         self._recompose()
 
@@ -167,7 +168,9 @@ class Attributes(Hooks, Checkpointed):
     @exclusive
     def frozen(self, patterns: Sequence[Pattern]) -> None:
         if isinstance(patterns, str) or not isinstance(patterns, Sequence):
-            raise TypeError(f"frozen must be a tuple of patterns, such as ({patterns!r},)")
+            such_as = (patterns,) if isinstance(patterns, str) else ("b*",)
+            raise TypeError(f"frozen must be a tuple of patterns, such as {such_as}, not {patterns!r}")
+        check_patterns("frozen", patterns)
         vars(self)["_groups"] = Groups(self._groups.rules, tuple(patterns))
         self._recompose()
 
@@ -204,15 +207,17 @@ class Attributes(Hooks, Checkpointed):
         if state is not self._state:
             self._keep(state, [])
 
-    def _checked_group(self, own: Mapping[str, Any]) -> dict[str, Any]:
+    def _checked_group(self, pattern: Pattern, own: Mapping[str, Any]) -> dict[str, Any]:
         """Return the hyperparameters of a group as numbers and schedules, or raise an error."""
         if not isinstance(own, Mapping):
-            raise TypeError(f"a group is a dict of hyperparameters, such as {{'lr': 0.01}}, not {own!r}")
+            expected = "a dict of hyperparameters, such as {'lr': 0.01}"
+            raise TypeError(f"the group {pattern!r} must be {expected}, not {own!r}")
         known, values = self._names_in_groups(), dict[str, Any]()
         for name, value in own.items():
             if name not in known:
-                has = ", ".join(sorted(known))
-                raise ValueError(f"a group cannot have {name!r}{did_you_mean(name, known) or f'; it may have {has}'}")
+                has = f"; it may have {', '.join(sorted(known))}"
+                hint = ", which is for all parameters" + has if name in _OPTIONS else did_you_mean(name, known) or has
+                raise ValueError(f"a group cannot have {name!r}{hint}")
             number = checked(self, name, value(self.iter) if callable(value) else value)
             values[name] = value if callable(value) else number
         return values

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from fastoptim.arguments import check_number
 from fastoptim.kernels.fuse import fuse, n_scalars
 from fastoptim.kernels.jit import DISABLED
 from fastoptim.kernels.stages import function_of
@@ -86,8 +87,10 @@ def check_rule(
     """
     if DISABLED:
         raise RuntimeError("check_rule compares with compiled code, and NUMBA_DISABLE_JIT is set")
-    if isinstance(slots, str):
-        raise TypeError(f"slots must be a tuple of names, such as ({slots!r},)")
+    if not isinstance(slots, Sequence) or isinstance(slots, str) or not all(isinstance(name, str) for name in slots):
+        such_as = (slots,) if isinstance(slots, str) else ("m",)
+        raise TypeError(f"slots must be a tuple of names, such as {such_as}, not {slots!r}")
+    check_number("ulps", ulps)
     optimizer = rule() if isinstance(rule, type) and issubclass(rule, Optimizer) else rule
     if isinstance(optimizer, Optimizer):
         function, slots = function_of(optimizer.rule), optimizer.slots

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
-__all__ = ["Groups", "Pattern"]
+from fastoptim.arguments import check_function
+
+__all__ = ["Groups", "Pattern", "check_patterns"]
 
 Pattern = str | Callable[[Any, Any], bool]
 """A pattern of keys such as ``"b*"``, or a function of key and array that returns whether they match."""
@@ -62,6 +64,15 @@ class Groups:
         for parameter, item in zip(parameters, items, strict=True):
             matching = (k for k, (pattern, _) in enumerate(self.rules, 1) if _matches(pattern, *item))
             parameter.group = next(matching, 0)
+
+
+def check_patterns(name: str, patterns: Iterable[Any]) -> None:
+    """Raise `TypeError` unless each is a text, or a function of key and array."""
+    for pattern in patterns:
+        if not isinstance(pattern, str):
+            expected = "a text such as 'b*', or a function of key and array"
+            hint = f"; the pattern of the key {pattern} is {str(pattern)!r}" if isinstance(pattern, int) else ""
+            check_function(f"a pattern of {name}", pattern, expected, 2, hint)
 
 
 def _items(params: Any) -> list[tuple[Hashable, Any]]:

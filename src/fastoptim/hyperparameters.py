@@ -80,7 +80,8 @@ class Hyperparameter:
         if isinstance(given, np.generic) or (isinstance(given, np.ndarray) and given.ndim == 0):
             given = given.item()
         if not isinstance(given, Real):
-            raise TypeError(f"{self._expected}, not {value!r} of type {type(value).__name__}")
+            hint = f"; did you mean {value.__name__}(...)?" if isinstance(value, type) else ""
+            raise TypeError(f"{self._expected}, not {value!r} of type {type(value).__name__}{hint}")
         try:
             return float(given)
         except OverflowError:

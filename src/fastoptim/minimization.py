@@ -139,7 +139,7 @@ def minimize(
     x = x if x.dtype in (np.float32, np.float64) else x.astype(np.float64)
     low, high = _limits(bounds, x)
     np.clip(x, low, high, out=x)
-    problem = Objective(fun, jac, args, None if rng is None else np.random.default_rng(rng))
+    problem = Objective(fun, jac, args, None if rng is None else _generator(rng))
     report = _reporter(callback)
 
     best = OptimizeResult(x=x.copy(), fun=np.nan)
@@ -233,6 +233,13 @@ def _check_optimizer(optimizer: Any) -> None:
         raise TypeError(f"optimizer must be an optimizer such as fo.Adam(lr=0.1), got {optimizer!r}")
 
 
+def _generator(rng: Any) -> np.random.Generator:
+    try:
+        return np.random.default_rng(rng)
+    except (TypeError, ValueError):
+        raise TypeError(f"rng must be a seed, a generator of NumPy or None, not {rng!r}") from None
+
+
 def _check_stopping(maxiter: Any, tol: Any, patience: Any, every: Any) -> None:
     whole_number("maxiter", maxiter, least=0)
     whole_number("every", every)
@@ -250,7 +257,7 @@ def _limits(bounds: Any, x: Array) -> tuple[Any, Any]:
     else:
         try:
             pairs = [(-np.inf if low is None else low, np.inf if high is None else high) for low, high in bounds]
-        except TypeError:
+        except (TypeError, ValueError):
             raise TypeError(f"bounds must be scipy.optimize.Bounds, or pairs (low, high), got {bounds!r}") from None
         if len(pairs) != x.size:
             raise ValueError(f"bounds must be one pair for each of the {x.size} elements of x, got {len(pairs)}")

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from fastoptim.arguments import check_function, true_or_false, whole_number
 from fastoptim.kernels.fuse import fuse, n_scalars
 from fastoptim.kernels.jit import DISABLED
 from fastoptim.kernels.table import block_table
@@ -120,6 +121,11 @@ def sweep(
     lengths = {name: len(each) for name, each in options.items()}
     if len({*lengths.values()}) != 1 or 0 in lengths.values():
         raise ValueError(f"values must be a dict of sequences of one length, but their lengths are {lengths}")
+    check_function("gradient", gradient, "a function of the parameters", 1)
+    if loss is not None:
+        check_function("loss", loss, "a function of the parameters, or None", 1)
+    whole_number("steps", steps, least=0)
+    true_or_false("vectorized", vectorized)
     copies = [optimizer(**dict(zip(options, each, strict=True))) for each in zip(*options.values(), strict=True)]
     problem = _Problem(params, len(copies), vectorized)
     losses = None if loss is None else np.empty((len(copies), steps + 1))

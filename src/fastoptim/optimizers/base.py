@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
@@ -46,6 +46,11 @@ def _defaults(cls: Any, like: str | None) -> dict[str, float | str]:
     }
 
 
+def _holds_parameters(value: Any) -> bool:
+    """Tell whether a value is a collection, such as torch's optimizers take as their first argument."""
+    return isinstance(value, Iterable) and not isinstance(value, str) and getattr(value, "ndim", 1) > 0
+
+
 class BuiltIn(Optimizer):
     """An optimizer of this package. Setting an unknown attribute is an error; a user's subclass may have any.
 
@@ -65,6 +70,11 @@ class BuiltIn(Optimizer):
     lr = Hyperparameter(0)
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:  # noqa: D102
+        if args and cls.__module__.startswith(f"{__package__}.") and _holds_parameters(args[0]):
+            raise TypeError(
+                f"{cls.__name__} takes no parameters: make opt = fo.{cls.__name__}(lr=0.01) and call "
+                "opt.update(params, grads), or for torch fastoptim.torch.Optimizer(params, opt)"
+            )
         # A subclass that does not call __init__ may lack hyperparameters that were added later. The order is that of
         # the constructor, so that repr shows them in it.
         self = super().__new__(cls, *args, **kwargs)
