@@ -90,12 +90,14 @@ def test_chinese(tmp_path, monkeypatch, capsys):
     options = "--data digits --hidden 8 --iterations 3 --optimizers SGD,ScheduleFreeAdamW --lang zh --output"
     assert main(["compare", *options.split(), str(tmp_path)]) == 0
     out = capsys.readouterr().out
-    assert out.startswith("迭代")
+    names, first = out.splitlines()[:2]
+    assert names.split() == ["迭代", "SGD", "ScheduleFreeAdamW"]
     titles, sgd, longest = out.splitlines()[2:5]
     assert titles.split() == ["优化器", "迭代次数", "损失（最后", "3", "次）", "测试准确率", "耗时（秒）"]
     assert out.splitlines()[5:] == [f"已写入 {tmp_path / name}" for name in ("losses.csv", "losses.png")]
     # A terminal takes two columns for a Chinese character, so the lines end in the same one.
     assert len(sgd) == len(longest) == len(titles.encode("gbk"))
+    assert len(first) == len(names.encode("gbk"))
 
 
 def test_chinese_without_a_font(monkeypatch, capsys):

@@ -207,7 +207,7 @@ class Attributes(Hooks, Checkpointed):
         if state is not self._state:
             self._keep(state, [])
 
-    def _checked_group(self, pattern: Pattern, own: Mapping[str, Any]) -> dict[str, Any]:
+    def _checked_group(self, pattern: Pattern, own: Any) -> dict[str, Any]:
         """Return the hyperparameters of a group as numbers and schedules, or raise an error."""
         if not isinstance(own, Mapping):
             expected = "a dict of hyperparameters, such as {'lr': 0.01}"

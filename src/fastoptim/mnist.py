@@ -105,8 +105,9 @@ def load_mnist(
     >>> x_train.shape, x_train.dtype, t_train[:5]  # doctest: +SKIP
     ((60000, 784), dtype('float32'), array([5, 0, 4, 1, 9], dtype=uint8))
     """
-    hint = f"; folder={normalize!r} names a folder" if isinstance(normalize, str | os.PathLike) else ""
-    true_or_false("normalize", normalize, hint)
+    given: Any = normalize
+    hint = f"; folder={given!r} names a folder" if isinstance(given, str | os.PathLike) else ""
+    true_or_false("normalize", given, hint)
     true_or_false("flatten", flatten)
     true_or_false("one_hot_label", one_hot_label)
     with short_errors():

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-__all__ = ["Table", "shortened", "size_of"]
+__all__ = ["Table", "columns_of", "shortened", "size_of"]
 
 T = TypeVar("T")
 
@@ -45,7 +45,7 @@ class Table:
 
     def __str__(self) -> str:
         lines = [self.titles, *self.rows]
-        widths = [max(map(_width, column)) for column in zip(*lines, strict=True)]
+        widths = [max(map(columns_of, column)) for column in zip(*lines, strict=True)]
         return "\n".join(self._line(line, widths) for line in lines)
 
     __repr__ = __str__
@@ -53,7 +53,7 @@ class Table:
     def _line(self, cells: Sequence[str], widths: Sequence[int]) -> str:
         padded = []
         for i, (cell, width) in enumerate(zip(cells, widths, strict=True)):
-            gap = " " * (width - _width(cell))
+            gap = " " * (width - columns_of(cell))
             padded.append(cell + gap if i < self.left else gap + cell)
         return "  ".join(padded).rstrip()
 
@@ -93,6 +93,6 @@ def size_of(n_bytes: int) -> str:
     return f"{size:.0f} {unit}" if size >= 100 or unit == "bytes" else f"{size:.1f} {unit}"
 
 
-def _width(text: str) -> int:
+def columns_of(text: str) -> int:
     """Return the number of columns that a terminal takes for a text; Chinese characters take two."""
     return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)

@@ -16,6 +16,7 @@ from fastoptim._terminal import Interruption, print_error, write
 from fastoptim.comparison.interactive import LossBar
 from fastoptim.comparison.languages import LANGUAGES
 from fastoptim.family import FAMILY, NOTES_FIVE
+from fastoptim.tables import columns_of
 
 if TYPE_CHECKING:
     from fastoptim.comparison.training import Comparison, Run
@@ -162,7 +163,9 @@ class _Screen:
         self._printed = 0
         for notice in comparison.notices:
             self.print(notice)
-        self.print(self.words.iteration + "".join(f"{run.name:>10}" for run in comparison.runs))
+        self._widths = [max(10, len(run.name) + 2) for run in comparison.runs]
+        names = [f"{run.name:>{width}}" for run, width in zip(comparison.runs, self._widths, strict=True)]
+        self.print(" " * (9 - columns_of(self.words.iteration)) + self.words.iteration + "".join(names))
 
     def print(self, text: str) -> None:
         self.code |= write(text, self.bar.write)
@@ -171,7 +174,8 @@ class _Screen:
         """Move the bar, and print the losses of every 100th iteration that all networks have passed."""
         self.bar.show(runs)
         while self._printed < min(len(run.losses) for run in runs):
-            self.print(f"{self._printed:>9}" + "".join(f"{run.losses[self._printed]:>z10.4f}" for run in runs))
+            losses = [f"{run.losses[self._printed]:>z{w}.4f}" for run, w in zip(runs, self._widths, strict=True)]
+            self.print(f"{self._printed:>9}" + "".join(losses))
             self._printed += 100
 
 

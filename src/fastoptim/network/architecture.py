@@ -27,7 +27,7 @@ ACTIVATIONS = {"relu": dense.RELU, "sigmoid": dense.SIGMOID}
 def checked_dtype(dtype: Any) -> np.dtype[Any]:
     """Return the dtype of a network; raise `TypeError` if it is no dtype, and `ValueError` if it is another one."""
     try:
-        known = np.dtype(dtype)
+        known: np.dtype[Any] = np.dtype(dtype)
     except TypeError:
         raise TypeError(f"dtype must be float32 or float64, not {dtype!r}") from None
     if known not in (np.float32, np.float64):
