@@ -1,6 +1,11 @@
 """A library that fails loses its own figure only, and what is measured is in the file at once."""
 
+import numpy as np
+import pytest
+
+from .cases import Update
 from .conftest import Record, measured
+from .peers import check
 from .results import Results
 from .timing import Contestant, Failed, Pacing, blaming, nothing, race
 
@@ -29,6 +34,14 @@ def test_those_that_work_race_without_those_that_fail():
 def test_an_error_of_no_library_is_that_of_all():
     found = measured(lambda _: fail(), ["a", "b"])
     assert all(isinstance(error, RuntimeError) for error in found.values())
+
+
+@pytest.mark.parametrize("value", [1.0, float("nan")])
+def test_a_library_with_other_results_fails(value):
+    params = {"W": np.ones(3, np.float32)}
+    result = {"W": np.full(3, value, np.float32)}
+    with pytest.raises(Failed, match="other: AssertionError: W differs"):
+        check(Update("SGD", 3), {"other": Contestant(nothing, lambda: result)}, params, params)
 
 
 def test_each_line_is_in_the_file_at_once(pytestconfig, tmp_path):
