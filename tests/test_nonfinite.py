@@ -49,6 +49,15 @@ WAYS = {
 }
 
 
+RULES_AND_WAYS = [
+    (name, way)
+    for k, name in enumerate(naive.RULES)
+    for n, way in enumerate(WAYS)
+    if way in ("flat", "separate") or (k + n) % 3 == 0
+]
+"""Gradients are checked without the rule: so each way has two rules or three, for which kernels are compiled."""
+
+
 def make_pair(way, dtype=None):
     make_params, make_grads, dtype = WAYS[way]
     params = make_params(arrays(0, dtype))
@@ -70,8 +79,7 @@ def state_of(opt, params):
 
 
 @pytest.mark.parametrize("steps", [0, 2], ids=["first update", "later update"])
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("name", naive.RULES)
+@pytest.mark.parametrize(("name", "way"), RULES_AND_WAYS)
 def test_raise_and_skip_write_nothing(name, way, steps):
     case = len(way) + len(name) + steps
     key, number = ("W1", "W2")[case % 2], BAD_NUMBERS[case // 2 % 4]

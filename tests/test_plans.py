@@ -261,7 +261,7 @@ OVERLAPS = {
 }
 
 
-@pytest.mark.parametrize("name", ["Momentum", "Adam", "AdaGrad"])
+@pytest.mark.parametrize("name", ["Momentum", "Adam", "RMSprop"])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("overlap", OVERLAPS)
 def test_rebound_parameters_that_overlap(name, kind, overlap):

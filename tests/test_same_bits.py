@@ -72,8 +72,9 @@ def test_any_chunks_give_the_same_bits(name, dtype):
 @pytest.mark.parametrize("name", RULES)
 def test_any_layout_gives_the_same_bits(name):
     """All pairs of C order, Fortran order, strided, reversed and flat arrays as parameters and gradients."""
-    # In float64, test_values.py compares all layouts with NumPy.
-    dtype = np.float32
+    # In float64, test_values.py compares all layouts with NumPy, so those kernels are there. To compile the others of
+    # these three takes seconds each.
+    dtype = np.float32 if name in ("SGD", "Adam", "Softsign") else np.float64
     layouts = [
         np.ascontiguousarray,
         np.asfortranarray,
