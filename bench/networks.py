@@ -16,7 +16,7 @@ from threadpoolctl import ThreadpoolController
 import fastoptim as fo
 import naive
 from fastoptim.kernels.masks import WIDTH, fill_masks
-from fastoptim.kernels.vectors import LINE, MAX_LINES, add_rows
+from fastoptim.kernels.vectors import LINE, MAX_LINES, add_rows, width_of
 
 from .cases import Net
 from .frameworks import COMPILED, torch_compiled, torch_threads
@@ -64,6 +64,7 @@ def _fastoptim(case: Net, network: naive.MultiLayerNet, batch: Batch) -> Contest
 # our kernels. Masks are made before, and nothing else is computed.
 
 _LANES = LINE // 4
+_width_of = numba.njit(width_of)
 
 
 @numba.njit(nogil=True)
@@ -72,6 +73,7 @@ def _add_nonzero(left, masks, rows, zeros, sums, out):
     tiles = -(-columns // (MAX_LINES * _LANES))
     width = -(-columns // tiles)
     lines, last = -(-width // _LANES), 4 * (width - _LANES)
+    row_width = _width_of(lines, last)
     for tile in range(tiles):
         start = min(tile * width, columns - width)
         for i in range(0, left.shape[0], 2):
@@ -82,8 +84,8 @@ def _add_nonzero(left, masks, rows, zeros, sums, out):
                 if w == masks.shape[1] - 1:
                     place, place_row, place_last = out.ctypes.data + 4 * (i * columns + start), 4 * columns, last
                 add_rows(
-                    np.float32, lines, place, second * place_row, place_last, first, second * first_row, masks[i, w],
-                    masks[i + second, w] if second else np.uint64(0),
+                    np.float32, row_width, place, second * place_row, place_last, first, second * first_row,
+                    masks[i, w], masks[i + second, w] if second else np.uint64(0),
                     left.ctypes.data + 4 * (i * left.shape[1] + w * WIDTH), second * 4 * left.shape[1], 4,
                     rows.ctypes.data,
                 )  # fmt: skip

@@ -28,6 +28,7 @@ from fastoptim.kernels.vectors import (
     copy_square,
     lines_on_stack,
     rows_at_once,
+    width_of,
 )
 
 __all__ = ["ALL", "AS_IT_IS", "FEWEST_ROWS", "TRANSPOSED", "masked_dot", "multiply", "product", "product_address"]
@@ -44,7 +45,7 @@ AS_IT_IS, TRANSPOSED = np.bool_(False), np.bool_(True)
 ALL = -1
 """The number of elements that are not zero, where there are no masks to count it."""
 
-_rows_at_once = inline_jit(rows_at_once)
+_rows_at_once, _width_of = inline_jit(rows_at_once), inline_jit(width_of)
 
 _WORDS = (np.uint64,)
 _BLOCK_LINES = WIDTH * MAX_LINES
@@ -128,6 +129,7 @@ def multiply(row, start, stop):
             column = first_line * lanes
             sums_row, sums_last = lines * LINE, (lines - 1) * LINE
             out_row, last = columns * SIZE, (min(lines * lanes, columns - column) - lanes) * SIZE
+            width = _width_of(lines, last)
             for k in range(0, inner, WIDTH):
                 # The block of the right matrix stays in the fastest cache while all rows use it.
                 count = min(WIDTH, inner - k)
@@ -152,11 +154,11 @@ def multiply(row, start, stop):
                     if masks:
                         fill_strip(strip, masks, n_words, transposed, i, n_rows, k, count)
                     else:
-                        at_once = _rows_at_once(lines)
+                        at_once = _rows_at_once(width)
                         done = n_rows // at_once * at_once
                         for j in range(0, done, at_once):
                             add_all_rows(
-                                T, lines, target + j * target_row, target_row, target_last, first + j * first_row,
+                                T, width, target + j * target_row, target_row, target_last, first + j * first_row,
                                 first_row, count, corner + j * x_row, x_row, x_step, block,
                             )  # fmt: skip
                         for j in range(done, n_rows):
@@ -168,7 +170,7 @@ def multiply(row, start, stop):
                             second, more = 0, np.uint64(0)
                         if bits | more or first != target:
                             add_rows(
-                                T, lines, target + j * target_row, second * target_row, target_last,
+                                T, width, target + j * target_row, second * target_row, target_last,
                                 first + j * first_row, second * first_row, bits, more, corner + j * x_row,
                                 second * x_row, x_step, block,
                             )  # fmt: skip

@@ -5,7 +5,7 @@ Each function is the LLVM instructions that it compiles to. LLVM splits vectors 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import reduce
 from typing import Any
 
@@ -25,6 +25,7 @@ __all__ = [
     "copy_square",
     "lines_on_stack",
     "rows_at_once",
+    "width_of",
 ]
 
 LINE = 64
@@ -33,6 +34,8 @@ MAX_LINES = 7
 """Lines of a row that are computed at a time: their sums stay in registers, even if those are 16 of 32 bytes."""
 
 _WIDTHS = range(1, MAX_LINES + 1)
+_HALF = MAX_LINES + 1
+"""The width of rows of `MAX_LINES` lines if the first half of the last one is in the line before it."""
 _LEAST_ROWS = 2 if HAS_AVX512 else 1
 """Rows of so many lines that are computed at a time by `add_all_rows`."""
 
@@ -113,11 +116,11 @@ def copy_square(_typing: Any, T: Any, _target: Any, _target_row: Any, _source: A
     return types.intp(T, *(types.intp,) * 4), codegen
 
 
-def _each_width(builder: Any, lines: Any, generate: Callable[[int], None]) -> None:
-    """Generate code for each number of lines that a row may have, and for the choice between them."""
+def _each_width(builder: Any, width: Any, generate: Callable[[int], None], widths: Iterable[int] = _WIDTHS) -> None:
+    """Generate code for each width that a row may have, and for the choice between them."""
     end = builder.append_basic_block("end")
-    switch = builder.switch(lines, end)
-    for n in _WIDTHS:
+    switch = builder.switch(width, end)
+    for n in widths:
         begin = builder.append_basic_block()
         switch.add_case(n, begin)
         with builder.goto_block(begin):
@@ -169,56 +172,62 @@ def copy_rows(
     return types.intp(T, *(types.intp,) * 6), codegen
 
 
-def _broadcast(builder: Any, scalar: ir.Type, vector: Any, address: Any, size: int) -> Any:
-    factor = builder.insert_element(ir.Constant(vector, ir.Undefined), _load(builder, scalar, address, size), _I32(0))
-    return builder.shuffle_vector(factor, factor, ir.Constant(ir.VectorType(_I32, vector.count), None))
-
-
 class _Sums:
     """The sums of a row, which LLVM keeps in registers."""
 
     def __init__(self, context: Any, builder: Any, T: Any) -> None:
         self.builder, self.size = builder, _size(T)
         self.scalar, self.vector = context.get_value_type(T.instance_type), _vector(context, T, LINE // self.size)
-        self.fma = f"llvm.fma.v{self.vector.count}f{8 * self.size}"
         self.lines = [cgutils.alloca_once(builder, self.vector) for _ in _WIDTHS]
+        self.half = cgutils.alloca_once(builder, ir.VectorType(self.scalar, self.vector.count // 2))
 
-    def begin(self, n: int, first: Any) -> None:
-        for line, total in enumerate(self.lines[:n]):
-            place = self.builder.add(first, _I64(LINE * line))
-            self.builder.store(_load(self.builder, self.vector, place, LINE), total)
+    def parts(self, width: int) -> list[tuple[int, Any]]:
+        """Return the offset and the sums of each vector of a row of whole lines."""
+        parts = [(LINE * line, total) for line, total in enumerate(self.lines[:width])]
+        return [*parts[:-1], (LINE * MAX_LINES - LINE // 2, self.half)] if width == _HALF else parts
 
-    def factor(self, address: Any) -> Any:
-        return _broadcast(self.builder, self.scalar, self.vector, address, self.size)
+    def load(self, row: Any, part: tuple[int, Any]) -> Any:
+        kind = part[1].type.pointee
+        return _load(self.builder, kind, self.builder.add(row, _I64(part[0])), self.size * kind.count)
 
-    def add(self, line: int, factor: Any, elements: Any) -> None:
-        total = self.lines[line]
-        self.builder.store(_call(self.builder, self.fma, factor, elements, self.builder.load(total)), total)
+    def begin(self, width: int, first: Any) -> None:
+        for part in self.parts(width):
+            self.builder.store(self.load(first, part), part[1])
 
-    def elements(self, row: Any, line: int) -> Any:
-        return _load(self.builder, self.vector, self.builder.add(row, _I64(LINE * line)), LINE)
+    def add(self, total: Any, x: Any, elements: Any) -> None:
+        builder, kind = self.builder, elements.type
+        factor = builder.insert_element(ir.Constant(kind, ir.Undefined), x, _I32(0))
+        factor = builder.shuffle_vector(factor, factor, ir.Constant(ir.VectorType(_I32, kind.count), None))
+        fma = f"llvm.fma.v{kind.count}f{8 * self.size}"
+        builder.store(_call(builder, fma, factor, elements, builder.load(total)), total)
 
-    def finish(self, n: int, out: Any, last: Any) -> None:
-        for total, place in zip(self.lines, _places(self.builder, n, out, last), strict=False):
+    def x(self, address: Any) -> Any:
+        return _load(self.builder, self.scalar, address, self.size)
+
+    def finish(self, width: int, out: Any, last: Any) -> None:
+        parts = self.parts(width)
+        for offset, total in parts:
+            place = self.builder.add(out, last if total is parts[-1][1] else _I64(offset))
+            if total is self.half:
+                place = self.builder.add(place, _I64(LINE // 2))
             _store(self.builder, self.builder.load(total), place, self.size)
 
 
 @_intrinsic
 def add_rows(
-    _typing: Any, T: Any, _lines: Any, _out: Any, _out_row: Any, _last: Any, _first: Any, _first_row: Any,
+    _typing: Any, T: Any, _width: Any, _out: Any, _out_row: Any, _last: Any, _first: Any, _first_row: Any,
     _word: Any, _next_word: Any, _x: Any, _x_row: Any, _step: Any, _block: Any,
 ) -> Any:  # fmt: skip
     """Store in two rows the sums of two others and, for each bit k of their words, ``x[k]`` times row k of a block.
 
-    The arguments are the number of lines of a row; the address of the results, the bytes from one row to the next, and
-    the offset of the last line, which may overlap the one before it; the address of the rows to begin with, which are
-    whole cache lines, and the bytes from one to the next; the words; the address of ``x``, the bytes to that of the
-    second row, and its step in bytes; the address of the block. If the second word is zero, the second row may be the
-    first one.
+    The arguments are the `width_of` a row; the address of the results, the bytes from one row to the next, and the
+    offset of the last line, which may overlap the one before it; the address of the rows to begin with, which are whole
+    cache lines, and the bytes from one to the next; the words; the address of ``x``, the bytes to that of the second
+    row, and its step in bytes; the address of the block. If the second word is zero, the second row may be the first.
     """
 
     def codegen(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
-        _, lines, out, out_row, last, first, first_row, *words, x, x_row, step, block = args
+        _, width, out, out_row, last, first, first_row, *words, x, x_row, step, block = args
         bits = [cgutils.alloca_once_value(builder, word) for word in words]
         sums = [_Sums(context, builder, T) for _ in words]
         outs, firsts, factors = (
@@ -237,10 +246,10 @@ def add_rows(
                     word = builder.load(bits[row])
                     k = builder.cttz(word, ir.IntType(1)(1))
                     builder.store(builder.and_(word, builder.sub(word, _I64(1))), bits[row])
-                    factor = sums[row].factor(builder.add(factors[row], builder.mul(k, step)))
-                    start = builder.add(block, builder.mul(k, _I64(LINE * n)))
-                    for line in range(n):
-                        sums[row].add(line, factor, sums[row].elements(start, line))
+                    factor = sums[row].x(builder.add(factors[row], builder.mul(k, step)))
+                    start = builder.add(block, builder.mul(k, _I64(LINE * min(n, MAX_LINES))))
+                    for part in sums[row].parts(n):
+                        sums[row].add(part[1], factor, sums[row].load(start, part))
                 builder.branch(test)
             builder.position_at_end(finish)
 
@@ -257,27 +266,32 @@ def add_rows(
                 add_bits(n, (row,))
                 sums[row].finish(n, outs[row], last)
 
-        _each_width(builder, lines, generate)
+        _each_width(builder, width, generate, [*_WIDTHS, _HALF])
         return context.get_dummy_value()
 
     return types.void(T, *(types.intp,) * 6, *(types.uint64,) * 2, *(types.intp,) * 4), codegen
 
 
-def rows_at_once(lines: int) -> int:
+def rows_at_once(width: int) -> int:
     """Return how many rows `add_all_rows` computes, so that their sums fill the registers and hide the latency."""
-    return max(_LEAST_ROWS, 4 * _LEAST_ROWS // lines)
+    return max(_LEAST_ROWS, 4 * _LEAST_ROWS // width)
+
+
+def width_of(lines: int, last: int) -> int:
+    """Return the number of lines of a row, or what stands for half a line less; ``last`` is the offset of the last."""
+    return _HALF if lines == MAX_LINES and last <= LINE * (MAX_LINES - 1) - LINE // 2 else lines
 
 
 @_intrinsic
 def add_all_rows(
-    _typing: Any, T: Any, _lines: Any, _out: Any, _out_row: Any, _last: Any, _first: Any, _first_row: Any,
+    _typing: Any, T: Any, _width: Any, _out: Any, _out_row: Any, _last: Any, _first: Any, _first_row: Any,
     _count: Any, _x: Any, _x_row: Any, _step: Any, _block: Any,
 ) -> Any:  # fmt: skip
     """Do as `add_rows` with the first bits of each word set, up to a count, for `rows_at_once` rows."""
 
     def codegen(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
-        _, lines, out, out_row, last, first, first_row, count, x, x_row, step, block = args
-        sums = [_Sums(context, builder, T) for _ in range(max(map(rows_at_once, _WIDTHS)))]
+        _, width, out, out_row, last, first, first_row, count, x, x_row, step, block = args
+        sums = [_Sums(context, builder, T) for _ in range(max(map(rows_at_once, [*_WIDTHS, _HALF])))]
 
         def moved(address: Any, row: Any, k: int) -> Any:
             return builder.add(address, builder.mul(row, _I64(k)))
@@ -288,16 +302,16 @@ def add_all_rows(
                 row.begin(n, moved(first, first_row, k))
             with cgutils.for_range(builder, count) as loop:
                 place = builder.add(x, builder.mul(loop.index, step))
-                factors = [row.factor(moved(place, x_row, k)) for k, row in enumerate(rows)]
-                start = builder.add(block, builder.mul(loop.index, _I64(LINE * n)))
-                for line in range(n):
-                    elements = sums[0].elements(start, line)
-                    for row, factor in zip(rows, factors, strict=True):
-                        row.add(line, factor, elements)
+                factors = [row.x(moved(place, x_row, k)) for k, row in enumerate(rows)]
+                start = builder.add(block, builder.mul(loop.index, _I64(LINE * min(n, MAX_LINES))))
+                for parts in zip(*(row.parts(n) for row in rows), strict=True):
+                    elements = sums[0].load(start, parts[0])
+                    for row, part, factor in zip(rows, parts, factors, strict=True):
+                        row.add(part[1], factor, elements)
             for k, row in enumerate(rows):
                 row.finish(n, moved(out, out_row, k), last)
 
-        _each_width(builder, lines, generate)
+        _each_width(builder, width, generate, [*_WIDTHS, _HALF])
         return context.get_dummy_value()
 
     return types.void(T, *(types.intp,) * 11), codegen
