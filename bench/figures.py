@@ -228,10 +228,18 @@ def against(*texts: str) -> Callable[[Results], Figure]:
 
 
 def faster_than_before(*texts: str) -> Callable[[Results], Figure]:
-    """Return the figure of another commit's time by ours, in the worst case with these texts in its name."""
+    """Return the figure of another commit's time by ours, in the worst case with these texts in its name.
+
+    Its limit is that of the network on one thread, whose products alone are timed by `make bench`.
+    """
 
     def figure(results: Results) -> Figure:
         worst = _against(results, texts)
-        return replace(worst, value=1 / worst.value)
+        name = worst.where.partition(";")[0]
+        bound = _memory(results, name.replace(", one thread", " 1 thread"), "network")
+        worst = replace(worst, value=1 / worst.value)
+        if results.against is None or bound is None:
+            return worst
+        return replace(worst, limit=results.against["cases"][name]["other"] / bound.seconds, why=bound.why)
 
     return figure

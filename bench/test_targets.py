@@ -8,7 +8,7 @@ import pytest
 
 from . import targets
 from .cases import irregular_updates
-from .peers import OURS
+from .peers import CEILING, OURS
 from .targets import main
 
 ALL = list(irregular_updates())
@@ -98,6 +98,18 @@ def test_a_network_that_is_slower_than_before_misses(command, tmp_path):
     assert command("--judge") == 0
     against(tmp_path / "against.json", 1, gradient=1.01)
     assert command("--judge") == 1
+
+
+def test_a_network_is_limited_by_its_products(command, tmp_path, capsys):
+    path, case = tmp_path / "quick.jsonl", "gradient 784-100-100-100-100-10 batch 1 density 0.19 1 thread"
+    write(path, dict.fromkeys(ALL, 100))
+    line = {"group": "network", "case": case, "library": CEILING, "samples": [0.4e-6], "extra": {}, "others": 0}
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+    against(tmp_path / "against.json", 1, gradient=0.5)
+    command()
+    row = next(row for row in capsys.readouterr().out.splitlines() if row.startswith("both, batch 1,"))
+    assert row.split(": ")[1].split()[4:8] == ["2×", "1×", "1.2×", "2.5×"]
 
 
 def test_ratios_to_another_commit_are_upper_bounds(command, tmp_path):
