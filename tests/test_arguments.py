@@ -221,6 +221,11 @@ def test_minimize(arguments, message):
     assert_raises(TypeError, message, lambda: fo.minimize(sum, [1.0, 2.0], **arguments))
 
 
+def test_minimize_takes_one_argument_without_a_tuple():
+    result = fo.minimize(lambda x, a: ((x - a) ** 2).sum(), [0.0], 3.0, jac=lambda x, a: 2 * (x - a), maxiter=1)
+    assert result.fun < 9
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

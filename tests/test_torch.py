@@ -339,6 +339,14 @@ def test_tensors_of_any_layout():
     assert_same(model[0], other[0], 1e-6)
 
 
+def test_a_model_in_place_of_its_parameters_is_refused():
+    model = nn.Linear(3, 2)
+    with pytest.raises(TypeError, match=r"^params must be parameters such as model.parameters\(\), not the Linear$"):
+        fast.Optimizer(model, fo.SGD())
+    with pytest.raises(TypeError, match=r"^masters must be True or False, not 'no'$"):
+        fast.Optimizer(model.parameters(), fo.SGD(), masters="no")
+
+
 def test_parameters_and_gradients_that_are_refused():
     for wrong in (
         nn.Parameter(torch.zeros(3, device="meta")),

@@ -33,7 +33,7 @@ _MESSAGES = {
 def minimize(
     fun: Callable[..., Any],
     x0: Any,
-    args: tuple[Any, ...] = (),
+    args: Any = (),
     *,
     jac: Callable[..., Any] | bool | None = None,
     optimizer: Optimizer | None = None,
@@ -59,7 +59,7 @@ def minimize(
     x0 : array_like, float32 or float64, any shape
         Start of the search. It is copied; integers and other floating dtypes become float64.
     args : tuple
-        Further arguments of ``fun`` and ``jac``.
+        Further arguments of ``fun`` and ``jac``. Anything else is one argument, as in SciPy.
     jac : function, True or None
         ``jac(x, *args)`` returns the gradient, an array of the shape of x; with ``rng`` it is ``jac(x, rng, *args)``,
         the gradient of a random sample. If it is None, gradients are finite differences, by ``x0.size`` more calls of
@@ -130,6 +130,7 @@ def minimize(
     """
     from scipy.optimize import OptimizeResult
 
+    args = args if isinstance(args, tuple) else (args,)
     optimizer = Adam(lr=0.01) if optimizer is None else optimizer
     _check_optimizer(optimizer)
     _check_stopping(maxiter, tol, patience, every)

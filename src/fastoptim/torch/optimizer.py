@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch.optim import optimizer as torch_optimizer
 
+from fastoptim.arguments import true_or_false
 from fastoptim.conversions import as_gradient, as_parameter
 from fastoptim.optimizer import Optimizer as Rule
 from fastoptim.param_groups import ParamGroups
@@ -87,8 +88,11 @@ class Optimizer(torch.optim.Optimizer):  # type: ignore[misc]
     """
 
     def __init__(self, params: Iterable[Any], optimizer: Rule, *, masters: bool = True) -> None:
+        if isinstance(params, torch.nn.Module):
+            raise TypeError(f"params must be parameters such as model.parameters(), not the {type(params).__name__}")
         # The constructor of torch adds the groups.
-        self._groups, self._masters, self._has_masters = ParamGroups(optimizer), Masters(), masters
+        self._groups, self._masters = ParamGroups(optimizer), Masters()
+        self._has_masters = true_or_false("masters", masters)
         super().__init__(params, self._groups.defaults)
 
     @property
