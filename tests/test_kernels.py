@@ -15,8 +15,11 @@ from numpy.testing import assert_array_equal
 import fastoptim as fo
 from fastoptim.kernels import rules
 from fastoptim.kernels.fuse import fuse
+from fastoptim.kernels.jit import DISABLED
 from fastoptim.kernels.table import NEXT, SLOTS, START, STOP, VALUE, G, P
 from script import run
+
+pytestmark = pytest.mark.skipif(DISABLED, reason="needs compiled code")
 
 
 def arrays(n_arrays=10, size=7, dtype=np.float32):
