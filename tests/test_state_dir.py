@@ -52,6 +52,8 @@ def run(optimizer, steps, params=None, seed=1):
     return params
 
 
+compiled = pytest.mark.skipif(segments.DISABLED, reason="there are no kernels")
+
 ACCUMULATING = partial(fo.Momentum, accumulate=2)
 GROUPS = {"b*": {"lr": 0.3, "weight_decay": 0.0}}
 
@@ -104,6 +106,7 @@ def test_gradients_that_change_the_dtype_of_state(tmp_path):
     assert mapped.is_mapped(ours.v["W"])
 
 
+@compiled
 @pytest.mark.parametrize("state_dtype", ["bfloat16", "bfloat16-stochastic"])
 def test_state_of_bfloat16(state_dtype, tmp_path):
     pytest.importorskip("ml_dtypes")
@@ -129,6 +132,7 @@ def test_rows_flat_dicts_and_threads(tmp_path):
         assert same_bits(ours.v, expected.v)
 
 
+@compiled
 def test_a_step_goes_through_blocks_and_releases_them(tmp_path, monkeypatch):
     seen = []
     real = segments.calls
@@ -257,6 +261,7 @@ def test_a_forked_process_writes_nothing(tmp_path, monkeypatch):
     assert files(tmp_path)
 
 
+@compiled
 def test_a_step_that_is_given_up_was_never_begun(tmp_path, monkeypatch):
     optimizer = fo.Adam(state_dir=tmp_path)
     params = run(optimizer, 1)
@@ -322,7 +327,7 @@ opt.update(params, {"w": np.ones(4096, np.float32)})
 """
 
 
-@pytest.mark.skipif(segments.DISABLED, reason="nothing runs in blocks")
+@compiled
 def test_a_crash_in_the_middle_of_a_step_is_found(tmp_path):
     command = [sys.executable, "-c", CRASH, str(tmp_path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
@@ -387,7 +392,8 @@ with fo.num_threads(1):
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux" or segments.DISABLED, reason="only Linux has this limit")
+@compiled
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has this limit")
 def test_state_four_times_the_limit_of_memory(tmp_path):
     command = [sys.executable, "-c", LIMITED, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
