@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import tempfile
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -197,6 +199,22 @@ def _low_precision() -> Iterator[Race]:
             yield Race(f"{state_dtype} state, {size:,}", make, _array(size), threads=1, n_slots=1, agrees=False)
 
 
+# State in files that the system keeps in memory, beside state in memory
+
+
+def _in_files() -> fo.Optimizer:
+    folder = tempfile.TemporaryDirectory()
+    optimizer = fo.Adam(state_dir=folder.name)
+    weakref.finalize(optimizer, folder.cleanup)
+    return optimizer
+
+
+def _state_files() -> Iterator[Race]:
+    make = {OURS: partial(_ours, _in_files), BASE: partial(_ours, fo.Adam)}
+    for size in (1_000_000, 30_000_000):
+        yield Race(f"state in files, {size:,}", make, _array(size), threads=1)
+
+
 # Every rule beside the memory that it moves
 
 
@@ -372,6 +390,7 @@ def races(*, quick: bool = False) -> Iterator[Race]:
     yield from _compositions()
     if not quick:
         yield from _low_precision()
+        yield from _state_files()
         yield from _ceilings()
         yield from _rules_of_torch()
         yield from _sweeps()

@@ -13,6 +13,7 @@ import pytest
 
 import fastoptim as fo
 from fastoptim import mapped, threads
+from fastoptim.param_groups import ParamGroups
 from fastoptim.update import segments
 
 
@@ -207,6 +208,21 @@ def test_state_moves(tmp_path):
     optimizer.m = arrays(5)
     assert mapped.is_mapped(optimizer.m["W"])
     assert same_bits(optimizer.m, arrays(5))
+
+
+def test_parameters_that_join_later(tmp_path):
+    """Those of torch without a gradient in the first step have their state in files as well."""
+    results = []
+    for optimizer in (fo.Adam(state_dir=tmp_path), fo.Adam()):
+        groups, params = ParamGroups(optimizer), arrays(0)
+        groups.set_members([list(params)])
+        for keys in (["W", "b"], list(params), ["F"]):
+            groups.follow([dict(groups.defaults)])
+            groups.update(params, {key: arrays(1)[key] for key in keys})
+        results.append(params)
+        assert optimizer.m.keys() == params.keys()
+        assert all(mapped.is_mapped(m) == (optimizer.state_dir is not None) for m in optimizer.m.values())
+    assert same_bits(*results)
 
 
 def test_a_folder_belongs_to_one_optimizer(tmp_path):
