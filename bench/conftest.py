@@ -170,7 +170,7 @@ def report(benchmark, latest, request):
         samples, record = latest["samples"][library], request.config.stash[RECORD]
         if isinstance(samples, Exception):
             error = str(samples) if isinstance(samples, Failed) else repr(samples)
-            record.add(group=group, case=case, library=library, error=error.partition("\n")[0])
+            record.add(group=group, case=case, library=library, error=" ".join(error.split())[:200])
             raise samples
         record.add(group=group, case=case, library=library, samples=samples, extra=extra)
         benchmark.group = f"{group}: {case}"
