@@ -266,10 +266,12 @@ def test_file_systems_that_cannot_reserve(tmp_path, monkeypatch):
 def test_a_forked_process_writes_nothing(tmp_path, monkeypatch):
     optimizer = fo.Adam(state_dir=tmp_path)
     params = run(optimizer, 1)
-    before = copy.deepcopy(params)
+    before, saved = copy.deepcopy(params), optimizer.state_dict()
     monkeypatch.setattr(os, "getpid", lambda: 0)
     with pytest.raises(RuntimeError, match="forked process shares"):
         run(optimizer, 1, params)
+    with pytest.raises(RuntimeError, match="forked process shares"):
+        optimizer.load_state_dict(saved)
     assert same_bits(params, before)
     assert (optimizer.iter, journal(tmp_path)) == (1, "step 1 finished")
     del optimizer
@@ -309,6 +311,34 @@ def test_what_a_killed_process_leaves_is_never_continued(line, tmp_path):
     with pytest.raises(RuntimeError, match="cannot be continued"):
         run(fo.Adam(state_dir=tmp_path), 1)
     assert files(tmp_path) == ["m.float32.0.fastoptim"]
+
+
+def test_a_load_that_fails_leaves_what_was_left(tmp_path, monkeypatch):
+    made, params = fo.Adam(), arrays(0)
+    run(made, 2, params)
+    made.save(tmp_path / "checkpoint", params)
+    (tmp_path / "adam").mkdir()
+    (tmp_path / "adam" / "journal").write_text("step 7 finished")
+    optimizer, seen = fo.Adam(state_dir=tmp_path / "adam"), []
+
+    def copyto(*_):
+        seen.append(journal(tmp_path / "adam"))
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "copyto", copyto)
+        with pytest.raises(KeyboardInterrupt):
+            optimizer.load(tmp_path / "checkpoint", params)
+    assert (seen, journal(tmp_path / "adam")) == (["load begun"], "step 7 finished")
+    with pytest.raises(RuntimeError, match="step 7 finished"):
+        run(optimizer, 1, params)
+    del optimizer
+    assert journal(tmp_path / "adam") == "step 7 finished"
+    optimizer = fo.Adam(state_dir=tmp_path / "adam")
+    optimizer.load(tmp_path / "checkpoint", params)
+    assert journal(tmp_path / "adam") == "no step finished"
+    others = copy.deepcopy(params)
+    assert same_bits(run(optimizer, 1, params), run(made, 1, others))
 
 
 CRASH = """

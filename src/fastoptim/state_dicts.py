@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from numbers import Number
 from typing import Any, ClassVar
 
@@ -188,19 +189,18 @@ def _restore(optimizer: Checkpointed, state_dict: StateDict, params: Any) -> Non
     except ArithmeticError as error:
         raise ValueError(f"a schedule of the checkpoint fails at iter={steps}: {error}") from error
     # Plain numbers come first, because assigning them fails if params is immutable; a checked array cannot fail.
-    for parameter in sorted(parameters, key=lambda parameter: isinstance(parameter.value, np.ndarray)):
-        if isinstance(parameter.value, np.ndarray):
-            np.copyto(parameter.p, saved[parameter.key])
-        else:
-            params[parameter.key] = type(parameter.value)(saved[parameter.key])
+    with nullcontext() if optimizer._files is None else optimizer._files.loading():
+        for parameter in sorted(parameters, key=lambda parameter: isinstance(parameter.value, np.ndarray)):
+            if isinstance(parameter.value, np.ndarray):
+                np.copyto(parameter.p, saved[parameter.key])
+            else:
+                params[parameter.key] = type(parameter.value)(saved[parameter.key])
     fields = Checkpointed.__getstate__(restored)
     for name in (*KEYWORDS, *COUNTERS.values()):
         if name not in fields:
             vars(optimizer).pop(name, None)
     fields["_extended"] |= optimizer._files is not None
     vars(optimizer).update(fields | {"_plan": None, "_plans": [], "_composition": None, "_views": None})
-    if optimizer._files is not None:
-        optimizer._files.begin_anew()
 
 
 def _check_shapes(optimizer: Checkpointed, state: State, parameters: list[Parameter]) -> None:

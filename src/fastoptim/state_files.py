@@ -6,8 +6,8 @@ import errno
 import os
 import sys
 import weakref
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -61,7 +61,7 @@ class StateFiles:
     """The state of one optimizer in files of a folder.
 
     The files are memory, not a checkpoint: they are deleted with the arrays that lie in them, at the latest when Python
-    exits. What a killed process leaves behind is kept until `begin_anew`.
+    exits. What a killed process leaves behind is kept until `loading`.
 
     Parameters
     ----------
@@ -107,11 +107,12 @@ class StateFiles:
             with suppress(OSError):
                 path.unlink()
 
-    def begin_anew(self) -> None:
-        """Forget what a killed process has left behind, because a checkpoint has given the state."""
-        if self.journal.leftover:
-            self.journal.begin_anew()
-            self._delete_files()
+    @contextmanager
+    def loading(self) -> Iterator[None]:
+        """Write the parameters of a checkpoint inside; then what a killed process has left behind is forgotten."""
+        with self.journal.loading():
+            yield
+        self._delete_files()
 
     def zeros(self, slot: str, layout: Layout) -> FlatDict:
         """Return zeros for a slot, in files.
@@ -174,16 +175,19 @@ class Journal:
         self._written = [""]
         weakref.finalize(self, _close, self._stream, self._written, self._owner)
 
-    def check(self) -> None:
-        """Raise `RuntimeError` if a killed process has left anything behind, or in a process that was forked."""
+    def _check_owner(self) -> None:
         if os.getpid() != self._owner:
             raise RuntimeError(
                 f"the state lies in files of {self._folder!r}, which this forked process shares with its parent; make "
                 "a new optimizer, with a folder of its own"
             )
+
+    def check(self) -> None:
+        """Raise `RuntimeError` if a killed process has left anything behind, or in a process that was forked."""
+        self._check_owner()
         if self.leftover:
             what = (
-                "that step was written in part, so state, and parameters that lie in files, may be torn"
+                "that was cut off, so state, and parameters that lie in files, may be torn"
                 if self.leftover.endswith(_BEGUN)
                 else "the state of that process cannot be continued from its files"
             )
@@ -193,11 +197,20 @@ class Journal:
                 "folder to begin anew"
             )
 
-    def begin_anew(self) -> None:
-        """Forget what was left behind."""
-        self.leftover, self._finished = "", _NO_STEP
-        _write(self._stream, self._written, _NO_STEP)
+    @contextmanager
+    def loading(self) -> Iterator[None]:
+        """Say that parameters are written inside, which ends what was left behind unless an exception is raised."""
+        self._check_owner()
+        _write(self._stream, self._written, f"load{_BEGUN}")
         os.fsync(self._stream.fileno())
+        try:
+            yield
+            self.leftover, self._finished = "", _NO_STEP
+        finally:
+            _write(self._stream, self._written, self.leftover or self._finished)
+            if self.leftover:
+                # It must stay in the file.
+                self._written[0] = ""
 
     def begin(self) -> None:
         """Say that the step is about to be written; raise `RuntimeError` as `check` does."""
