@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import fastoptim as fo
+import script
 from fastoptim import mapped, threads
 from fastoptim.param_groups import ParamGroups
 from fastoptim.update import segments
@@ -236,11 +237,23 @@ def test_a_folder_belongs_to_one_optimizer(tmp_path):
 
 
 def test_bad_folders(tmp_path):
-    with pytest.raises(TypeError, match="state_dir must be the path of a folder, or None, not 3"):
-        fo.Adam(state_dir=3)
+    for bad in (3, ""):
+        with pytest.raises(TypeError, match=f"state_dir must be the path of a folder, or None, not {bad!r}"):
+            fo.Adam(state_dir=bad)
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(FileExistsError):
         fo.Adam(state_dir=tmp_path / "file")
+
+
+def test_other_files_of_the_folder_are_kept(tmp_path):
+    own = [tmp_path / name for name in ("night.fastoptim", "adam.lr0.1.fastoptim", "m.float32.fastoptim")]
+    for path in own:
+        path.write_bytes(b"a checkpoint")
+    (tmp_path / "journal").write_text("closed")
+    (tmp_path / "m.float32.0.fastoptim").write_bytes(b"")
+    run(fo.Adam(state_dir=tmp_path), 1)
+    run(fo.Adam(state_dir=tmp_path), 1)
+    assert sorted(tmp_path.iterdir()) == sorted([*own, tmp_path / "journal"])
 
 
 def test_a_full_disk_is_an_error_before_anything_is_written(tmp_path, monkeypatch):
@@ -299,6 +312,67 @@ def test_a_step_that_is_given_up_was_never_begun(tmp_path, monkeypatch):
     assert journal(tmp_path) == "step 2 finished"
 
 
+class Interrupted:
+    """The file of a journal; an interruption comes after the line that begins a step, or before one that ends it."""
+
+    def __init__(self, stream, word):
+        self.stream, self.word = stream, word
+
+    def __getattr__(self, name):
+        return getattr(self.stream, name)
+
+    def write(self, line):
+        if self.word != b"finished" or self.word not in line:
+            self.stream.write(line)
+        if self.word in line:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("word", "steps", "line"), [(b"begun", 1, "step 1 finished"), (b"finished", 2, "step 2 begun")]
+)
+def test_an_interruption_while_the_journal_is_written(word, steps, line, tmp_path):
+    optimizer, expected = fo.Adam(state_dir=tmp_path), fo.Adam()
+    params, others = run(optimizer, 1), arrays(0)
+    own = optimizer._files.journal
+    own._stream = Interrupted(own._stream, word)
+    with pytest.raises(KeyboardInterrupt):
+        run(optimizer, 1, params)
+    own._stream = own._stream.stream
+    assert (optimizer.iter, journal(tmp_path)) == (steps, line)
+    for _ in range(steps):
+        run(expected, 1, others)
+    assert same_bits(params, others)
+    del optimizer, own
+    assert journal(tmp_path) == "closed"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_process_neither_keeps_the_lock_nor_makes_files(tmp_path):
+    source = """
+    import os, sys
+    import numpy as np
+    import fastoptim as fo
+    params = {"w": np.ones(3)}
+    opt = fo.Adam(state_dir=sys.argv[1])
+    opt.update(params, params)
+    saved, (end, begin) = opt.state_dict(), os.pipe()
+    if (pid := os.fork()) == 0:
+        os.close(begin)
+        try:
+            opt.load_state_dict(saved)
+        except RuntimeError as error:
+            os.read(end, 1)
+            os._exit(7 if "forked process shares" in str(error) else 1)
+        os._exit(2)
+    del opt
+    opt = fo.Adam(state_dir=sys.argv[1])
+    os.close(begin)
+    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+    """
+    assert script.run(source, tmp_path, tmp_path / "adam") == "7"
+
+
 @pytest.mark.parametrize("line", ["step 7 finished", "no step finished", "damaged \x00", ""])
 def test_what_a_killed_process_leaves_is_never_continued(line, tmp_path):
     (tmp_path / "journal").write_text(line)
@@ -311,6 +385,9 @@ def test_what_a_killed_process_leaves_is_never_continued(line, tmp_path):
     with pytest.raises(RuntimeError, match="cannot be continued"):
         run(fo.Adam(state_dir=tmp_path), 1)
     assert files(tmp_path) == ["m.float32.0.fastoptim"]
+    for path in tmp_path.iterdir():
+        path.unlink()
+    run(fo.Adam(state_dir=tmp_path), 1)
 
 
 def test_a_load_that_fails_leaves_what_was_left(tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 import weakref
 from collections.abc import Callable, Iterator
@@ -24,7 +25,8 @@ else:
 
 __all__ = ["Journal", "State", "StateFiles", "Zeros", "in_memory", "moved"]
 
-_SUFFIX = ".fastoptim"
+_NAME = re.compile(r".+\.(b?float|u?int|bool|longdouble)\d*\.\d+\.fastoptim")
+"""The names of the files: slot, dtype, number. Others in the folder, such as checkpoints, are the user's."""
 _CLOSED, _NO_STEP, _BEGUN = "closed", "no step finished", " begun"
 """What the line of a journal is, or how it ends."""
 _LENGTH = 80
@@ -87,7 +89,7 @@ class StateFiles:
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         given: Any = folder
-        if not isinstance(given, str | os.PathLike):
+        if not isinstance(given, str | os.PathLike) or not os.fspath(given):
             raise TypeError(f"state_dir must be the path of a folder, or None, not {given!r}")
         self.folder = os.fspath(folder)
         self._path = Path(folder).absolute()
@@ -99,7 +101,7 @@ class StateFiles:
 
     def _files(self) -> list[Path]:
         """Return the files that other optimizers have left."""
-        return [path for path in self._path.glob(f"*{_SUFFIX}") if path not in self._own]
+        return [path for path in self._path.iterdir() if _NAME.fullmatch(path.name) and path not in self._own]
 
     def _delete_files(self) -> None:
         for path in self._files():
@@ -121,13 +123,16 @@ class StateFiles:
         ------
         OSError
             If there is no room for them on the disk.
+        RuntimeError
+            In a process that was forked.
         """
+        self.journal.check_process()
         return FlatDict(layout, {dtype: self._array(slot, dtype, size) for dtype, size in layout.sizes.items()})
 
     def _array(self, slot: str, dtype: np.dtype[Any], size: int) -> NDArray[Any]:
         if not size:
             return np.zeros(0, dtype)
-        path = self._path / f"{slot}.{dtype.name}.{len(self._own)}{_SUFFIX}"
+        path = self._path / f"{slot}.{dtype.name}.{len(self._own)}.fastoptim"
         self._own.add(path)
         path.unlink(missing_ok=True)
         try:
@@ -166,16 +171,19 @@ class Journal:
             self._stream.close()
             raise RuntimeError(
                 f"state_dir {self._folder!r} is in use by another optimizer, of this process or another one; expected "
-                "a folder for each"
+                "a folder for each. An optimizer of this process gives it up when its last reference is deleted, as by "
+                "`del opt`"
             ) from None
         line = self._stream.read(_LENGTH).decode("ascii", "replace").strip()
         self.leftover = "" if line == _CLOSED or not (line or has_files) else line or _NO_STEP
         self.step = 0
         self._finished, self._is_begun = "", False
-        self._written = [""]
-        weakref.finalize(self, _close, self._stream, self._written, self._owner)
+        self._line = [""]
+        _journals.add(self)
+        weakref.finalize(self, _close, self._stream, self._line, self._owner)
 
-    def _check_owner(self) -> None:
+    def check_process(self) -> None:
+        """Raise `RuntimeError` in a process that was forked."""
         if os.getpid() != self._owner:
             raise RuntimeError(
                 f"the state lies in files of {self._folder!r}, which this forked process shares with its parent; make "
@@ -184,7 +192,7 @@ class Journal:
 
     def check(self) -> None:
         """Raise `RuntimeError` if a killed process has left anything behind, or in a process that was forked."""
-        self._check_owner()
+        self.check_process()
         if self.leftover:
             what = (
                 "that was cut off, so state, and parameters that lie in files, may be torn"
@@ -194,29 +202,30 @@ class Journal:
             raise RuntimeError(
                 f"state_dir {self._folder!r} was in use by a process that was killed, and its journal says "
                 f"'{self.leftover}': {what}. Go on from a checkpoint, with opt.load(path, params), or delete the "
-                "folder to begin anew"
+                "folder and make a new optimizer"
             )
 
     @contextmanager
     def loading(self) -> Iterator[None]:
         """Say that parameters are written inside, which ends what was left behind unless an exception is raised."""
-        self._check_owner()
-        _write(self._stream, self._written, f"load{_BEGUN}")
+        self.check_process()
+        _write(self._stream, self._line, f"load{_BEGUN}")
         os.fsync(self._stream.fileno())
         try:
             yield
             self.leftover, self._finished = "", _NO_STEP
         finally:
-            _write(self._stream, self._written, self.leftover or self._finished)
+            _write(self._stream, self._line, self.leftover or self._finished)
             if self.leftover:
                 # It must stay in the file.
-                self._written[0] = ""
+                self._line[0] = ""
 
     def begin(self) -> None:
         """Say that the step is about to be written; raise `RuntimeError` as `check` does."""
         self.check()
-        _write(self._stream, self._written, f"step {self.step}{_BEGUN}")
+        # An interruption may follow the writing at once, and `end` must then undo it.
         self._is_begun = True
+        _write(self._stream, self._line, f"step {self.step}{_BEGUN}")
         if not self._finished:
             os.fsync(self._stream.fileno())
             self._finished = _NO_STEP
@@ -226,22 +235,40 @@ class Journal:
         if self._is_begun:
             if is_done:
                 self._finished = f"step {self.step} finished"
-            _write(self._stream, self._written, self._finished)
+            _write(self._stream, self._line, self._finished or _NO_STEP)
             self._is_begun = False
 
 
-def _write(stream: BinaryIO, written: list[str], line: str) -> None:
+_journals: weakref.WeakSet[Journal] = weakref.WeakSet()
+
+
+def _leave_to_parent() -> None:
+    # If the parent is killed, its lock lasts as long as any process has the file open.
+    for journal in _journals:
+        journal._stream.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_to_parent)
+
+
+def _write(stream: BinaryIO, last: list[str], line: str) -> None:
+    # An interruption may come before the file is written; `_close` goes by what it should say.
+    last[0] = line
     # One call of the operating system replaces the line.
     stream.seek(0)
     stream.write(f"{line:<{_LENGTH - 1}}\n".encode())
-    written[0] = line
 
 
-def _close(stream: BinaryIO, written: list[str], owner: int) -> None:
+def _close(stream: BinaryIO, last: list[str], owner: int) -> None:
     """Close a journal; if its last step was finished, there is nothing that a later process must know."""
     # A forked process must leave the file and the lock to its parent.
-    if os.getpid() == owner and written[0] and not written[0].endswith(_BEGUN):
-        _write(stream, written, _CLOSED)
+    if os.getpid() == owner:
+        if last[0] and not last[0].endswith(_BEGUN):
+            _write(stream, last, _CLOSED)
+        if sys.platform != "win32":
+            # A process that was forked just now may still have the file open, which would keep the lock.
+            fcntl.flock(stream, fcntl.LOCK_UN)
     stream.close()
 
 
