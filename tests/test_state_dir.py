@@ -95,6 +95,8 @@ def test_bits_are_those_of_state_in_memory(make, tmp_path):
     assert all(mapped.is_mapped(array) for array in state if array.size)
     assert len(files(tmp_path)) == len(ours._state)
     assert journal(tmp_path) == f"step {ours.iter + (make is ACCUMULATING)} finished"
+    del ours, state
+    assert files(tmp_path) == []
 
 
 def test_gradients_that_change_the_dtype_of_state(tmp_path):
@@ -209,6 +211,16 @@ def test_state_moves(tmp_path):
     optimizer.m = arrays(5)
     assert mapped.is_mapped(optimizer.m["W"])
     assert same_bits(optimizer.m, arrays(5))
+
+
+@pytest.mark.parametrize("options", [{}, {"on_nonfinite": "raise"}], ids=["plain", "checked"])
+@pytest.mark.parametrize("value", [1.0, np.ones(3, np.longdouble), np.ones(3)], ids=["float", "longdouble", "float64"])
+def test_every_way_of_binding_lets_go_of_the_files(value, options, tmp_path):
+    optimizer, params = fo.Adam(state_dir=tmp_path, **options), {"x": value}
+    for _ in range(2):
+        optimizer.update(params, {"x": value})
+    del optimizer
+    assert files(tmp_path) == []
 
 
 def test_parameters_that_join_later(tmp_path):

@@ -156,7 +156,7 @@ class Plan:
         if not (self._sparse or self._fallbacks or checks_finite):
             if not self._numbers:
                 self.bind = make(params, grads, table.bind)
-            elif self._numbers.are_floats:
+            elif self._numbers.are_floats and files is None:
                 self.bind = self._bind_floats
         has_kernels = len(self._fallbacks) < len(segments)
         self._commit = self._kernels.run if has_kernels else partial(operator.setitem, self.committed, 0, 1)
