@@ -15,7 +15,7 @@ from .targets import judge
 __all__ = ["HEADLINES", "draw", "headlines", "releases"]
 
 HISTORY = Path(__file__).parent / "history"
-"""One file a version: its number, the date and the processor of the measurement, and ratios by the names of targets."""
+"""A file for each version: its number, the date and processor of the measurement, and ratios by names of targets."""
 
 HEADLINES = {
     "NumPy": {
@@ -33,7 +33,7 @@ HEADLINES = {
         "the comparison: faster than jax": "the comparison",
     },
 }
-"""For each library the targets whose figures are kept, and how the chart calls them."""
+"""For each library the targets whose figures are kept, and their names in the chart."""
 
 COLORS = {
     "Adam, the notes' ten arrays": "#0072b2",

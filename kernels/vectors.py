@@ -79,7 +79,7 @@ def lines_on_stack(_typing: Any, count: Any) -> Any:
 
 
 def _any_nan(builder: Any, vectors: list[Any]) -> Any:
-    """Return an integer that is zero if no element of some vectors is NaN."""
+    """Return an integer that is zero if none of the elements of some vectors is NaN."""
     found = reduce(builder.or_, (builder.fcmp_unordered("uno", vector, vector) for vector in vectors))
     return builder.zext(builder.bitcast(found, ir.IntType(found.type.count)), _I64)
 
@@ -278,7 +278,7 @@ def rows_at_once(width: int) -> int:
 
 
 def width_of(lines: int, last: int) -> int:
-    """Return the number of lines of a row, or what stands for half a line less; ``last`` is the offset of the last."""
+    """Return the number of lines of a row, or `_HALF` if half of the last one suffices; ``last`` is its offset."""
     return _HALF if lines == MAX_LINES and last <= LINE * (MAX_LINES - 1) - LINE // 2 else lines
 
 

@@ -115,7 +115,7 @@ def test_networks(arguments, error, message):
             "normalize must be True or False, not 'data/mnist'; folder='data/mnist' names a folder",
         ),
         ({"one_hot_label": 10}, "one_hot_label must be True or False, not 10"),
-        ({"folder": 5}, "folder must be a path as text or Path, not 5 of type int"),
+        ({"folder": 5}, "folder must be a path, as a string or Path, not 5 of type int"),
     ],
 )
 def test_load_mnist(arguments, message):
@@ -124,8 +124,10 @@ def test_load_mnist(arguments, message):
 
 def test_files_name_the_argument_and_the_folder_that_is_missing(tmp_path):
     opt, params = fo.SGD(), {"w": np.ones(2)}
-    assert_raises(TypeError, "path must be a path as text or Path, not 5 of type int", lambda: opt.save(5))
-    assert_raises(TypeError, "path must be a path as text or Path, not {.*} of type dict", lambda: fo.load(params, "x"))
+    assert_raises(TypeError, "path must be a path, as a string or Path, not 5 of type int", lambda: opt.save(5))
+    assert_raises(
+        TypeError, "path must be a path, as a string or Path, not {.*} of type dict", lambda: fo.load(params, "x")
+    )
     assert_raises(
         FileNotFoundError,
         f"[Errno 2] no such directory: {str(tmp_path / 'none')!r}",
@@ -146,15 +148,15 @@ PARAMS = {"W": np.ones((2, 2)), "b": np.ones(2)}
         (
             {"frozen": [3]},
             TypeError,
-            "a pattern of frozen must be a text such as 'b*', or a function of key and array, not 3; "
+            "a pattern of frozen must be a string such as 'b*', or a function of key and array, not 3; "
             "the pattern of the key 3 is '3'",
         ),
         (
             {"frozen": [lambda key: key == "b"]},
             TypeError,
-            "a pattern of frozen must be a text such as 'b*', or a function .*",
+            "a pattern of frozen must be a string such as 'b*', or a function .*",
         ),
-        ({"groups": {3: {"lr": 0.1}}}, TypeError, "a pattern of groups must be a text .*the key 3 is '3'"),
+        ({"groups": {3: {"lr": 0.1}}}, TypeError, "a pattern of groups must be a string .*the key 3 is '3'"),
         ({"groups": np.ones(2)}, TypeError, "groups must be a dict such as {'b*': {'lr': 0.01}}, not .*"),
         ({"groups": ""}, TypeError, "groups must be a dict such as {'b*': {'lr': 0.01}}, not ''"),
         (

@@ -37,7 +37,7 @@ def check_number(name: str, value: Any, what: str = "a number") -> None:
 
 
 def check_function(name: str, value: Any, expected: str, n_args: int, hint: str = "") -> None:
-    """Raise `TypeError` unless a value is a function that can be called with a number of arguments; no class is one."""
+    """Raise `TypeError` unless a value is a function that takes a number of arguments; a class is not one."""
     is_function = callable(value) and not isinstance(value, type)
     if is_function:
         try:
@@ -51,14 +51,14 @@ def check_function(name: str, value: Any, expected: str, n_args: int, hint: str 
 
 
 def listed(name: str, value: Any, such_as: str) -> tuple[Any, ...]:
-    """Return the items of a list, tuple or array; raise `TypeError` for a text, or for what has no items."""
+    """Return the items of a list, tuple or array; raise `TypeError` for a string, or for what has no items."""
     if isinstance(value, str | bytes) or not isinstance(value, Iterable) or getattr(value, "ndim", 1) == 0:
         raise TypeError(f"{name} must be a list such as {such_as}, not {value!r}")
     return tuple(value)
 
 
 def checked_path(name: str, value: Any) -> Path:
-    """Return a path; raise `TypeError` if a value is neither text nor a path."""
+    """Return a path; raise `TypeError` if a value is neither a string nor a path."""
     if not isinstance(value, str | os.PathLike):
-        raise TypeError(f"{name} must be a path as text or Path, not {value!r} of type {type(value).__name__}")
+        raise TypeError(f"{name} must be a path, as a string or Path, not {value!r} of type {type(value).__name__}")
     return Path(value)

@@ -67,10 +67,10 @@ class Groups:
 
 
 def check_patterns(name: str, patterns: Iterable[Any]) -> None:
-    """Raise `TypeError` unless each is a text, or a function of key and array."""
+    """Raise `TypeError` unless each is a string, or a function of key and array."""
     for pattern in patterns:
         if not isinstance(pattern, str):
-            expected = "a text such as 'b*', or a function of key and array"
+            expected = "a string such as 'b*', or a function of key and array"
             hint = f"; the pattern of the key {pattern} is {str(pattern)!r}" if isinstance(pattern, int) else ""
             check_function(f"a pattern of {name}", pattern, expected, 2, hint)
 

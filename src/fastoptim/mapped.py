@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 __all__ = ["DONT_NEED", "Mapped", "is_mapped", "madvise", "pages", "release"]
 
 DONT_NEED: int = getattr(mmap, "MADV_DONTNEED", 0)
-"""What `madvise` is to do: take pages out of memory. Those of a file keep what was written to them."""
+"""The advice to `madvise` to take pages out of memory. Pages of a file keep what was written to them."""
 
 
 class Mapped(mmap.mmap):
-    """The memory of a file, which all that is written to it goes to."""
+    """The memory of a file; what is written to the memory goes to the file."""
 
 
 def _mapping(array: NDArray[Any]) -> Mapped | None:

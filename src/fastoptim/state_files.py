@@ -37,7 +37,7 @@ State = dict[str, FlatDict]
 """An array for each parameter, by slot and key."""
 
 Zeros = Callable[[str, Layout], FlatDict]
-"""What makes a slot, of its name and layout."""
+"""A function that makes a slot, given its name and layout."""
 
 
 def in_memory(_slot: str, layout: Layout) -> FlatDict:
@@ -46,7 +46,7 @@ def in_memory(_slot: str, layout: Layout) -> FlatDict:
 
 
 def moved(state: State | None, zeros: Zeros) -> State | None:
-    """Return a copy of a state whose arrays ``zeros`` makes."""
+    """Return a copy of a state, in arrays that ``zeros`` makes."""
     if state is None:
         return None
     result: State = {}
@@ -275,7 +275,7 @@ def _close(stream: BinaryIO, last: list[str], owner: int) -> None:
 def _lock(stream: BinaryIO) -> None:
     """Lock a file until it is closed or the process ends, or raise `OSError` if it is locked."""
     if sys.platform == "win32":
-        # Windows lets nobody else read what is locked, so this is a byte behind the end.
+        # No other process on Windows can read what is locked, so this is a byte behind the end.
         stream.seek(_LENGTH)
         msvcrt.locking(stream.fileno(), msvcrt.LK_NBLCK, 1)
         stream.seek(0)
@@ -292,7 +292,7 @@ def _delete(path: Path, owner: int) -> None:
 
 
 def _reserve(stream: BinaryIO, size: int) -> None:
-    """Give a file room on the disk, because a process that writes to mapped memory without any is killed."""
+    """Give a file room on the disk; without it, a process that writes to the mapped memory is killed."""
     if hasattr(os, "posix_fallocate"):
         try:
             os.posix_fallocate(stream.fileno(), 0, size)

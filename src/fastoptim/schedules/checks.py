@@ -14,14 +14,14 @@ def check(condition: bool, message: str) -> None:
 
 
 def check_numbers(**numbers: Any) -> None:
-    """Raise `TypeError` for what is not a real number, and `ValueError` for NaN."""
+    """Raise `TypeError` for a value that is not a real number, and `ValueError` for NaN."""
     for name, number in numbers.items():
         check_number(name, number)
         check(number == number, f"{name} must be a number, not {number!r}")
 
 
 def check_steps(least: int = 1, **counts: Any) -> None:
-    """Raise `TypeError` for what is not a number of updates, and `ValueError` for one below the least."""
+    """Raise `TypeError` for a value that is not a number of updates, and `ValueError` for one below the least."""
     for name, count in counts.items():
         expected = f"a number of updates >= {least}"
         check_number(name, count, expected)
@@ -37,6 +37,6 @@ def numbers_of_updates(name: str, counts: Any) -> tuple[Any, ...]:
 
 
 def check_schedule(name: str, schedule: Any) -> None:
-    """Raise `TypeError` for what is not a function of one argument."""
+    """Raise `TypeError` for a value that is not a function of one argument."""
     expected = "a function of the number of updates, such as schedules.constant(0.1)"
     check_function(name, schedule, expected, 1)
