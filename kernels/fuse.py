@@ -16,7 +16,7 @@ from fastoptim.kernels.jit import bind_globals, cfunc, inline_jit
 from fastoptim.kernels.memory import integers, load, scalars, scratch, store_rounded, word
 from fastoptim.kernels.reduce import sum_blocks
 from fastoptim.kernels.rulecompiler import MixedRuleCompiler, RuleCompiler
-from fastoptim.kernels.strided import BLOCK, GRADIENT, PARAMETER, copy_block
+from fastoptim.kernels.strided import BLOCK, FROM_ARRAY, GRADIENT, PARAMETER, TO_ARRAY, copy_block
 from fastoptim.kernels.subnormals import flush_subnormals, restore_subnormals
 from fastoptim.kernels.table import DICE, SLOTS, VALUE, WALK, P, each_row, each_touched_row
 
@@ -75,14 +75,14 @@ def _strided_loop(row, start, stop):
         # Blocks are addressed as if they began at element 0 of the row, as the state does.
         if STRIDED[PARAMETER]:
             p = p_block - start * SIZES[0]
-            copy_block(KINDS[0], walk, PARAMETER, sources[0], start, count, SIZES[0], p_block, False)
+            copy_block(KINDS[0], walk, PARAMETER, sources[0], start, count, SIZES[0], p_block, FROM_ARRAY)
         if STRIDED[GRADIENT]:
             g = g_block - start * SIZES[1]
-            copy_block(KINDS[1], walk, GRADIENT, sources[1], start, count, SIZES[1], g_block, False)
+            copy_block(KINDS[1], walk, GRADIENT, sources[1], start, count, SIZES[1], g_block, FROM_ARRAY)
         for i in range(start, start + count):
             store_rounded(TARGET_KINDS, (p, *slots), i, rule(*load(KINDS, (p, g, *slots), i), *values), dice)
         if STRIDED[PARAMETER]:
-            copy_block(KINDS[0], walk, PARAMETER, sources[0], start, count, SIZES[0], p_block, True)
+            copy_block(KINDS[0], walk, PARAMETER, sources[0], start, count, SIZES[0], p_block, TO_ARRAY)
         start += count
 
 

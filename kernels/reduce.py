@@ -13,7 +13,7 @@ import numpy as np
 
 from fastoptim.kernels.jit import jit
 from fastoptim.kernels.memory import add_up, integers, load, prefetch, scalars, scratch, set_word, store, word
-from fastoptim.kernels.strided import BLOCK, GRADIENT, PARAMETER, copy_block
+from fastoptim.kernels.strided import BLOCK, FROM_ARRAY, GRADIENT, PARAMETER, copy_block
 from fastoptim.kernels.table import NEXT, START, STOP, SUMS, VALUE, WALK, P
 
 __all__ = ["add_blocks", "sum_blocks"]
@@ -53,10 +53,10 @@ def sum_blocks(row, start, stop):
         count = min(BLOCK, size - first)
         if STRIDED[PARAMETER]:
             p = p_block - first * SIZES[0]
-            copy_block(KINDS[0], walk, PARAMETER, sources[0], first, count, SIZES[0], p_block, False)
+            copy_block(KINDS[0], walk, PARAMETER, sources[0], first, count, SIZES[0], p_block, FROM_ARRAY)
         if STRIDED[GRADIENT]:
             g = g_block - first * SIZES[1]
-            copy_block(KINDS[1], walk, GRADIENT, sources[1], first, count, SIZES[1], g_block, False)
+            copy_block(KINDS[1], walk, GRADIENT, sources[1], first, count, SIZES[1], g_block, FROM_ARRAY)
         elif ONE_STREAM:
             # Processors fetch ahead too little if there is one stream; with several, this would only cost time.
             prefetch(g + (first + BLOCK) * SIZES[1], BLOCK_SIZE)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from fastoptim.kernels.jit import inline_jit
 from fastoptim.kernels.memory import copy_elements, word
 
-__all__ = ["BLOCK", "GRADIENT", "PARAMETER", "copy_block"]
+__all__ = ["BLOCK", "FROM_ARRAY", "GRADIENT", "PARAMETER", "TO_ARRAY", "copy_block"]
 
 BLOCK = 512
 """Number of elements that are copied at a time, and that are summed at a time."""
 
-PARAMETER, GRADIENT = 0, 1
-"""Which strides of a walk: see `table`."""
+PARAMETER, GRADIENT = np.intp(0), np.intp(1)
+"""Which strides of a walk: see `table`. For each of the literals 0 and 1, Numba would compile another function."""
+
+FROM_ARRAY, TO_ARRAY = np.bool_(False), np.bool_(True)
+"""The direction of a copy, likewise."""
 
 
 @inline_jit
