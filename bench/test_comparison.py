@@ -29,17 +29,19 @@ def end_losses():
 
 
 def _agree(library, losses, refs):
-    """Check that the first losses of a library agree with the notes' to a hundredth, and the last ones roughly.
+    """Check that the losses of a library agree with the notes': the first ones to a hundredth, the last ones roughly.
 
-    Of RMSprop only the last losses are compared: its first step moves every weight by 0.1, in a direction that rounding
-    decides where a gradient is nearly zero, so the trainings of two libraries diverge at once.
+    AdaGrad and RMSprop divide the first gradients by their own size: the first step moves every weight equally far, in
+    a direction that rounding decides where a gradient is nearly zero. The trainings of two libraries diverge at once,
+    so these must only have learnt: the loss of a network that knows nothing is 2.3.
     """
     for name, ref in refs.items() if library != CEILING else ():
-        tail = len(ref) // 3
-        ends, rough = (losses[name][-tail:].mean(), ref[-tail:].mean()), 0.5 if name == "RMSprop" else 0.1
-        np.testing.assert_allclose(*ends, rtol=rough, err_msg=name)
-        if name != "RMSprop":
-            np.testing.assert_allclose(losses[name][:5], ref[:5], rtol=1e-2, err_msg=name)
+        curve, tail = losses[name], len(ref) // 3
+        if name in ("AdaGrad", "RMSprop"):
+            assert curve[-tail:].mean() < 1, name
+        else:
+            np.testing.assert_allclose(curve[:5], ref[:5], rtol=1e-2, err_msg=name)
+            np.testing.assert_allclose(curve[-tail:].mean(), ref[-tail:].mean(), rtol=0.1, err_msg=name)
 
 
 def _warm(libraries, iterations, rounds, end_losses):
