@@ -376,6 +376,17 @@ def test_state_of_another_shape_than_its_parameter_is_an_error(tmp_path):
     fo.load(tmp_path / "opt.fo", params)
 
 
+def test_parameters_of_another_shape_are_not_saved(tmp_path):
+    """No optimizer could load the file, which may replace a good one."""
+    opt, params = fo.Momentum(), {"w": np.ones((1, 2))}
+    opt.update(params, {"w": np.ones((1, 2))})
+    opt.save(tmp_path / "opt.fo", params)
+    before = (tmp_path / "opt.fo").read_bytes()
+    with pytest.raises(ValueError, match=r"the optimizer has state 'v' of 'w' of shape \(1, 2\), expected \(2, 2\)"):
+        opt.save(tmp_path / "opt.fo", {"w": np.ones((2, 2))})
+    assert (tmp_path / "opt.fo").read_bytes() == before
+
+
 def test_slots_of_different_shapes_are_an_error():
     params = {"w": np.ones(2)}
     saved = trained(fo.Adam, params, 1, params).state_dict()

@@ -70,7 +70,7 @@ class Checkpointed:
             If this is called during an update, for example by a signal handler. A handler should set a flag that
             is checked between updates.
         """
-        return copied(state_dict_of(self, params))
+        return copied(state_dict_of(self, params, self._state))
 
     @exclusive
     def load_state_dict(self, state_dict: StateDict, params: Any = None) -> None:
@@ -114,20 +114,20 @@ class Checkpointed:
             If the dtype of an array is not float16, bfloat16, float32 or float64, or if a key is not a string, number,
             None or tuple of these.
         ValueError
-            If there are so many small arrays, about ten thousand or more, that `load` would refuse the file.
+            If the shape of a parameter is not that of its state, or if `load` would refuse so many small arrays: about
+            ten thousand or more.
         RuntimeError
             If this is called during an update; see `state_dict`.
 
         Notes
         -----
-        The file is a safetensors file with a checksum. A process that is killed while it writes leaves a hidden file
-        ``.NAME.xxxxxxxx`` in the same folder, which may be deleted.
+        A safetensors file with a checksum. A process killed while it writes leaves ``.NAME.xxxxxxxx`` beside it.
 
         See Also
         --------
         fastoptim.load : Create the optimizer that a file holds; with an example.
         """
-        write(path, state_dict_of(self, params))
+        write(path, state_dict_of(self, params, self._state))
 
     @exclusive
     def load(self, path: StrPath, params: Any = None) -> None:
@@ -147,13 +147,15 @@ class Checkpointed:
         return {name: value for name, value in vars(self).items() if name not in _NOT_COPIED}
 
 
-def state_dict_of(optimizer: Checkpointed, params: Any) -> StateDict:
+def state_dict_of(optimizer: Checkpointed, params: Any, state: State | None) -> StateDict:
     """Return the state dict of an optimizer, with the parameters if they are given; the arrays are not copied."""
+    parameters = saved_parameters(params)
+    _check_shapes("the optimizer", optimizer, state or {}, parameters)
     return format_and_class(optimizer) | {
         "iter": int(optimizer.iter),
         "hyperparameters": plain_hyperparameters(optimizer) | _schedules(optimizer),
-        "state": optimizer._state,
-        "params": None if params is None else {parameter.key: parameter.p for parameter in saved_parameters(params)},
+        "state": state,
+        "params": None if params is None else {parameter.key: parameter.p for parameter in parameters},
     }
 
 
@@ -172,7 +174,7 @@ def _restore(optimizer: Checkpointed, state_dict: StateDict, params: Any) -> Non
     parameters = saved_parameters(params)
     if params is not None:
         check_arrays("params", saved, {parameter.key: parameter.p for parameter in parameters})
-        _check_shapes(optimizer, state or {}, parameters)
+        _check_shapes("the checkpoint", optimizer, state or {}, parameters)
     # A setter may refuse its hyperparameter, so all are set on a copy first.
     restored = copy.copy(optimizer)
     for name, value in hyperparameters.items():
@@ -203,15 +205,14 @@ def _restore(optimizer: Checkpointed, state_dict: StateDict, params: Any) -> Non
     vars(optimizer).update(fields | {"_plan": None, "_plans": [], "_composition": None, "_views": None})
 
 
-def _check_shapes(optimizer: Checkpointed, state: State, parameters: list[Parameter]) -> None:
+def _check_shapes(owner: str, optimizer: Checkpointed, state: State, parameters: list[Parameter]) -> None:
     """Raise `ValueError` if the shapes of state do not fit the parameters saved with it."""
-    for parameter in parameters:
-        shapes = optimizer.array_slots(parameter.p.shape) or {}
+    for key, p in ((parameter.key, parameter.p) for parameter in parameters):
+        shapes = optimizer.array_slots(p.shape) or {}
         for slot, arrays in state.items():
-            array, expected = arrays.get(parameter.key), shapes.get(slot, parameter.p.shape)
+            array, expected = arrays.get(key), shapes.get(slot, p.shape)
             if array is not None and array.shape != expected:
-                what = f"state {slot!r} of {parameter.key!r}"
-                raise ValueError(f"the checkpoint has {what} of shape {array.shape}, expected {expected}")
+                raise ValueError(f"{owner} has state {slot!r} of {key!r} of shape {array.shape}, expected {expected}")
 
 
 def saved_parameters(params: Any) -> list[Parameter]:

@@ -74,7 +74,7 @@ def save(team: Team, shards: Shards, optimizer: Any, path: StrPath, params: Any)
         state = {name: gather_slot(team, shards, optimizer, name, root=0) for name in state}
     team.may_fail = True
     if team.rank == 0:
-        write(path, state_dict_of(optimizer, params) | {"state": state})
+        write(path, state_dict_of(optimizer, params, state))
     # The file is there when any rank goes on.
     team.agree()
 
