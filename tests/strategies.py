@@ -23,7 +23,8 @@ class Adam(naive.Adam):
 
 def is_storable(opt):
     """Return whether a file can hold the state: its dtypes and keys mean the same on every machine."""
-    arrays = [item for slot in opt.slots for item in (getattr(opt, slot) or {}).items()]
+    # Transforms have slots too.
+    arrays = [item for slot in (opt.state_dict()["state"] or {}).values() for item in slot.items()]
     return all(
         a.dtype in (np.float16, np.float32, np.float64) and isinstance(key, str | int | float | tuple | None)
         for key, a in arrays
