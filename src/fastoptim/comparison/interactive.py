@@ -85,6 +85,7 @@ def compare(
     {'SGD': (5,), 'Adam': (5,)}
     >>> result.plot().savefig("losses.svg")  # doctest: +SKIP
     """
+    # The command line imports this module, and must answer before NumPy and Numba are imported.
     from fastoptim.arguments import true_or_false
     from fastoptim.comparison.digits import load_data
     from fastoptim.comparison.training import Comparison, Settings
