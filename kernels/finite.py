@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+from fastoptim.concurrency import compiling
 from fastoptim.kernels.jit import bind_globals, cfunc, inline_jit
 from fastoptim.kernels.memory import load, set_word, word
 from fastoptim.kernels.table import FOUND, G, each_row
@@ -35,6 +36,7 @@ def _kernel(row, start, stop):
 
 
 @cache
+@compiling()
 def finite(dtype: type) -> Any:
     """Compile the search for one dtype.
 

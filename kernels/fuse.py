@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numba.core.errors import NumbaError, UnsupportedBytecodeError
 
+from fastoptim.concurrency import compiling
 from fastoptim.kernels.bfloat16 import Stored
 from fastoptim.kernels.fingerprint import called_functions, fingerprint
 from fastoptim.kernels.jit import bind_globals, cfunc, inline_jit
@@ -150,6 +151,7 @@ def fuse(
     return kernel
 
 
+@compiling()
 def _compile(
     rule: Callable[..., Any],
     kinds: tuple[Kind, ...],

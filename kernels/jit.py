@@ -86,6 +86,7 @@ def inline_jit(function: Callable[..., Any], pipeline: type[CompilerBase] = Comp
     return numba.njit(pipeline_class=pipeline, no_cpython_wrapper=True, no_cfunc_wrapper=True, **_OPTIONS)(function)
 
 
+@compiling()
 def cfunc(function: Callable[..., Any], n_integers: int, is_current: Callable[[], bool] | None) -> Any:
     """Compile now a function of integers that returns nothing; its ``address`` can be called from any other kernel.
 
@@ -96,7 +97,7 @@ def cfunc(function: Callable[..., Any], n_integers: int, is_current: Callable[[]
     compiled = partial(CFunc, sig=signature, locals={}, options=_OPTIONS)(function)
     if is_current:
         _cached(compiled, function, is_current)
-    _uninterrupted(compiled).compile()
+    compiled.compile()
     return compiled
 
 
