@@ -66,7 +66,9 @@ def random_value(rng, root):
         for _ in range(rng.choice([1, 5, 300])):
             value = [value]
         return value
-    return copy.deepcopy(rng.choice(nodes(root))[2]) if kind == 4 else rng.choice(PLAIN)
+    # The only node of a tree may just have been taken out of it.
+    others = nodes(root)
+    return copy.deepcopy(rng.choice(others)[2]) if kind == 4 and others else rng.choice(PLAIN)
 
 
 def nodes(root):
@@ -82,7 +84,9 @@ def nodes(root):
 
 
 def alter(rng, root):
-    """Alter one node of a tree in place."""
+    """Alter one node of a tree in place, unless it has none."""
+    if not root:
+        return
     container, key, value = rng.choice(nodes(root))
     kind = rng.randrange(8)
     if kind == 0:
