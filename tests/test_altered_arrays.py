@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import fastoptim as fo
+from fastoptim.update.fallback import FallbackTask
 from naive import assert_bits
 
 
@@ -72,3 +73,30 @@ def test_array_altered_while_an_update_is_planned(alter):
     params.alter = alter
     fo.SGD(lr=1.0).update(params, {"w": np.ones(4)})
     assert_bits(np.repeat([1.0, 0.0, 1.0], 4), memory)
+
+
+class Branching(fo.SGD):
+    """Steps downhill by less where the gradient is large, which the fallback decides for each element."""
+
+    @staticmethod
+    def rule(p, g, lr):
+        return p - lr * g if g < 1 else p - lr
+
+
+@pytest.mark.parametrize("altered", [0, 1])
+def test_array_that_gets_another_size_when_it_is_bound(altered, monkeypatch):
+    """As another thread may do between the check of the arrays and the update."""
+    arrays = [{"w": np.ones(4, np.longdouble)} for _ in range(2)]
+    opt, memory = Branching(lr=1.0), arrays[0]["w"].view()
+    opt.update(*arrays)
+    bind = FallbackTask.bind
+
+    def reinterpreting(*args):
+        arrays[altered]["w"].dtype = np.float64
+        return bind(*args)
+
+    monkeypatch.setattr(FallbackTask, "bind", reinterpreting)
+    with pytest.raises(ValueError, match="argument 2 is"):
+        opt.update(*arrays)
+    assert_bits(np.zeros(4, np.longdouble), memory)
+    assert opt.iter == 1

@@ -170,7 +170,15 @@ class FallbackTask:
         p = arrays[0]
         if not p.size:
             return p, *arrays[2:]
-        flat = [a.reshape(-1) if isinstance(a, np.ndarray) else a for a in arrays]
-        rows = ([a[k, ...] if isinstance(a, np.ndarray) else a for a in flat] for k in range(p.size))
+        # Strict, because another thread may have given an array another dtype, and so another size, in the meantime.
+        rows = zip(*(_elements(a, p.size) for a in arrays), strict=True)
         columns = zip(*(np.atleast_1d(rule(*row, *scalars)) for row in rows), strict=True)
         return tuple(np.reshape(column, p.shape) for column in columns)
+
+
+def _elements(array: Any, count: int) -> list[Any]:
+    """Return the elements of an array as arrays of no axes, or a number once for each of them."""
+    if not isinstance(array, np.ndarray):
+        return [array] * count
+    flat = array.reshape(-1)
+    return [flat[k, ...] for k in range(flat.size)]
