@@ -216,7 +216,7 @@ class Story:
         pairs += [(getattr(ref, slot)[key], a) for slot in slots for key, a in self.state(slot).items()]
         for expected, found in pairs:
             if np.asarray(expected).tobytes() != np.asarray(found).tobytes() and is_injective(found):
-                np.testing.assert_array_equal(found, expected, strict=True)
+                np.testing.assert_array_equal(*map(flushed, (found, expected)), strict=True)
         for _, found in pairs:
             # The processor chooses the payload of a NaN, and a longdouble has bytes without meaning.
             np.asarray(mirror(found, copies))[...] = found
@@ -269,6 +269,12 @@ def mirror(value, copies):
             value.shape, value.dtype, copies, k * SIZE + address(value) - START - k * PITCH, value.strides
         )
     return value.copy()
+
+
+def flushed(a):
+    """Return an array without the numbers near or below the smallest normal one, which are not promised."""
+    a = np.asarray(a)
+    return np.where(abs(a) < 4 * np.finfo(a.dtype).tiny, a.dtype.type(0), a) if a.dtype.kind == "f" else a
 
 
 def is_injective(a):
