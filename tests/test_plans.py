@@ -15,7 +15,7 @@ from counting import WAYS, Count, assert_steps, ones, strided
 from fastoptim.kernels.jit import HAS_FLOAT16
 from fastoptim.parameters import FlatDict
 from fastoptim.update.plan import Plan
-from naive import assert_step, draw
+from naive import assert_bits, assert_step, draw
 
 SWAPPED = np.dtype(">f8")
 INTEGERS = [f"{kind}{size}" for kind in "iu" for size in (1, 2, 4, 8)]
@@ -505,3 +505,20 @@ def test_other_containers(container):
     fits = container == "other order"
     assert (plan.bind(CONTAINERS[container](params), grads) is not None) == fits
     assert (plan.bind(params, CONTAINERS[container](grads)) is not None) == (fits or container == "one key more")
+
+
+@pytest.mark.parametrize("name", ["SGD", "Adam"])
+@pytest.mark.parametrize("dtype", [np.float64, np.longdouble])
+def test_the_order_of_keys_counts_where_arrays_overlap(name, dtype):
+    """Each parameter must see what those before it wrote, also if a kept plan has another order."""
+    rng = np.random.default_rng(0)
+    start, g = rng.random((2, 3)), rng.random(3)
+    results = []
+    for opt in getattr(naive, name)(), getattr(fo, name)():
+        params = {key: a.astype(dtype) for key, a in zip("ab", start, strict=True)}
+        grads = {"a": g.astype(dtype), "b": params["a"]}
+        for _ in range(2):
+            for order in "ab", "ab", "ba", "ba":
+                opt.update({key: params[key] for key in order}, grads)
+        results.append(np.stack(list(params.values())))
+    assert_bits(*results)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import struct
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -24,7 +24,7 @@ from fastoptim.update.precision import Dice, Precision, check_kernels, check_pre
 from fastoptim.update.segments import as_one, sort
 from fastoptim.update.state import State, attach_state
 from fastoptim.update.touched import SparseGradients, check_touched
-from fastoptim.update.validate import NonFiniteGradients, Parameter, items_getter
+from fastoptim.update.validate import NonFiniteGradients, Parameter, in_order, items_getter
 
 __all__ = ["Plan"]
 
@@ -148,7 +148,9 @@ class Plan:
             first += len(segment)
         self.is_reusable = not DISABLED and all(task.is_reusable for task in self._fallbacks)
         self._checks_finite = checks_finite
-        make = self._flat_binder if flat else self._binder
+        make: Callable[..., Any] = self._flat_binder if flat else self._binder
+        if not (may_move or flat or isinstance(params, Sequence)):
+            make = partial(in_order, make, list(params))
         # A plan that referred to itself would keep its state, and the files of it, until garbage is collected.
         this = weakref.proxy(self)
         self._get = make(params, grads, lambda _check, _arrays: True)

@@ -14,7 +14,7 @@ from fastoptim.conversions import how_to_convert, with_arrays
 from fastoptim.dtypes import is_bfloat16, is_floating
 from fastoptim.rows import Rows, sum_rows
 
-__all__ = ["Array", "NonFiniteGradients", "Parameter", "Parameters", "items_getter", "validate"]
+__all__ = ["Array", "NonFiniteGradients", "Parameter", "Parameters", "in_order", "items_getter", "validate"]
 
 Array = NDArray[Any]
 
@@ -72,6 +72,17 @@ class Parameter:
     def dtypes(self) -> tuple[np.dtype[Any], ...]:
         """The dtypes of parameter, gradient and slots."""
         return self.p.dtype, self.g.dtype, *(slot.dtype for slot in self.slots)
+
+
+def in_order(make: Callable[..., Any], keys: list[Any], *args: Any) -> Callable[[Any, Any], Any]:
+    """Return what ``make(*args)`` returns, for parameters that overlap: each must see what those before it wrote."""
+    bind = make(*args)
+
+    def bind_in_order(params: Any, grads: Any) -> Any:
+        arrays = bind(params, grads)
+        return arrays if arrays is not None and list(params) == keys else None
+
+    return bind_in_order
 
 
 def items_getter(keys: Sequence[Any], container: type) -> Callable[[Any], tuple[Any, ...]]:
