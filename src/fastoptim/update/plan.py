@@ -153,7 +153,7 @@ class Plan:
             make = partial(in_order, make, list(params))
         # A plan that referred to itself would keep its state, and the files of it, until garbage is collected.
         this = weakref.proxy(self)
-        self._get = make(params, grads, lambda _check, _arrays: True)
+        self._get: Callable[[Any, Any], Arrays | None] = make(params, grads, lambda _check, _arrays: True)
         self.bind: Callable[[Any, Any], Arrays | None] = partial(Plan._bind, this)
         if not (self._sparse or self._fallbacks or checks_finite):
             if not self._numbers:
