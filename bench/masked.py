@@ -72,9 +72,9 @@ def contestants(
     masks = np.empty((rows, (inner + WIDTH - 1) // WIDTH), np.uint64)
     w, z, dw, flipped = draw(inner, columns), draw(rows, columns), draw(inner, columns), draw(columns, inner)
     masked, dense = {
-        KINDS[0]: (lambda: _forward(team, x, masks, w, z), lambda: _dot(x, w, z)),
-        KINDS[1]: (lambda: _weight_gradient(team, x, masks, z, dw), lambda: _dot(x.T, z, dw)),
-        KINDS[2]: (lambda: _input_gradient(team, x, masks, flipped, z), lambda: _dot(x, flipped.T, z)),
+        KINDS[0]: (lambda: _forward(team.ctypes.data, x, masks, w, z), lambda: _dot(x, w, z)),
+        KINDS[1]: (lambda: _weight_gradient(team.ctypes.data, x, masks, z, dw), lambda: _dot(x.T, z, dw)),
+        KINDS[2]: (lambda: _input_gradient(team.ctypes.data, x, masks, flipped, z), lambda: _dot(x, flipped.T, z)),
     }[kind]
     limit = partial(limited, 1)
     ready = {OURS: Contestant(masked, limit=limit), BLAS: Contestant(dense, limit=limit)}

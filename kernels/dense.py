@@ -1,96 +1,56 @@
 """Forward and backward passes of a fully connected network of any depth; products skip zeros, or BLAS computes them.
 
-Parameters and gradients are flat buffers that hold ``W1, b1, W2, b2, …`` in this order. ``layers`` is a table of
-integers with a row for each layer, so that one compilation serves all depths and widths:
-
-======== ======= ==========================================================================
-column   name    meaning
-======== ======= ==========================================================================
-0        INPUTS  number of inputs
-1        OUTPUTS number of outputs
-2        WEIGHTS start of its weights in a flat buffer; its bias follows them
-3        OUTPUT  start of its output in the workspace, divided by the number of rows
-4        DELTA   start of the gradient of its output in the workspace, likewise
-5        MASKS   start of the masks of its inputs in the buffer of all masks, likewise
-6        GAMMA   start of the factors of its batch normalization in a flat buffer, which its
-                 summands follow; -1 without one
-7        NORMAL  start of its normalized output in the workspace, likewise
-======== ======= ==========================================================================
+A batch goes through the network some rows at a time: `forward`, for a gradient `backward`, and then `weight_gradients`,
+which adds what the rows contribute to the gradients with respect to the parameters. Several threads may each do so with
+a part of the range: no bit depends on how it is cut.
 
 Batch normalization, and dropout, take an `Extension`. Where that is None, Numba compiles no code for them.
 """
-
-from collections.abc import Sequence
-from itertools import pairwise
 
 import numpy as np
 
 # This loads the BLAS. Numba would load it at the first product, and limits on its threads set earlier would be lost.
 import scipy.linalg.cython_blas  # noqa: F401
-from numpy.typing import NDArray
 
 from fastoptim.kernels.exponential import exponential
-from fastoptim.kernels.jit import inline_jit, jit
-from fastoptim.kernels.losses import softmax_cross_entropy, softmax_cross_entropy_backward, weighted_loss
-from fastoptim.kernels.masked import ALL, AS_IT_IS, FEWEST_ROWS, TRANSPOSED, masked_dot
+from fastoptim.kernels.jit import inline_jit
+from fastoptim.kernels.layers import (
+    ACTIVATION,
+    DECAY,
+    DELTA,
+    FIRST,
+    GAMMA,
+    INPUTS,
+    N_LAYERS,
+    NORMAL,
+    OUT,
+    OUTPUT,
+    OUTPUTS,
+    PARAMS,
+    ROWS,
+    TOTAL,
+    WEIGHTS,
+    array_of,
+    beta_of,
+    bias_of,
+    counts_of,
+    gamma_of,
+    inputs_of,
+    layer_at,
+    masks_of,
+    part_of,
+    rows_of,
+    weights_of,
+    words_of,
+)
+from fastoptim.kernels.masked import ALL, AS_IT_IS, FEWEST_ROWS, TRANSPOSED, add_masked_rows, masked_dot
 from fastoptim.kernels.masks import WIDTH, fill_masks
 from fastoptim.kernels.normalization import drop, normalize, normalize_backward, scale
+from fastoptim.kernels.views import elements_of, integer_at, number_at, vector_at
 
-__all__ = ["RELU", "SIGMOID", "gradient", "loss", "loss_and_gradient", "numerical_gradient", "predict", "table"]
+__all__ = ["RELU", "SIGMOID", "backward", "forward", "weight_gradients"]
 
 RELU, SIGMOID = range(2)
-
-INPUTS, OUTPUTS, WEIGHTS, OUTPUT, DELTA, MASKS, GAMMA, NORMAL = range(8)
-
-
-def table(sizes: Sequence[int], is_normalized: bool = False) -> tuple[NDArray[np.intp], int]:
-    """Return the table of the layers of a network, and its workspace in elements per sample.
-
-    If it has batch normalization, ``gamma1, beta1, gamma2, …`` follow all weights and biases.
-    """
-    outputs = np.cumsum([0, *sizes[1:]])
-    # Gradients by outputs alternate between two places, each as wide as the widest layer.
-    deltas = [outputs[-1] + k % 2 * max(sizes[1:]) for k in range(len(sizes) - 1)]
-    weights = np.cumsum([0, *((n + 1) * m for n, m in pairwise(sizes))])
-    masks = np.cumsum([0, *(-(-n // WIDTH) for n in sizes[:-1])])
-    size = int(outputs[-1] + 2 * max(sizes[1:]))
-    is_hidden = is_normalized & (np.arange(1, len(sizes)) < len(sizes) - 1)
-    gammas = np.where(is_hidden, weights[-1] + 2 * outputs[:-1], -1)
-    columns = sizes[:-1], sizes[1:], weights[:-1], outputs[:-1], deltas, masks[:-1], gammas, size + outputs[:-1]
-    return np.array(columns, np.intp).T.copy(), size + is_normalized * int(outputs[-2])
-
-
-@inline_jit
-def _weights(buffer, layer):
-    start, inputs, outputs = layer[WEIGHTS], layer[INPUTS], layer[OUTPUTS]
-    return buffer[start : start + inputs * outputs].reshape((inputs, outputs))
-
-
-@inline_jit
-def _bias(buffer, layer):
-    start = layer[WEIGHTS] + layer[INPUTS] * layer[OUTPUTS]
-    return buffer[start : start + layer[OUTPUTS]]
-
-
-@inline_jit
-def _gamma(buffer, layer):
-    return buffer[layer[GAMMA] : layer[GAMMA] + layer[OUTPUTS]]
-
-
-@inline_jit
-def _beta(buffer, layer):
-    return buffer[layer[GAMMA] + layer[OUTPUTS] : layer[GAMMA] + 2 * layer[OUTPUTS]]
-
-
-@inline_jit
-def _statistics(extension, layer):
-    units = extension.statistics[:, layer[OUTPUT] : layer[OUTPUT] + layer[OUTPUTS]]
-    return units[0], units[1]
-
-
-@inline_jit
-def _rows(work, start, rows, width):
-    return work[start * rows : (start + width) * rows].reshape((rows, width))
 
 
 @inline_jit
@@ -118,196 +78,155 @@ def _activate(z, bias, activation):
 
 
 @inline_jit
-def _activate_backward(delta, output, activation, sums):
-    """Turn the gradient with respect to an output into that before the activation, and sum its rows."""
-    zero, one = delta.dtype.type(0), delta.dtype.type(1)
-    sums[:] = zero
-    for i in range(delta.shape[0]):
-        d, a = delta[i], output[i]
-        if activation == RELU:
-            for j in range(d.size):
-                value = zero if a[j] <= zero else d[j]
-                d[j] = value
-                sums[j] += value
-        else:
-            for j in range(d.size):
-                value = d[j] * ((one - a[j]) * a[j])
-                d[j] = value
-                sums[j] += value
+def _activate_backward(T, delta, output, activation):
+    """Turn the gradient with respect to an output into that before the activation."""
+    d, a, zero, one = elements_of(T, delta), elements_of(T, output), T(0), T(1)
+    if activation == RELU:
+        for j in range(d.size):
+            d[j] = zero if a[j] <= zero else d[j]
+    else:
+        for j in range(d.size):
+            d[j] *= (one - a[j]) * a[j]
 
 
 @inline_jit
-def _words(layer):
-    return (layer[INPUTS] + WIDTH - 1) // WIDTH
+def _statistics(extension, layer):
+    begin, end = integer_at(layer, OUTPUT), integer_at(layer, OUTPUT) + integer_at(layer, OUTPUTS)
+    return extension.statistics[0, begin:end], extension.statistics[1, begin:end]
 
 
 @inline_jit
-def _masks(masks, rows, layer):
-    return _rows(masks, layer[MASKS], rows, _words(layer))
-
-
-@inline_jit
-def _hidden(z, params, layer, activation, work, extension):
+def _hidden(z, T, batch, extension, layer, start, stop):
     """Turn a product of a hidden layer into its output."""
-    rows, width = z.shape
-    bias = _bias(params, layer)
-    if extension is not None and layer[GAMMA] >= 0:
-        normal = _rows(work, layer[NORMAL], rows, width)
+    params = array_of(batch, PARAMS)
+    bias = bias_of(T, params, layer)
+    if extension is not None and integer_at(layer, GAMMA) >= 0:
+        normal = rows_of(T, batch, layer, NORMAL, start, stop)
         mean, var = _statistics(extension, layer)
-        normalize(z, bias, _gamma(params, layer), mean, var, extension.is_training, normal)
-        bias = _beta(params, layer)
-    _activate(z, bias, activation)
+        normalize(z, bias, gamma_of(T, params, layer), mean, var, extension.is_training, normal)
+        bias = beta_of(T, params, layer)
+    _activate(z, bias, integer_at(batch, ACTIVATION))
     if extension is not None:
         if extension.drops and extension.is_training:
-            drop(z, _rows(extension.drawn, layer[OUTPUT], rows, width), extension.ratio)
+            numbers = extension.drawn + 8 * integer_at(layer, OUTPUT) * integer_at(batch, TOTAL)
+            drop(z, part_of(np.float64, numbers, z.shape[1], batch, start, stop), extension.ratio)
         elif extension.drops:
-            scale(z, z.dtype.type(1 - extension.ratio))
+            scale(z, T(1 - extension.ratio))
 
 
 @inline_jit
-def _forward(x, params, layers, activation, extension, work, team):
-    """Return the scores; and the masks of the inputs of each layer, and how many are not zero, or `ALL`."""
-    rows = x.shape[0]
-    masks = np.empty(rows * (layers[-1, MASKS] + _words(layers[-1])), np.uint64)
-    nonzero = np.empty(len(layers), np.intp)
-    has_zeros = activation == RELU
+def forward(T, batch, extension, start, stop):
+    """Compute the outputs of all layers, and the masks of their inputs; return the scores."""
+    params, n_layers, counts = array_of(batch, PARAMS), integer_at(batch, N_LAYERS), counts_of(batch)
+    has_zeros = integer_at(batch, ACTIVATION) == RELU
     if extension is not None:
         has_zeros = has_zeros or (extension.drops and extension.is_training)
-    a = x
-    for k in range(len(layers)):
-        layer = layers[k]
-        z = _rows(work, layer[OUTPUT], rows, layer[OUTPUTS])
-        nonzero[k] = ALL
-        if rows >= FEWEST_ROWS and (k == 0 or has_zeros):
-            nonzero[k] = fill_masks(a, _masks(masks, rows, layer))
-        weights = _weights(params, layer)
-        if rows < FEWEST_ROWS:
+    for k in range(n_layers):
+        layer = layer_at(batch, k)
+        a = inputs_of(T, batch, k, start, stop)
+        z = rows_of(T, batch, layer, OUTPUT, start, stop)
+        weights = weights_of(T, params, layer)
+        if integer_at(batch, TOTAL) < FEWEST_ROWS:
             np.dot(a, weights, z)
         else:
-            masked_dot(team, a, AS_IT_IS, _masks(masks, rows, layer), nonzero[k], weights, AS_IT_IS, z)
-        if k < len(layers) - 1:
-            _hidden(z, params, layer, activation, work, extension)
+            masks = masks_of(batch, layer, start, stop)
+            count = fill_masks(a, masks) if k == 0 or has_zeros else ALL
+            for group in range(start // WIDTH, (stop + WIDTH - 1) // WIDTH):
+                counts[group, k] = 0
+            counts[start // WIDTH, k] = count
+            masked_dot(batch, a, AS_IT_IS, masks, count, weights, AS_IT_IS, z)
+        if k < n_layers - 1:
+            _hidden(z, T, batch, extension, layer, start, stop)
         else:
-            _add_bias(z, _bias(params, layer))
-        a = z
-    return a, masks, nonzero
+            _add_bias(z, bias_of(T, params, layer))
+    return rows_of(T, batch, layer_at(batch, n_layers - 1), OUTPUT, start, stop)
 
 
 @inline_jit
-def _penalty(params, layers, decay):
-    total = 0.0
-    if decay != 0:
-        for k in range(len(layers)):
-            start = layers[k, WEIGHTS]
-            for i in range(start, start + layers[k, INPUTS] * layers[k, OUTPUTS]):
-                total += params[i] * params[i]
-    return 0.5 * decay * total
+def backward(T, batch, extension, start, stop):
+    """Compute the gradients with respect to the outputs of all layers; the scores have been replaced by theirs."""
+    params, last, counts = array_of(batch, PARAMS), integer_at(batch, N_LAYERS) - 1, counts_of(batch)
+    for k in range(last, 0, -1):
+        layer, below = layer_at(batch, k), layer_at(batch, k - 1)
+        delta = rows_of(T, batch, layer, DELTA, start, stop)
+        d_a = rows_of(T, batch, below, DELTA, start, stop)
+        weights = weights_of(T, params, layer)
+        if integer_at(batch, TOTAL) < FEWEST_ROWS:
+            np.dot(delta, weights.T, d_a)
+        else:
+            # Where ReLU or dropout gave zero to the layer above, this gradient is zero, unless it was normalized.
+            above = min(k + 1, last)
+            count = counts[start // WIDTH, above] if k < last and integer_at(layer, GAMMA) < 0 else ALL
+            masks = masks_of(batch, layer_at(batch, above), start, stop)
+            masked_dot(batch, delta, AS_IT_IS, masks, count, weights, TRANSPOSED, d_a)
+        # Where dropout gave zero, the derivative of either activation is zero.
+        _activate_backward(T, d_a, inputs_of(T, batch, k, start, stop), integer_at(batch, ACTIVATION))
+        if extension is not None and integer_at(below, GAMMA) >= 0:
+            normal, var = rows_of(T, batch, below, NORMAL, start, stop), _statistics(extension, below)[1]
+            out = array_of(batch, OUT)
+            d_gamma, d_beta = gamma_of(T, out, below), beta_of(T, out, below)
+            normalize_backward(d_a, normal, gamma_of(T, params, below), var, d_gamma, d_beta)
 
 
 @inline_jit
-def _penalty_backward(out, params, layers, decay):
-    factor = params.dtype.type(decay)
-    for k in range(len(layers)):
-        start, size = layers[k, WEIGHTS], layers[k, INPUTS] * layers[k, OUTPUTS]
-        # Loops that begin at zero are vectorized; others would have to look for negative indices.
-        values, gradient = params[start : start + size], out[start : start + size]
-        for i in range(size):
-            gradient[i] += factor * values[i]
-
-
-@inline_jit
-def _sum_rows(delta, out):
-    out[:] = 0
-    for i in range(delta.shape[0]):
+def _bias_gradient(T, batch, layer):
+    """Add the gradients with respect to the biases of a layer, one row after the other."""
+    out = bias_of(T, array_of(batch, OUT), layer)
+    if integer_at(batch, FIRST) == 0:
+        for j in range(out.size):
+            out[j] = 0
+    # Normalization subtracts the bias with the mean.
+    n_rows = integer_at(batch, ROWS) if integer_at(layer, GAMMA) < 0 else 0
+    delta = rows_of(T, batch, layer, DELTA, 0, n_rows)
+    whole = n_rows // 4 * 4
+    for i in range(0, whole, 4):
+        p, q, r, s = delta[i], delta[i + 1], delta[i + 2], delta[i + 3]
+        for j in range(out.size):
+            out[j] = out[j] + p[j] + q[j] + r[j] + s[j]
+    for i in range(whole, n_rows):
         row = delta[i]
-        for j in range(row.size):
+        for j in range(out.size):
             out[j] += row[j]
 
 
-@jit
-def predict(x, params, layers, activation, extension, work, team):
-    """Return the scores before softmax, a view of the workspace."""
-    return _forward(x, params, layers, activation, extension, work, team)[0]
-
-
-@jit
-def loss(x, labels, params, layers, activation, decay, extension, work, team):
-    """Return the mean cross-entropy plus ``decay / 2`` times the sum of the squared weights."""
-    scores, _, _ = _forward(x, params, layers, activation, extension, work, team)
-    return softmax_cross_entropy(scores, labels) + _penalty(params, layers, decay)
+@inline_jit
+def _add_decay(T, batch, begin, size):
+    factor = T(number_at(batch, DECAY))
+    values, gradient = (
+        vector_at(T, array_of(batch, PARAMS), begin, size),
+        vector_at(T, array_of(batch, OUT), begin, size),
+    )
+    for i in range(size):
+        gradient[i] += factor * values[i]
 
 
 @inline_jit
-def _backward(x, delta, masks, nonzero, params, layers, activation, decay, extension, out, work, team):
-    """Write the gradient with respect to the parameters to ``out``; ``delta`` is that with respect to the scores."""
-    rows, last = x.shape[0], len(layers) - 1
-    _sum_rows(delta, _bias(out, layers[last]))
-    for k in range(last, -1, -1):
-        layer = layers[k]
-        below = layers[max(k - 1, 0)]
-        a = x if k == 0 else _rows(work, below[OUTPUT], rows, below[OUTPUTS])
-        weights, d_weights = _weights(params, layer), _weights(out, layer)
-        if rows < FEWEST_ROWS:
+def weight_gradients(T, batch, start, stop):
+    """Add what the rows of the workspace contribute to the gradients with respect to some of the parameters.
+
+    The inputs of each layer are counted in units of 64, and the range is one of units; the first also has all biases.
+    BLAS computes whole layers only, so it needs all units.
+    """
+    counts, rows, first = counts_of(batch), integer_at(batch, ROWS), integer_at(batch, FIRST)
+    unit = 0
+    for k in range(integer_at(batch, N_LAYERS)):
+        layer = layer_at(batch, k)
+        if start == 0:
+            _bias_gradient(T, batch, layer)
+        low, high = max(start - unit, 0) * WIDTH, min((stop - unit) * WIDTH, integer_at(layer, INPUTS))
+        unit += words_of(layer)
+        if low >= high:
+            continue
+        a, delta = inputs_of(T, batch, k, 0, rows), rows_of(T, batch, layer, DELTA, 0, rows)
+        d_weights = weights_of(T, array_of(batch, OUT), layer)
+        if integer_at(batch, TOTAL) < FEWEST_ROWS:
             np.dot(a.T, delta, d_weights)
         else:
-            masked_dot(team, a, TRANSPOSED, _masks(masks, rows, layer), nonzero[k], delta, AS_IT_IS, d_weights)
-        if k > 0:
-            d_a = _rows(work, below[DELTA], rows, below[OUTPUTS])
-            if rows < FEWEST_ROWS:
-                np.dot(delta, weights.T, d_a)
-            else:
-                # Where ReLU or dropout gave zero to the layer above, this gradient is zero, unless it was normalized.
-                above = min(k + 1, last)
-                count = nonzero[above] if k < last and layer[GAMMA] < 0 else ALL
-                masked_dot(team, delta, AS_IT_IS, _masks(masks, rows, layers[above]), count, weights, TRANSPOSED, d_a)
-            # Where dropout gave zero, the derivative of either activation is zero.
-            _activate_backward(d_a, a, activation, _bias(out, below))
-            if extension is not None and below[GAMMA] >= 0:
-                normal = _rows(work, below[NORMAL], rows, below[OUTPUTS])
-                var = _statistics(extension, below)[1]
-                d_gamma, d_beta = _gamma(out, below), _beta(out, below)
-                normalize_backward(d_a, normal, _gamma(params, below), var, d_gamma, d_beta)
-                # It subtracts the bias with the mean.
-                _bias(out, below)[:] = 0
-            delta = d_a
-    if decay != 0:
-        _penalty_backward(out, params, layers, decay)
-
-
-@jit
-def gradient(x, labels, params, layers, activation, decay, extension, out, work, team):
-    """Compute the gradient of `loss` with respect to the parameters by back-propagation; write it to ``out``."""
-    scores, masks, nonzero = _forward(x, params, layers, activation, extension, work, team)
-    softmax_cross_entropy_backward(scores, labels)
-    _backward(x, scores, masks, nonzero, params, layers, activation, decay, extension, out, work, team)
-
-
-@jit
-def loss_and_gradient(x, targets, weights, kind, params, layers, activation, alpha, out, work, team):
-    """Write the gradient of a weighted loss to ``out``, and return the loss: both with ``alpha`` as weight decay.
-
-    As in scikit-learn, the weight decay is divided by the sum of the weights of the rows.
-    """
-    scores, masks, nonzero = _forward(x, params, layers, activation, None, work, team)
-    decay, squares = alpha / weights.sum(), 0.0
-    if decay != 0:
-        for k in range(len(layers)):
-            # One chain of additions, as in `_penalty`, would take half as long as the rest of the gradient.
-            start, size = layers[k, WEIGHTS], layers[k, INPUTS] * layers[k, OUTPUTS]
-            squares += np.dot(params[start : start + size], params[start : start + size])
-    loss = weighted_loss(kind, scores, targets, weights) + 0.5 * decay * squares
-    _backward(x, scores, masks, nonzero, params, layers, activation, decay, None, out, work, team)
-    return loss
-
-
-@jit
-def numerical_gradient(x, labels, params, layers, activation, decay, extension, step, out, work, team):
-    """Write central differences of `loss` for each parameter to ``out``; ``params`` are restored."""
-    for i in range(params.size):
-        value = params[i]
-        params[i] = value + step
-        above = loss(x, labels, params, layers, activation, decay, extension, work, team)
-        params[i] = value - step
-        below = loss(x, labels, params, layers, activation, decay, extension, work, team)
-        params[i] = value
-        out[i] = (above - below) / (2 * step)
+            count = counts[0, k]
+            if count != ALL:
+                for group in range(1, (rows + WIDTH - 1) // WIDTH):
+                    count += counts[group, k]
+            add_masked_rows(batch, a, masks_of(batch, layer, 0, rows), count, delta, d_weights, low, high, first > 0)
+        if number_at(batch, DECAY) != 0 and first + rows == integer_at(batch, TOTAL):
+            width = integer_at(layer, OUTPUTS)
+            _add_decay(T, batch, integer_at(layer, WEIGHTS) + low * width, (high - low) * width)

@@ -5,7 +5,7 @@ import numpy as np
 from fastoptim.kernels.exponential import exponential
 from fastoptim.kernels.jit import inline_jit
 
-__all__ = ["LOGISTIC", "SOFTMAX", "SQUARES", "softmax_cross_entropy", "softmax_cross_entropy_backward", "weighted_loss"]
+__all__ = ["LOGISTIC", "SOFTMAX", "SQUARES", "cross_entropy", "cross_entropy_backward", "softmax", "weighted_loss"]
 
 SOFTMAX, LOGISTIC, SQUARES = range(3)
 
@@ -14,7 +14,8 @@ _TINY = 1e-7
 
 
 @inline_jit
-def _softmax(scores):
+def softmax(scores):
+    """Replace each row by its softmax."""
     T = scores.dtype.type
     for i in range(scores.shape[0]):
         row = scores[i]
@@ -37,31 +38,25 @@ def _softmax(scores):
 
 
 @inline_jit
-def softmax_cross_entropy(scores, labels):
-    """Return the mean of ``-log(softmax(scores)[label] + 1e-7)`` over the rows; ``scores`` become probabilities."""
-    total = 0.0
-    tiny = scores.dtype.type(_TINY)
-    _softmax(scores)
-    for i in range(scores.shape[0]):
-        row = scores[i]
-        total -= np.log(row[labels[i]] + tiny)
-    return total / scores.shape[0]
+def cross_entropy(probabilities, labels, losses):
+    """Write ``-log(probability + 1e-7)`` of the label of each row to ``losses``, both columns."""
+    tiny = probabilities.dtype.type(_TINY)
+    for i in range(probabilities.shape[0]):
+        losses[i, 0] = -np.log(probabilities[i, labels[i, 0]] + tiny)
 
 
 @inline_jit
-def softmax_cross_entropy_backward(scores, labels):
-    """Replace scores by the gradient of the loss with respect to them: ``(softmax(scores) - one_hot(labels)) / rows``.
+def cross_entropy_backward(probabilities, labels, n_samples):
+    """Replace the softmax of scores by the gradient with respect to them of the mean loss of ``n_samples`` rows.
 
-    As in the notes, this is the gradient of the cross-entropy without the 1e-7.
+    It is ``(probabilities - one_hot(labels)) / n_samples``: as in the notes, that of the loss without the 1e-7.
     """
-    one = scores.dtype.type(1)
-    rows = scores.dtype.type(scores.shape[0])
-    _softmax(scores)
-    for i in range(scores.shape[0]):
-        row = scores[i]
-        row[labels[i]] -= one
+    one, divisor = probabilities.dtype.type(1), probabilities.dtype.type(n_samples)
+    for i in range(probabilities.shape[0]):
+        row = probabilities[i]
+        row[labels[i, 0]] -= one
         for j in range(row.size):
-            row[j] /= rows
+            row[j] /= divisor
 
 
 @inline_jit
@@ -80,20 +75,21 @@ def _surprise(probability, target, tiny):
 
 
 @inline_jit
-def weighted_loss(kind, scores, targets, weights):
-    r"""Replace scores by the gradient of a weighted loss with respect to them, and return the loss.
+def weighted_loss(kind, scores, targets, shares, losses):
+    r"""Replace scores by the gradient of a weighted loss with respect to them, and write the losses of the rows.
 
-    With weights :math:`w_i` of the rows, the gradient is :math:`w_i (f(s_i) - t_i) / \sum_k w_k`, where :math:`f` is
-    softmax, sigmoid, or nothing for squares. The loss is the weighted mean of the cross-entropy of a row, or of half
-    the mean of its squared errors; as in scikit-learn, the gradient is that of half of their sum.
+    With shares :math:`w_i` of the rows, whose sum over all samples is 1, the gradient is :math:`w_i (f(s_i) - t_i)`,
+    where :math:`f` is softmax, sigmoid, or nothing for squares. The loss of a row is :math:`w_i` times its
+    cross-entropy, or half the mean of its squared errors; as in scikit-learn, the gradient is that of half of their
+    sum.
     """
-    one, tiny, total, loss = scores.dtype.type(1), np.finfo(scores.dtype).eps, weights.sum(), 0.0
+    one, tiny = scores.dtype.type(1), np.finfo(scores.dtype).eps
     if kind == SOFTMAX:
-        _softmax(scores)
+        softmax(scores)
     elif kind == LOGISTIC:
         _sigmoid(scores)
     for i in range(scores.shape[0]):
-        row, target, share, error = scores[i], targets[i], weights[i] / total, 0.0
+        row, target, error = scores[i], targets[i], 0.0
         for j in range(row.size):
             if kind == SQUARES:
                 error += (row[j] - target[j]) ** 2 / (2 * row.size)
@@ -101,6 +97,5 @@ def weighted_loss(kind, scores, targets, weights):
                 error += _surprise(row[j], target[j], tiny)
                 if kind == LOGISTIC:
                     error += _surprise(one - row[j], one - target[j], tiny)
-            row[j] = (row[j] - target[j]) * share
-        loss += share * error
-    return loss
+            row[j] = (row[j] - target[j]) * shares[i, 0]
+        losses[i, 0] = shares[i, 0] * error

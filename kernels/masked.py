@@ -31,7 +31,8 @@ from fastoptim.kernels.vectors import (
     width_of,
 )
 
-__all__ = ["ALL", "AS_IT_IS", "FEWEST_ROWS", "TRANSPOSED", "masked_dot", "multiply", "product", "product_address"]
+__all__ = ["ALL", "AS_IT_IS", "FEWEST_ROWS", "TRANSPOSED", "add_masked_rows", "masked_dot", "multiply", "product"]
+__all__ += ["product_address"]
 
 FEWEST_ROWS = 16 if HAS_FMA and not DISABLED else sys.maxsize
 """Samples of a batch below which BLAS is faster, because copying the right matrix dominates."""
@@ -54,7 +55,7 @@ _CHUNK = 256
 """Rows of the result that are computed with one block of the right matrix after the other."""
 _SUMS_LINES = _CHUNK * MAX_LINES
 
-_INNER, _COLUMNS, _X, _X_ROW, _X_STEP, _MASKS, _N_WORDS, _IS_TRANSPOSED, _B, _B_ROW, _B_STEP, _OUT, _FOUND = range(13)
+_INNER, _COLUMNS, _X, _X_ROW, _X_STEP, _MASKS, _N_WORDS, _IS_TRANSPOSED, _B, _B_ROW, _B_STEP, _OUT, _ADDS = range(13)
 """The words that describe a product to its code."""
 _ROW_LINES = 2
 
@@ -102,7 +103,7 @@ SIZE: int
 
 
 def multiply(row, start, stop):
-    """Compute rows of the product that is described at an address, and note if its right matrix is not finite.
+    """Compute rows of the product that is described at an address, or add them to what is there.
 
     The first row is a multiple of 64. The result has no gaps. If its rows fill a line, rows or columns of the right
     matrix must be contiguous. Without masks, their address is zero.
@@ -110,7 +111,8 @@ def multiply(row, start, stop):
     inner, columns = word(row, _INNER), word(row, _COLUMNS)
     x, x_row, x_step = word(row, _X), word(row, _X_ROW), word(row, _X_STEP)
     masks, n_words, transposed = word(row, _MASKS), word(row, _N_WORDS), word(row, _IS_TRANSPOSED)
-    b, b_row, b_step, out = word(row, _B), word(row, _B_ROW), word(row, _B_STEP), word(row, _OUT)
+    b, b_row, b_step = word(row, _B), word(row, _B_ROW), word(row, _B_STEP)
+    out, adds = word(row, _OUT), word(row, _ADDS)
     lanes = LINE // SIZE
     is_narrow = columns < lanes
     total_lines = (columns + lanes - 1) // lanes
@@ -120,7 +122,6 @@ def multiply(row, start, stop):
     _clear(zeros, MAX_LINES)
     if is_narrow:
         _clear(block, WIDTH)
-    found = 0
     for top in range(start, stop, _CHUNK):
         bottom = min(top + _CHUNK, stop)
         for tile in range(tiles):
@@ -130,28 +131,34 @@ def multiply(row, start, stop):
             sums_row, sums_last = lines * LINE, (lines - 1) * LINE
             out_row, last = columns * SIZE, (min(lines * lanes, columns - column) - lanes) * SIZE
             width = _width_of(lines, last)
+            corner = out + top * out_row + column * SIZE
+            if adds and is_narrow:
+                _copy_narrow(T, sums, corner, out_row, SIZE, columns, bottom - top)
+            elif adds:
+                copy_rows(T, lines, sums, corner, last, out_row, bottom - top)
             for k in range(0, inner, WIDTH):
                 # The block of the right matrix stays in the fastest cache while all rows use it.
                 count = min(WIDTH, inner - k)
                 corner = b + k * b_row + column * b_step
                 if is_narrow:
-                    found |= _copy_narrow(T, block, corner, b_row, b_step, columns, count)
+                    not_finite = _copy_narrow(T, block, corner, b_row, b_step, columns, count)
                 elif b_step == SIZE:
-                    found |= copy_rows(T, lines, block, corner, last, b_row, count)
+                    not_finite = copy_rows(T, lines, block, corner, last, b_row, count)
                 else:
-                    found |= _copy_columns(T, SIZE, block, lines, last, corner, b_step, count)
+                    not_finite = _copy_columns(T, SIZE, block, lines, last, corner, b_step, count)
                 for i in range(top, bottom, WIDTH):
                     n_rows = min(WIDTH, bottom - i)
                     # A block begins with what the one before it left, and the last one writes the result.
                     first, first_row = sums + (i - top) * sums_row, sums_row
                     target, target_row, target_last = first, sums_row, sums_last
-                    if k == 0:
+                    if k == 0 and not adds:
                         first, first_row = zeros, 0
                     if k + WIDTH >= inner and not is_narrow:
                         target, target_row, target_last = out + i * out_row + column * SIZE, out_row, last
                     corner = x + i * x_row + k * x_step
                     done = 0
-                    if masks:
+                    # The product of zero and what is not finite is NaN, so it must not be left out.
+                    if masks and not not_finite:
                         fill_strip(strip, masks, n_words, transposed, i, n_rows, k, count)
                     else:
                         at_once = _rows_at_once(width)
@@ -179,8 +186,6 @@ def multiply(row, start, stop):
                     for j in range(columns):
                         (element,) = load((T,), (sums + (i - top) * LINE,), j)
                         store((T,), (out + i * out_row,), j, element)
-    if found != 0:
-        set_word(row, _FOUND, 1)
 
 
 @cache
@@ -198,40 +203,8 @@ def product_address(dtype: Any) -> int:
 
 
 @inline_jit
-def _share(team, row, rows, is_large):
-    """Run a product on the threads of a team, or on this one."""
-    if is_large and team[2] > 1:
-        program = lines_on_stack(1)
-        set_word(program, COUNT, 1)
-        set_word(program, CALLS, team[0])
-        set_word(program, CALLS + 1, row)
-        set_word(program, CALLS + 2, 0)
-        set_word(program, CALLS + 3, rows)
-        call(team[1], program, team[2], 1)
-    else:
-        call(team[0], row, 0, rows)
-
-
-@inline_jit
-def masked_dot(team, x, x_is_transposed, masks, count, b, b_is_transposed, out):
-    """Compute a product of two matrices in C order, either of which may be used transposed.
-
-    Parameters
-    ----------
-    team : array
-        What `product_address` returns, the address of `run_parallel` and the number of parts into which it cuts a large
-        product; with 1 part, that address is not used.
-    x, b : array
-        The left and the right matrix.
-    x_is_transposed, b_is_transposed : bool
-        `AS_IT_IS` or `TRANSPOSED`.
-    masks, count
-        The masks of ``x`` as it lies in memory, and the number of their bits, as from `fill_masks`. An element whose
-        bit is not set counts as zero and need not be zero in ``x``. If the count is `ALL`, there are no masks.
-    out : array
-        The result.
-    """
-    size, rows, columns = x.itemsize, out.shape[0], out.shape[1]
+def _describe(row, x, x_is_transposed, masks, count, b, b_is_transposed, out, adds):
+    size, columns = x.itemsize, out.shape[1]
     x_row, x_step, inner = x.shape[1] * size, size, x.shape[1]
     if x_is_transposed:
         x_row, x_step, inner = x_step, x_row, x.shape[0]
@@ -240,7 +213,6 @@ def masked_dot(team, x, x_is_transposed, masks, count, b, b_is_transposed, out):
         b_row, b_step = b_step, b_row
     lines = min((columns * size + LINE - 1) // LINE, MAX_LINES)
     skips = count != ALL and count < _HIGHEST_DENSITY * lines * x.size
-    row = lines_on_stack(_ROW_LINES)
     set_word(row, _INNER, inner)
     set_word(row, _COLUMNS, columns)
     set_word(row, _X, x.ctypes.data)
@@ -253,10 +225,46 @@ def masked_dot(team, x, x_is_transposed, masks, count, b, b_is_transposed, out):
     set_word(row, _B_ROW, b_row)
     set_word(row, _B_STEP, b_step)
     set_word(row, _OUT, out.ctypes.data)
-    set_word(row, _FOUND, 0)
-    is_large = x.size * columns >= _LARGE
-    _share(team, row, rows, is_large)
-    if skips and word(row, _FOUND):
-        # The product of zero and what is not finite is NaN.
-        set_word(row, _MASKS, 0)
-        _share(team, row, rows, is_large)
+    set_word(row, _ADDS, adds)
+
+
+@inline_jit
+def masked_dot(team, x, x_is_transposed, masks, count, b, b_is_transposed, out):
+    """Compute a product of two matrices in C order, either of which may be used transposed.
+
+    Parameters
+    ----------
+    team : int
+        The address of three words: what `product_address` returns, the address of `run_parallel`, and the number of
+        parts into which it cuts a large product; with 1 part, its address is not used.
+    x, b : array
+        The left and the right matrix.
+    x_is_transposed, b_is_transposed : bool
+        `AS_IT_IS` or `TRANSPOSED`.
+    masks, count
+        The masks of ``x`` as it lies in memory, and the number of their bits, as from `fill_masks`. An element whose
+        bit is not set counts as zero and need not be zero in ``x``. If the count is `ALL`, there are no masks.
+    out : array
+        The result.
+    """
+    row = lines_on_stack(_ROW_LINES)
+    _describe(row, x, x_is_transposed, masks, count, b, b_is_transposed, out, 0)
+    rows = out.shape[0]
+    if word(team, 2) > 1 and x.size * out.shape[1] >= _LARGE:
+        program = lines_on_stack(1)
+        set_word(program, COUNT, 1)
+        set_word(program, CALLS, word(team, 0))
+        set_word(program, CALLS + 1, row)
+        set_word(program, CALLS + 2, 0)
+        set_word(program, CALLS + 3, rows)
+        call(word(team, 1), program, word(team, 2), 1)
+    else:
+        call(word(team, 0), row, 0, rows)
+
+
+@inline_jit
+def add_masked_rows(team, x, masks, count, b, out, start, stop, adds):
+    """Compute some rows of ``x.T @ b``, of which the first is a multiple of 64, and add them to ``out`` if told to."""
+    row = lines_on_stack(_ROW_LINES)
+    _describe(row, x, TRANSPOSED, masks, count, b, AS_IT_IS, out, adds)
+    call(word(team, 0), row, start, stop)

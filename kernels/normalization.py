@@ -27,7 +27,7 @@ class Extension(NamedTuple):
     """Whether it has dropout."""
     ratio: float
     """The probability that an element is dropped."""
-    drawn: NDArray[np.float64]
+    drawn: Any
     """Uniform numbers for each element of each hidden layer, one layer after the other, if some are to be dropped."""
     statistics: NDArray[Any]
     """Means and variances of the units of all normalized layers: computed in training, used otherwise."""

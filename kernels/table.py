@@ -57,7 +57,21 @@ import numpy as np
 from fastoptim.kernels.jit import inline_jit, jit
 from fastoptim.kernels.memory import integers, scratch, set_word, word
 
-__all__ = ["ALIGNED", "AXES", "CALLS", "COMMITTED", "COUNT", "DICE", "FIXED", "FORM", "FOUND", "G_FORM", "HIGH", "LOW"]
+__all__ = [
+    "ALIGNED",
+    "AXES",
+    "CALLS",
+    "COMMITTED",
+    "COUNT",
+    "DATA",
+    "DICE",
+    "FIXED",
+    "FORM",
+    "FOUND",
+    "G_FORM",
+    "HIGH",
+    "LOW",
+]
 __all__ += ["MOVES", "NEXT", "SLOTS", "START", "STOP", "SUMS", "TOUCHED", "VALUE", "WALK", "WRITEABLE", "G", "P"]
 __all__ += ["bind", "block_table", "each_row", "each_touched_row"]
 
@@ -72,7 +86,7 @@ ALIGNED, WRITEABLE = 0x0100, 0x0400
 _HEADER = object.__basicsize__ // 8
 _TYPE = _HEADER - 1
 _ITEMS = tuple.__basicsize__ // 8
-_DATA, _DIMS, _STRIDES, _DTYPE = (_HEADER + k for k in (0, 2, 3, 5))
+DATA, _DIMS, _STRIDES, _DTYPE = (_HEADER + k for k in (0, 2, 3, 5))
 _N_DIM, _FLAGS = (object.__basicsize__ + offset for offset in (8, 48))
 
 
@@ -190,13 +204,13 @@ def bind(check, arrays):
         p, g = word(params, _ITEMS + k), word(grads, _ITEMS + k)
         if not (_has_form(p, word(row, FORM)) and _has_form(g, word(row, G_FORM))):
             return False
-        if not moves and word(p, _DATA) != word(row, P):
+        if not moves and word(p, DATA) != word(row, P):
             return False
         row = word(row, NEXT)
     row = first
     for k in range(n_rows):
-        set_word(row, P, word(word(params, _ITEMS + k), _DATA))
-        start, g_form = word(word(grads, _ITEMS + k), _DATA), word(row, G_FORM)
+        set_word(row, P, word(word(params, _ITEMS + k), DATA))
+        start, g_form = word(word(grads, _ITEMS + k), DATA), word(row, G_FORM)
         if word(row, FIXED):
             if start != word(row, G):
                 return False

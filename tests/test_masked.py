@@ -13,9 +13,11 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import fastoptim as fo
 import naive
+from fastoptim import threads
 from fastoptim.kernels import masked
 from fastoptim.kernels.jit import DISABLED, HAS_FMA
 from fastoptim.kernels.masks import fill_masks
+from fastoptim.network import runner
 from naive import assert_bits
 
 pytestmark = pytest.mark.skipif(DISABLED, reason="needs compiled code")
@@ -54,12 +56,11 @@ def chained(x, b):
     return out
 
 
-def multiply(dtype, shape, left, words, right, out):
-    """Compute rows of a product; return whether the right matrix is finite; a matrix is its address and two steps."""
+def multiply(dtype, shape, left, words, right, out, adds=False):
+    """Compute rows of a product, or add them; a matrix is its address and two steps."""
     start, stop, inner, columns = shape
-    row = np.array([inner, columns, *left, *words, *right, out, 0], np.intp)
+    row = np.array([inner, columns, *left, *words, *right, out, adds], np.intp)
     masked.product(np.dtype(dtype)).ctypes(row.ctypes.data, start, stop)
-    return row[-1] == 0
 
 
 @numba.njit
@@ -96,12 +97,15 @@ def check_product(rng, dtype, rows, inner, columns, density, x_is_transposed, b_
     row = (b.shape[1] + pad) * size
     right_steps = (size, row) if b_is_transposed else (row, size)
     expected = chained(left, right)
+    is_zero = x == 0
     # Parts begin at multiples of 64 rows, and the last one is computed first. At last, no element is skipped.
     cuts = sorted({0, *(64 * rng.integers(0, rows // 64 + 1, 2)), rows})
     for ends, address in (cuts, masks.ctypes.data), ([0, rows], masks.ctypes.data), (cuts, 0):
         buffer[:] = np.nan
+        # An element is skipped wherever its bit is not set, unless the right matrix is not finite, as its guards are.
+        x[is_zero] = 7 if address else 0
         for start, stop in reversed(list(pairwise(ends))):
-            finite = multiply(
+            multiply(
                 dtype,
                 (start, stop, inner, columns),
                 (x.ctypes.data, *left_steps),
@@ -109,8 +113,6 @@ def check_product(rng, dtype, rows, inner, columns, density, x_is_transposed, b_
                 (b.ctypes.data, *right_steps),
                 out.ctypes.data,
             )
-            # The guards of b are not finite, so this also says that none of them was read.
-            assert finite
         assert_bits(expected, out)
         assert np.isnan(buffer[:64]).all()
         assert np.isnan(buffer[len(buffer) - 64 :]).all()
@@ -166,8 +168,27 @@ def test_masks(dtype):
         assert not bits[:, width:].any()
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_product_that_is_added_continues_the_chains(dtype):
+    """Of any width: what two products of half the rows add up to is the product of all rows."""
+    rng, size = np.random.default_rng(9), np.dtype(dtype).itemsize
+    for columns in [*range(1, 130), 300]:
+        inner, rows = int(rng.integers(2, 150)), int(rng.integers(1, 150))
+        x, masks = random_left(rng, (inner, rows), dtype, rng.choice([0.05, 0.3, 1]))
+        b = rng.standard_normal((inner, columns)).astype(dtype)
+        out, buffer = guarded((rows, columns), dtype)
+        half = int(rng.integers(1, inner))
+        for first, last in (0, half), (half, inner):
+            words = (masks[first:].ctypes.data if columns % 3 else 0), masks.shape[1], True
+            left, right = (x[first:].ctypes.data, size, rows * size), (b[first:].ctypes.data, columns * size, size)
+            multiply(dtype, (0, rows, last - first, columns), left, words, right, out.ctypes.data, first > 0)
+        assert_bits(chained(x.T, b), out)
+        assert np.isnan(buffer[:64]).all()
+        assert np.isnan(buffer[len(buffer) - 64 :]).all()
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_an_element_that_is_not_finite_is_found(value):
+def test_an_element_that_is_not_finite_is_not_skipped(value):
     """At any place in the right matrix, also where the left one is zero."""
     rng = np.random.default_rng(4)
     for dtype in DTYPES:
@@ -177,16 +198,16 @@ def test_an_element_that_is_not_finite_is_found(value):
             steps = (size, 70 * size) if transposed else (columns * size, size)
             masks, x, out = np.zeros((5, 2), np.uint64), np.zeros((5, 70), dtype), np.empty((5, columns), dtype)
             for place in 0, 15, b.size // 2, b.size - 1:
-                found = []
                 for element in dtype(1), dtype(value):
                     b.reshape(-1)[place] = element
-                    right = b.ctypes.data, *steps
-                    left = x.ctypes.data, 70 * size, size
+                    right, left = (b.ctypes.data, *steps), (x.ctypes.data, 70 * size, size)
                     words = masks.ctypes.data, 2, False
-                    found.append(not multiply(dtype, (0, 5, 70, columns), left, words, right, out.ctypes.data))
+                    multiply(dtype, (0, 5, 70, columns), left, words, right, out.ctypes.data)
+                    is_nan = np.zeros((5, columns), bool)
+                    is_nan[:, place // 70 if transposed else place % columns] = not np.isfinite(element)
+                    assert_array_equal(np.isnan(out), is_nan)
+                    assert not out[~is_nan].any()
                 b.reshape(-1)[place] = 1
-                assert found == [False, True]
-                assert not out.any()
 
 
 # Networks whose layers are wide enough to be skipped in.
@@ -289,8 +310,8 @@ def test_any_number_of_threads_gives_the_same_bits(dtype, activation, density):
     for rows in 16, 130:
         x, t = sparse(rng, (rows, 784), density).astype(dtype), rng.integers(0, 10, rows)
         results = []
-        for threads in 1, 2, 3, 7:
-            with limits(threads, "blas"), fo.num_threads(threads):
+        for n in 1, 2, 3, 7:
+            with limits(n, "blas"), fo.num_threads(n):
                 results.append([net.predict(x), net.loss(x, t), net.gradient(x, t).flat])
         for result in results:
             for one, other in zip(results[0], result, strict=True):
@@ -298,21 +319,39 @@ def test_any_number_of_threads_gives_the_same_bits(dtype, activation, density):
 
 
 @chosen
-def test_threads_share_the_products():
+def test_threads_share_the_samples(monkeypatch):
     """As many as `num_threads` says, if the batch is large enough."""
+    parts = []
+    run = threads.run_parallel
+    monkeypatch.setattr(threads, "run_parallel", lambda *args: (parts.append(args[1]), run(*args)))
     net = fo.MultiLayerNet(300, [100], 10, seed=0)
     x, t = np.ones((100, 300), np.float32), np.zeros(100, int)
-    shared = []
-    for threads in 1, 3:
-        with fo.num_threads(threads):
+    for n in 1, 3:
+        with fo.num_threads(n):
             net.gradient(x, t)
-            (memory,) = net._spare
-            (team,) = memory.teams.values()
-            shared.append(int(team._words[2]))
-    assert shared == [1, 3]
-    # Small batches are not worth it.
-    net.gradient(x[:20], t[:20])
-    assert len(memory.teams) == 1
+            # Small batches are not worth it.
+            net.gradient(x[:20], t[:20])
+    assert parts in ([3], [1, 3]), "the first run of a thread also loads the loop"
     for rows in range(80, 120):
         net.predict(np.ones((rows, 300), np.float32))
-    assert len(memory.teams) <= 16
+    (memory,) = net._runner._spare
+    assert len(memory.programs) <= 16
+
+
+@chosen
+@pytest.mark.parametrize("options", [{}, {"use_dropout": True}, {"use_batchnorm": True}], ids=str)
+def test_any_part_of_a_batch_in_memory_gives_the_same_bits(options, monkeypatch):
+    """A large batch goes through the network some samples at a time."""
+    rng = np.random.default_rng(10)
+    x, t = sparse(rng, (300, 70), 0.3), rng.integers(0, 17, 300)
+    results = []
+    for at_a_time in 64, 128, 192, 1000:
+        monkeypatch.setattr(runner, "_AT_A_TIME", at_a_time)
+        for n in 1, 3:
+            net = fo.MultiLayerNetExtend(*SIZES, weight_decay_lambda=0.1, seed=0, **options)
+            np.random.seed(0)
+            with fo.num_threads(n):
+                results.append([net.predict(x), net.loss(x, t), net.gradient(x, t).flat])
+    for result in results:
+        for one, other in zip(results[0], result, strict=True):
+            assert_bits(one, other)

@@ -12,9 +12,10 @@ from numpy.testing import assert_allclose, assert_array_equal
 import fastoptim as fo
 import layers
 import naive
-from fastoptim.kernels import dense
+from fastoptim.kernels import layers as kernel_layers
 from fastoptim.kernels.normalization import Extension
-from fastoptim.network.batches import on_one_thread
+from fastoptim.kernels.passes import GRADIENT, labelled
+from fastoptim.network import runner
 from naive import assert_bits
 
 # Before the first pass in training the variances are zero, and scores in tests huge.
@@ -226,29 +227,25 @@ def test_nothing_is_written_outside_of_the_arrays(dtype):
     rows, sizes, units = 17, (8, [20, 18], 4), 38
     _, net = nets(sizes[1], dtype=dtype, **BOTH)
     x, t = batch(0, rows)
-    table, per_row = dense.table([sizes[0], *sizes[1], sizes[2]], True)
+    net.weight_decay_lambda = 0.1
+    memory = runner._Memory()
+    net._runner._program(GRADIENT, labelled, True, rows, memory)
+    size = memory.buffer.size
     buffers, views = [], []
-    for shape in (per_row * rows,), (net.params.flat.size,), (2, units):
-        buffers.append(np.full(np.prod(shape) + 64, 12345, dtype))
+    for shape, kind in ((size,), np.uint64), ((net.params.flat.size,), dtype), ((2, units), dtype):
+        buffers.append(np.full(np.prod(shape) + 64, 12345, kind))
         views.append(buffers[-1][32:-32].reshape(shape))
-    work, out, statistics = views
+    memory.buffer, out, statistics = views
+    memory.programs.clear()
+    net._runner._spare = [memory]
     extension = Extension(True, True, 0.5, seeded(1, np.random.rand, rows * units), statistics)
-    dense.gradient(
-        x.astype(dtype),
-        t,
-        net.params.flat,
-        table,
-        dense.RELU,
-        0.1,
-        extension,
-        out,
-        work,
-        on_one_thread(np.dtype(dtype)),
-    )
+    arrays = {kernel_layers.X: x.astype(dtype), kernel_layers.PARAMS: net.params.flat}
+    net._runner.run(GRADIENT, arrays | {kernel_layers.TARGETS: t, kernel_layers.OUT: out}, extension, 0.1)
+    assert net._runner._spare == [memory]
     for buffer in buffers:
         assert (buffer[:32] == 12345).all()
         assert (buffer[-32:] == 12345).all()
-    net.weight_decay_lambda = 0.1
+    net._runner._spare = []
     assert_bits(seeded(1, net.gradient, x, t).flat, out)
     assert not (out == 12345).any()
     assert not (statistics == 12345).any()

@@ -13,17 +13,15 @@ from functools import partial
 from importlib import import_module
 from math import inf
 from time import perf_counter
-from typing import Any
 
 import numba
 import numpy as np
 
 from fastoptim.arguments import whole_number
-from fastoptim.kernels.jit import address
 from fastoptim.kernels.parallel import run, run_parallel
 from fastoptim.kernels.table import CALLS, COUNT
 
-__all__ = ["Autotuner", "Call", "Team", "num_threads"]
+__all__ = ["Autotuner", "Call", "has_safe_threads", "num_threads"]
 
 Call = tuple[int, int, int, int]
 """A call of a program: see `fastoptim.kernels.table`."""
@@ -112,7 +110,7 @@ def num_threads(n: int) -> Iterator[None]:
         _setting.parts = before
 
 
-def _has_safe_threads() -> bool:
+def has_safe_threads() -> bool:
     """Start Numba's threads, load the parallel loop, and tell whether this Python thread may use them."""
     if _setting.has_safe_threads is None:
         _setting.has_safe_threads = False
@@ -200,6 +198,8 @@ class Autotuner:
     calls : list of (int, int, int, int)
         Address of a kernel, address of the first row of a segment, and the numbers of the first element and the one
         after the last, each; see `table`.
+    parallel_from : int
+        Elements below which a call runs on one thread.
 
     Attributes
     ----------
@@ -207,14 +207,26 @@ class Autotuner:
         The program of the calls. Its word COMMITTED is 1 once all of them have run in this step.
     """
 
-    __slots__ = ("_address", "_is_long", "_left", "_parallel", "_parts", "_times", "_usual", "_wait", "program")
+    __slots__ = (
+        "_address",
+        "_is_long",
+        "_left",
+        "_parallel",
+        "_parallel_from",
+        "_parts",
+        "_times",
+        "_usual",
+        "_wait",
+        "program",
+    )
 
-    def __init__(self, calls: list[Call]) -> None:
+    def __init__(self, calls: list[Call], parallel_from: int = _PARALLEL_FROM) -> None:
         self.program = np.zeros(CALLS + 4 * len(calls), np.intp)
         self.program[COUNT] = len(calls)
         self.program[CALLS:] = [word for call in calls for word in call]
         self._address = self.program.ctypes.data
-        self._is_long = max((last - first for _, _, first, last in calls), default=0) >= _PARALLEL_FROM
+        self._parallel_from = parallel_from
+        self._is_long = max((last - first for _, _, first, last in calls), default=0) >= parallel_from
         self._parallel = False
         self._parts = 1
         self._left = 0.0
@@ -251,7 +263,7 @@ class Autotuner:
         # The usual way is timed first, then the other.
         other = _is_enough(self._times[self._parallel])
         use_threads = self._parallel is not other
-        if use_threads and not _has_safe_threads():
+        if use_threads and not has_safe_threads():
             self._left = inf
             self._run_on(1)
             return
@@ -275,42 +287,7 @@ class Autotuner:
         return perf_counter() - start
 
     def _run_on(self, parts: int) -> None:
-        if parts > 1 and _has_safe_threads():
-            run_parallel(self._address, min(parts, _MOST_PARTS), _PARALLEL_FROM)
+        if parts > 1 and has_safe_threads():
+            run_parallel(self._address, min(parts, _MOST_PARTS), self._parallel_from)
         else:
             run(self._address)
-
-
-class Team(Autotuner):
-    """The threads that share the products of a network: one or several, as an `Autotuner` finds out.
-
-    Parameters
-    ----------
-    product : int
-        Address of the code that computes some rows of a product; see `masked`.
-    """
-
-    __slots__ = ("_call", "_result", "_words")
-
-    def __init__(self, product: int) -> None:
-        super().__init__([])
-        self._is_long = True
-        self._words = np.array([product, 0, 1], np.intp)
-        self._call: Any = None
-        self._result: Any = None
-
-    def call(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Return what a function returns of some arguments and the words that say who shares its products."""
-        self._call = partial(function, *args, self._words)
-        try:
-            self.run()
-            return self._result
-        finally:
-            # Samples, gradients and a workspace, which may be large, must not live until the next call.
-            self._call = self._result = None
-
-    def _run_on(self, parts: int) -> None:
-        self._words[2] = 1
-        if parts > 1 and _has_safe_threads():
-            self._words[1:] = address(run_parallel), min(parts, _MOST_PARTS)
-        self._result = self._call()

@@ -13,8 +13,8 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from fastoptim.hyperparameters import Hyperparameter
 from fastoptim.kernels import dense
-from fastoptim.network.batches import Memory
 from fastoptim.network.initialization import initial_parameters
+from fastoptim.network.runner import Runner
 from fastoptim.parameters import FlatDict, flatten
 from fastoptim.serialize import StateDict, StrPath, check_arrays, check_items, copied, format_and_class, reading, write
 from fastoptim.tables import Table, shortened, size_of
@@ -69,8 +69,7 @@ class Architecture:
         self._activation = activation.lower()
         self._dtype = checked_dtype(dtype)
         self.weight_decay_lambda = weight_decay_lambda
-        self._layers, self._work_per_row = dense.table(self._sizes, self._is_normalized)
-        self._spare: list[Memory] = []
+        self._runner = self._new_runner(self._dtype)
         arrays = initial_parameters(self._sizes, weight_init_std, seed, self._is_normalized)
         self._params = flatten(arrays, dtype=self.dtype)
 
@@ -190,12 +189,15 @@ class Architecture:
         return Table(titles, shortened(rows, ("⋮", *[""] * 4)), 2, caption)._repr_html_()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name not in ("_layers", "_spare")}
+        return {name: value for name, value in vars(self).items() if name != "_runner"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # Kernels trust the table of layers, so it is not taken from a pickle, perhaps of another version.
-        vars(self).update(state, _spare=[])
-        self._layers, self._work_per_row = dense.table(self._sizes, self._is_normalized)
+        vars(self).update(state)
+        self._runner = self._new_runner(self._dtype)
+
+    def _new_runner(self, dtype: np.dtype[Any]) -> Runner:
+        return Runner(self._sizes, self._is_normalized, ACTIVATIONS[self._activation], dtype)
 
     def _arguments(self) -> dict[str, Any]:
         """Return the arguments that create such a network, except for its initial weights."""

@@ -1,41 +1,13 @@
-"""A batch for a network: check its samples and labels, and provide the memory that a call needs."""
+"""A batch for a network: check its samples and labels."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from fastoptim.concurrency import blas_calls
-from fastoptim.kernels.masked import product_address
-from fastoptim.threads import Team
-
-__all__ = ["Memory", "Workspace", "batch", "on_one_thread", "samples"]
-
-_LARGEST_KEPT = 16 << 20
-"""The largest workspace that is kept for the next call, in bytes."""
-_SHARED_FROM = 1 << 14
-"""Elements of a workspace below which no product of a batch is worth a second thread."""
-_MOST_TEAMS = 16
-"""Functions and batch sizes for which it is remembered on how many threads they are fast."""
-
-
-@cache
-def on_one_thread(dtype: np.dtype[Any]) -> NDArray[np.intp]:
-    """Return the words of `Team` with which the calling thread computes all products itself."""
-    return np.array([product_address(dtype), 0, 1], np.intp)
-
-
-@dataclass
-class Memory:
-    """What is kept from one call to the next."""
-
-    work: NDArray[Any]
-    teams: dict[tuple[Any, int], Team]
+__all__ = ["batch", "samples"]
 
 
 def samples(x: ArrayLike, n_features: int, dtype: DTypeLike) -> NDArray[Any]:
@@ -81,52 +53,3 @@ def batch(
     if np.maximum.reduce(labels.view(np.uintp)) >= n_classes:
         raise ValueError(f"t has class numbers from {labels.min()} to {labels.max()}, expected 0 to {n_classes - 1}")
     return rows, labels
-
-
-class Workspace:
-    """The memory of one call, kept for the next one unless it is large, and the threads that it runs on.
-
-    Concurrent calls each get their own.
-
-    Parameters
-    ----------
-    spare : list of Memory
-        The memory of earlier calls.
-    work_per_row : int
-        Elements that a sample needs.
-    dtype : dtype
-        That of the elements.
-    x : array
-        The samples.
-    """
-
-    def __init__(self, spare: list[Memory], work_per_row: int, dtype: DTypeLike, x: NDArray[Any]) -> None:
-        self.spare, self.dtype, self.rows = spare, np.dtype(dtype), len(x)
-        self.size = work_per_row * len(x)
-
-    def __enter__(self) -> Workspace:
-        try:
-            self.memory = self.spare.pop()
-        except IndexError:
-            self.memory = Memory(np.empty(self.size, self.dtype), {})
-        if self.memory.work.size < self.size:
-            self.memory.work = np.empty(self.size, self.dtype)
-        blas_calls.__enter__()
-        return self
-
-    def run(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Return what a kernel returns of some arguments, this memory, and the threads that share its products."""
-        words = on_one_thread(self.dtype)
-        if self.size < _SHARED_FROM or not words[0]:
-            return function(*args, self.memory.work, words)
-        teams, key = self.memory.teams, (function, self.rows)
-        if key not in teams:
-            if len(teams) == _MOST_TEAMS:
-                teams.clear()
-            teams[key] = Team(int(words[0]))
-        return teams[key].call(function, *args, self.memory.work)
-
-    def __exit__(self, *_: object) -> None:
-        blas_calls.__exit__()
-        if not self.spare and self.memory.work.nbytes <= _LARGEST_KEPT:
-            self.spare.append(self.memory)

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastoptim.kernels import dense
+from fastoptim.kernels.layers import LOSSES, OUT, PARAMS, TARGETS, X
 from fastoptim.kernels.normalization import Extension
-from fastoptim.network.architecture import ACTIVATIONS, Architecture
-from fastoptim.network.batches import Workspace, batch, samples
+from fastoptim.kernels.passes import GRADIENT, LOSS, SCORES
+from fastoptim.network.architecture import Architecture
+from fastoptim.network.batches import batch, samples
+from fastoptim.network.runner import Runner
 from fastoptim.parameters import FlatDict
 
-__all__ = ["MultiLayerNet"]
+__all__ = ["MultiLayerNet", "penalty"]
+
+_STEP = 1e-4
+"""The step of central differences."""
 
 
 class MultiLayerNet(Architecture):
@@ -61,8 +68,8 @@ class MultiLayerNet(Architecture):
     Notes
     -----
     Methods may be called from several threads. They release the GIL. On x86 with AVX2 and FMA, products of batches of
-    16 samples or more skip the zeros of samples and of what ReLU gives, and several threads share large ones where that
-    is measured to be faster; `num_threads` sets how many. The same input gives the same bits on any number of threads.
+    16 samples or more skip the zeros of samples and of what ReLU gives, and threads share the samples where that is
+    measured to be faster; `num_threads` sets how many. The same input gives the same bits on any number of threads.
 
     BLAS computes all other products, on as many threads as ``threadpoolctl.threadpool_limits`` sets after this class
     was imported. With another number of them, OpenBLAS may add in another order in products of more than :math:`2^{18}`
@@ -145,34 +152,46 @@ class MultiLayerNet(Architecture):
     # The methods of a pass, of rows and labels that were checked.
 
     def _predict(self, x: NDArray[Any], extension: Extension | None = None) -> NDArray[Any]:
-        with self._workspace(x) as work:
-            scores: NDArray[Any] = work.run(dense.predict, x, *self._model, extension).copy()
+        scores = np.empty((len(x), self.output_size), self.dtype)
+        self._runner.run(SCORES, {X: x, PARAMS: self._params.flat, OUT: scores}, extension)
         return scores
 
     def _loss(self, x: NDArray[Any], t: NDArray[np.intp], extension: Extension | None = None) -> float:
-        with self._workspace(x) as work:
-            return float(work.run(dense.loss, x, t, *self._model, float(self.weight_decay_lambda), extension))
+        return self._loss_by(self._runner, self._params.flat, x, t, extension)
+
+    def _loss_by(
+        self, runner: Runner, params: NDArray[Any], x: NDArray[Any], t: NDArray[np.intp], extension: Extension | None
+    ) -> float:
+        losses = np.empty(len(x))
+        runner.run(LOSS, {X: x, PARAMS: params, TARGETS: t, LOSSES: losses}, extension)
+        loss, decay = float(np.add.reduce(losses)) / len(x), float(self.weight_decay_lambda)
+        return loss + penalty(params, self._sizes, decay) if decay else loss
 
     def _gradient(self, x: NDArray[Any], t: NDArray[np.intp], extension: Extension | None = None) -> FlatDict:
-        flat = np.empty_like(self._params.flat)
-        with self._workspace(x) as work:
-            work.run(dense.gradient, x, t, *self._model, float(self.weight_decay_lambda), extension, flat)
+        params, decay = self._params.flat, float(self.weight_decay_lambda)
+        flat = np.empty_like(params)
+        self._runner.run(GRADIENT, {X: x, PARAMS: params, TARGETS: t, OUT: flat}, extension, decay)
         return FlatDict(self._params.layout, {self.dtype: flat})
 
     def _numerical_gradient(self, x: NDArray[Any], t: NDArray[np.intp], extension: Extension | None = None) -> FlatDict:
         params = self._params.flat.astype(np.float64)
         flat = np.empty_like(params)
-        model = (params, *self._model[1:])
-        with Workspace([], self._work_per_row, np.float64, x) as work:
-            work.run(dense.numerical_gradient, x, t, *model, float(self.weight_decay_lambda), extension, 1e-4, flat)
+        runner = self._new_runner(params.dtype)
+        for i, value in enumerate(params.copy()):
+            losses = []
+            for near in (value + _STEP, value - _STEP):
+                params[i] = near
+                losses.append(self._loss_by(runner, params, x, t, extension))
+            params[i] = value
+            flat[i] = (losses[0] - losses[1]) / (2 * _STEP)
         return FlatDict(self._params.layout, {self.dtype: flat.astype(self.dtype)})
 
     def _batch(self, x: ArrayLike, t: ArrayLike) -> tuple[NDArray[Any], NDArray[np.intp]]:
         return batch(x, t, self.input_size, self.output_size, self.dtype)
 
-    def _workspace(self, x: NDArray[Any]) -> Workspace:
-        return Workspace(self._spare, self._work_per_row, self.dtype, x)
 
-    @property
-    def _model(self) -> tuple[NDArray[Any], NDArray[np.intp], int]:
-        return self._params.flat, self._layers, ACTIVATIONS[self.activation]
+def penalty(params: NDArray[Any], sizes: Sequence[int], decay: float) -> float:
+    """Return ``decay / 2`` times the sum of the squares of all weights in a flat buffer, added in float64."""
+    starts = np.cumsum([0, *((n + 1) * m for n, m in pairwise(sizes))])
+    weights = (params[start : start + n * m] for start, (n, m) in zip(starts, pairwise(sizes), strict=False))
+    return 0.5 * decay * sum(float(np.add.reduce(w * w, dtype=np.float64)) for w in weights)

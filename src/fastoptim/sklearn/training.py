@@ -21,9 +21,10 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from fastoptim import optimizers
 from fastoptim._suggest import did_you_mean
 from fastoptim.family import FAMILY
-from fastoptim.kernels import dense, losses
+from fastoptim.kernels import layers, losses
+from fastoptim.kernels.passes import weighted
 from fastoptim.minimization import averages
-from fastoptim.network import MultiLayerNet
+from fastoptim.network.multilayer import MultiLayerNet, penalty
 from fastoptim.optimizer import Optimizer
 from fastoptim.parameters import FlatDict
 
@@ -50,8 +51,15 @@ class Network(MultiLayerNet):
         self, x: NDArray[Any], targets: NDArray[Any], weights: NDArray[Any], kind: int, alpha: float, out: FlatDict
     ) -> float:
         """Return the loss of a batch, and write its gradient to ``out``."""
-        with self._workspace(x) as work:
-            return float(work.run(dense.loss_and_gradient, x, targets, weights, kind, *self._model, alpha, out.flat))
+        total, params = float(weights.sum()), self.params.flat
+        # As in scikit-learn, the weight decay is divided by the sum of the weights of the rows.
+        decay, shares, rows = alpha / total, (weights / total).astype(self.dtype), np.empty(len(x))
+        targets = np.ascontiguousarray(targets, self.dtype)
+        arrays = {layers.X: x, layers.PARAMS: params, layers.TARGETS: targets, layers.SHARES: shares}
+        arrays |= {layers.LOSSES: rows, layers.OUT: out.flat}
+        self._runner.run(kind, arrays, None, decay, weighted)
+        loss = float(np.add.reduce(rows))
+        return loss + penalty(params, self._sizes, decay) if decay else loss
 
 
 class MLP(BaseEstimator):  # type: ignore[misc]

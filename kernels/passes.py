@@ -1,0 +1,121 @@
+"""The passes of networks as native functions of an address, at which the words of a batch are; see `layers`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from fastoptim.kernels import dense
+from fastoptim.kernels.jit import DISABLED, bind_globals, cfunc, inline_jit
+from fastoptim.kernels.layers import (
+    DRAWN,
+    DROPS,
+    IS_TRAINING,
+    IS_WHOLE,
+    KIND,
+    LOSSES,
+    N_UNITS_OF_STATISTICS,
+    OUT,
+    RATIO,
+    ROWS,
+    SHARES,
+    STATISTICS,
+    TARGETS,
+    TOTAL,
+    array_of,
+    part_of,
+)
+from fastoptim.kernels.losses import cross_entropy, cross_entropy_backward, softmax, weighted_loss
+from fastoptim.kernels.masks import WIDTH
+from fastoptim.kernels.normalization import Extension
+from fastoptim.kernels.views import elements_of, integer_at, matrix_at, number_at
+
+__all__ = ["GRADIENT", "LOSS", "SCORES", "labelled", "propagate", "weight_gradients", "weighted"]
+
+SCORES, LOSS, GRADIENT = range(3)
+"""What is wanted of samples with labels."""
+
+
+@inline_jit
+def labelled(scores, T, batch, start, stop):
+    """Do what is wanted with the scores of samples that have labels, and tell whether it is a gradient."""
+    kind = integer_at(batch, KIND)
+    if kind == SCORES:
+        source = elements_of(T, scores)
+        out = elements_of(T, part_of(T, array_of(batch, OUT), scores.shape[1], batch, start, stop))
+        for j in range(source.size):
+            out[j] = source[j]
+        return False
+    labels = part_of(np.intp, array_of(batch, TARGETS), 1, batch, start, stop)
+    softmax(scores)
+    if kind == LOSS:
+        cross_entropy(scores, labels, part_of(np.float64, array_of(batch, LOSSES), 1, batch, start, stop))
+        return False
+    cross_entropy_backward(scores, labels, integer_at(batch, TOTAL))
+    return True
+
+
+@inline_jit
+def weighted(scores, T, batch, start, stop):
+    """Compute the losses of samples that have weights, and the gradient with respect to their scores."""
+    targets = part_of(T, array_of(batch, TARGETS), scores.shape[1], batch, start, stop)
+    shares = part_of(T, array_of(batch, SHARES), 1, batch, start, stop)
+    losses = part_of(np.float64, array_of(batch, LOSSES), 1, batch, start, stop)
+    weighted_loss(integer_at(batch, KIND), scores, targets, shares, losses)
+    return True
+
+
+# Names that `bind_globals` gives values.
+T: Any
+extension_of: Any
+compare: Any
+
+
+@inline_jit
+def _no_extension(_batch):
+    return None
+
+
+def _extension(batch):
+    return Extension(
+        integer_at(batch, IS_TRAINING) != 0,
+        integer_at(batch, DROPS) != 0,
+        number_at(batch, RATIO),
+        array_of(batch, DRAWN),
+        matrix_at(T, array_of(batch, STATISTICS), 0, 2, integer_at(batch, N_UNITS_OF_STATISTICS)),
+    )
+
+
+def _propagate(batch, start, stop):
+    if integer_at(batch, IS_WHOLE):
+        stop = integer_at(batch, ROWS)
+    extension = extension_of(batch)
+    if compare(dense.forward(T, batch, extension, start, stop), T, batch, start, stop):
+        dense.backward(T, batch, extension, start, stop)
+
+
+def _weight_gradients(batch, start, stop):
+    dense.weight_gradients(T, batch, start // WIDTH, (stop + WIDTH - 1) // WIDTH)
+
+
+def _native(template: Callable[..., Any], names: dict[str, Any], suffix: str) -> Any:
+    function = bind_globals(template, names, suffix)
+    return function if DISABLED else cfunc(function, 3, lambda: True)
+
+
+@cache
+def propagate(dtype: np.dtype[Any], compare: Callable[..., Any], is_extended: bool) -> Any:
+    """Compile `forward` and `backward`, with one way to compare scores with targets: `labelled` or `weighted`."""
+    suffix = f"{compare.__name__}-{dtype.name}{'-extended' * is_extended}"
+    names = {"T": dtype.type, "compare": compare}
+    names["extension_of"] = inline_jit(bind_globals(_extension, names, suffix)) if is_extended else _no_extension
+    return _native(_propagate, names, suffix)
+
+
+@cache
+def weight_gradients(dtype: np.dtype[Any]) -> Any:
+    """Compile `dense.weight_gradients`."""
+    return _native(_weight_gradients, {"T": dtype.type}, dtype.name)
