@@ -66,21 +66,21 @@ def test_networks_advance_together(data):
         spreads.append(max(done) - min(done))
 
     Comparison(data, Settings(iterations=300, batch_size=16, hidden=[3], threads=1)).train(progress)
-    assert len(spreads) == 15
-    assert max(spreads) == 100
+    assert len(spreads) == 75
+    assert max(spreads) == 20
 
 
 def test_number_of_workers(data, monkeypatch):
-    # Each first block waits for the other two, so the barrier breaks with fewer than three workers.
+    # Each first turn waits for the other two, so the barrier breaks with fewer than three workers.
     barrier = threading.Barrier(3, timeout=30)
-    block = Comparison._train_block
+    turn = Comparison._train_turn
 
     def together(self, run):
         if not run.losses:
             barrier.wait()
-        block(self, run)
+        turn(self, run)
 
-    monkeypatch.setattr(Comparison, "_train_block", together)
+    monkeypatch.setattr(Comparison, "_train_turn", together)
     comp = train(data, iterations=5, optimizers=["SGD", "Adam", "AdaGrad"], threads=3)
     assert [len(run.losses) for run in comp.runs] == [5, 5, 5]
 
@@ -130,7 +130,7 @@ def test_interrupted_training_can_be_continued(data):
     adam.network.loss = loss_that_waits_to_be_stopped
     with pytest.raises(KeyboardInterrupt):
         comp.train(interrupt)
-    assert (len(sgd.losses), len(adam.losses)) == (100, 7)
+    assert (len(sgd.losses), len(adam.losses)) == (20, 7)
     comp.train()
     assert curves(comp) == curves(ref)
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,9 +39,12 @@ __all__ = ["NOTES_FIVE", "OPTIMIZERS", "Comparison", "Run", "Settings"]
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {name: getattr(optimizers, name) for name in FAMILY}
 
-# Iterations after which a network returns to the queue. A small block lets all workers end at about the same time; a
-# large one makes the cost of the queue negligible.
+# Iterations whose batches are drawn together.
 BLOCK = 100
+# Iterations after which a network returns to the queue, a part of a block: so few that all workers end at about the
+# same time, and so many that the queue costs nothing. With whole blocks, one of two workers that train five networks
+# for 300 iterations would wait for the other during the last fifteenth of the time.
+_TURN = 20
 
 _LAST = 100
 
@@ -127,6 +131,12 @@ class Run:
         return float(np.mean(self.losses[-_LAST:])) if self.losses else float("nan")
 
 
+@lru_cache(maxsize=2)
+def _batches(seed: int, block: int, n_images: int, batch_size: int) -> NDArray[np.int64]:
+    """Draw the batches of a block. They depend on no more, so all networks train on the same ones."""
+    return np.random.default_rng([seed, block]).integers(n_images, size=(BLOCK, batch_size))
+
+
 class Comparison:
     """The training of one network per optimizer, all on the same batches.
 
@@ -178,7 +188,7 @@ class Comparison:
         Parameters
         ----------
         progress : callable, optional
-            Called with `runs` in the caller's thread each time a network has finished a block of 100 iterations.
+            Called with `runs` in the caller's thread each time a network has finished some 20 iterations.
 
         Raises
         ------
@@ -203,7 +213,7 @@ class Comparison:
                     while waiting and len(running) < workers and not self._stopping:
                         furthest_behind = min(waiting, key=lambda run: len(run.losses))
                         waiting.remove(furthest_behind)
-                        running[pool.submit(self._train_block, furthest_behind)] = furthest_behind
+                        running[pool.submit(self._train_turn, furthest_behind)] = furthest_behind
                     for future in wait(running, return_when=FIRST_COMPLETED).done:
                         run = running.pop(future)
                         future.result()
@@ -229,16 +239,14 @@ class Comparison:
                 type(run.optimizer)().update(network.params, network.gradient(x, t))
             network.loss(x, t)
 
-    def _train_block(self, run: Run) -> None:
+    def _train_turn(self, run: Run) -> None:
         start = time.perf_counter()
         x_train, t_train, batch_size = self.data.x_train, self.data.t_train, self.settings.batch_size
         x = np.empty((batch_size, x_train.shape[1]), x_train.dtype)
-        # The batches of a block depend only on the seed and the block's number, so all networks draw the same ones.
         block, done = divmod(len(run.losses), BLOCK)
-        rng = np.random.default_rng([self.settings.seed, block])
-        batches = rng.integers(len(x_train), size=(BLOCK, batch_size))
+        batches = _batches(self.settings.seed, block, len(x_train), batch_size)
         with num_threads(1):
-            for batch in batches[done : self.settings.iterations - block * BLOCK]:
+            for batch in batches[done : min(done + _TURN, self.settings.iterations - block * BLOCK)]:
                 if self._stopping:
                     break
                 # The indices are in range. Unless they are checked, rows are written to `x` without a copy.
