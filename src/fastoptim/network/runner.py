@@ -129,7 +129,10 @@ class Runner:
             `labelled` or `weighted`.
         """
         total = len(arrays[layers.X])
-        memory = self._spare.pop() if self._spare else _Memory()
+        try:
+            memory = self._spare.pop()
+        except IndexError:
+            memory = _Memory()
         program = memory.programs.get((kind, compare, total))
         if program is None:
             program = memory.programs[kind, compare, total] = self._program(
