@@ -34,7 +34,7 @@ from fastoptim.kernels.vectors import (
 __all__ = ["ALL", "AS_IT_IS", "FEWEST_ROWS", "TRANSPOSED", "add_masked_rows", "masked_dot", "multiply", "product"]
 __all__ += ["product_address"]
 
-FEWEST_ROWS = 16 if HAS_FMA and not DISABLED else sys.maxsize
+FEWEST_ROWS = 8 if HAS_FMA and not DISABLED else sys.maxsize
 """Samples of a batch below which BLAS is faster, because copying the right matrix dominates."""
 _HIGHEST_DENSITY = 0.1
 """Share of the elements, for each line of the result, above which none is skipped."""

@@ -68,7 +68,7 @@ class MultiLayerNet(Architecture):
     Notes
     -----
     Methods may be called from several threads. They release the GIL. On x86 with AVX2 and FMA, products of batches of
-    16 samples or more skip the zeros of samples and of what ReLU gives, and threads share the samples where that is
+    8 samples or more skip the zeros of samples and of what ReLU gives, and threads share the samples where that is
     measured to be faster; `num_threads` sets how many. The same input gives the same bits on any number of threads.
 
     BLAS computes all other products, on as many threads as ``threadpoolctl.threadpool_limits`` sets after this class
