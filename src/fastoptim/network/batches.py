@@ -12,16 +12,16 @@ __all__ = ["batch", "samples"]
 
 def samples(x: ArrayLike, n_features: int, dtype: DTypeLike) -> NDArray[Any]:
     """Return the samples as rows in C order, or raise `TypeError` or `ValueError`."""
-    array = np.asarray(x)
+    # Another thread may give an array another shape and dtype after they were checked, but not a view of it.
+    array = np.asarray(x).view()
     if array.dtype.kind not in "fiub":
         raise TypeError(f"x is of dtype {array.dtype}, expected real numbers")
     if array.ndim not in (1, 2) or array.shape[-1] != n_features:
         hint = "; x.reshape(len(x), -1) makes rows of images" if array.ndim > 2 else ""
         raise ValueError(f"x has shape {array.shape}, expected (N, {n_features}){hint}")
-    # These properties are part of the type that Numba compiles for: an array without one would compile again.
-    # A view, because another thread may give the array another shape while kernels read it.
-    if array.dtype != dtype or not array.flags.carray:
-        array = np.require(array, dtype, ("C", "A", "W", "E"))
+    # `np.require` takes as long as a small network.
+    if array.dtype != dtype or not (array.flags.c_contiguous and array.flags.aligned):
+        array = np.require(array, dtype, ("C", "A"))
     return array.reshape(-1, n_features)
 
 
