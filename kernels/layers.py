@@ -1,6 +1,6 @@
 """Where the numbers of a network lie: the words that describe a batch, and the table of the layers.
 
-Passes are functions of an address, at which the words of a batch are: its numbers, and the addresses of its arrays.
+Passes are functions of an address, at which the words of a batch are: numbers, and addresses of what it works on.
 Parameters and gradients are flat buffers that hold ``W1, b1, W2, b2, …`` in this order. The table has a row of integers
 for each layer, so that one compilation serves all depths and widths:
 
@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from fastoptim.kernels.jit import inline_jit
 from fastoptim.kernels.masks import WIDTH
-from fastoptim.kernels.table import DATA
+from fastoptim.kernels.table import DATA, ITEMS
 from fastoptim.kernels.views import integer_at, matrix_at, vector_at
 
 INPUTS, OUTPUTS, WEIGHTS, OUTPUT, DELTA, MASKS, GAMMA, NORMAL = range(8)
@@ -44,11 +44,12 @@ KIND, ACTIVATION, IS_TRAINING, DROPS, N_UNITS_OF_STATISTICS, N_LAYERS = range(8,
 """What is wanted, the activation, numbers of an `Extension`, and the number of layers."""
 DECAY, RATIO = 14, 15
 """The weight decay of a gradient, and the ratio of dropout: float64 numbers."""
-LAYERS, WORKSPACE, BITS, COUNTS, X, PARAMS, OUT, TARGETS, LOSSES, SHARES, DRAWN, STATISTICS = range(16, 28)
-"""Addresses of the table and of the memory; then of array objects, whose data have another address: the samples, the
-parameters, the scores or the gradients by the parameters, the labels or targets, the losses, the weights of the samples
-by their sum, and the arrays of an `Extension`."""
-N_WORDS = 28
+LAYERS, WORKSPACE, BITS, COUNTS, ARRAYS = range(16, 21)
+"""Addresses of the table, of the memory, and of the tuple of the arrays."""
+N_WORDS = 21
+
+X, PARAMS, OUT, TARGETS, LOSSES, SHARES, DRAWN, STATISTICS = range(8)
+"""Places in the tuple of the arrays, see `Runner.run`; the last two are those of an `Extension`."""
 
 
 def table(sizes: Sequence[int], is_normalized: bool = False) -> tuple[NDArray[np.intp], int]:
@@ -76,7 +77,7 @@ def n_units(layers: NDArray[np.intp]) -> int:
 @inline_jit
 def array_of(batch, place):
     """Return the address of the data of an array. To ask each array in Python would take as long as a small layer."""
-    return integer_at(integer_at(batch, place), DATA)
+    return integer_at(integer_at(integer_at(batch, ARRAYS), ITEMS + place), DATA)
 
 
 @inline_jit

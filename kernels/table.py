@@ -70,6 +70,7 @@ __all__ = [
     "FOUND",
     "G_FORM",
     "HIGH",
+    "ITEMS",
     "LOW",
 ]
 __all__ += ["MOVES", "NEXT", "SLOTS", "START", "STOP", "SUMS", "TOUCHED", "VALUE", "WALK", "WRITEABLE", "G", "P"]
@@ -85,7 +86,7 @@ ALIGNED, WRITEABLE = 0x0100, 0x0400
 # Every object begins with a header, 16 bytes or, without the GIL, 32, whose last word is its type.
 _HEADER = object.__basicsize__ // 8
 _TYPE = _HEADER - 1
-_ITEMS = tuple.__basicsize__ // 8
+ITEMS = tuple.__basicsize__ // 8
 DATA, _DIMS, _STRIDES, _DTYPE = (_HEADER + k for k in (0, 2, 3, 5))
 _N_DIM, _FLAGS = (object.__basicsize__ + offset for offset in (8, 48))
 
@@ -193,7 +194,7 @@ def bind(check, arrays):
         gradient overlaps what is written.
     """
     first, n_rows, program, spans, n_spans, views, n_views, may_move = integers(check, 8)
-    params, grads = word(arrays, _ITEMS), word(arrays, _ITEMS + 1)
+    params, grads = word(arrays, ITEMS), word(arrays, ITEMS + 1)
     moves = may_move and word(check, MOVES)
     set_word(program, COMMITTED, 0)
     for k in range(n_views):
@@ -201,7 +202,7 @@ def bind(check, arrays):
             return False
     row = first
     for k in range(n_rows):
-        p, g = word(params, _ITEMS + k), word(grads, _ITEMS + k)
+        p, g = word(params, ITEMS + k), word(grads, ITEMS + k)
         if not (_has_form(p, word(row, FORM)) and _has_form(g, word(row, G_FORM))):
             return False
         if not moves and word(p, DATA) != word(row, P):
@@ -209,8 +210,8 @@ def bind(check, arrays):
         row = word(row, NEXT)
     row = first
     for k in range(n_rows):
-        set_word(row, P, word(word(params, _ITEMS + k), DATA))
-        start, g_form = word(word(grads, _ITEMS + k), DATA), word(row, G_FORM)
+        set_word(row, P, word(word(params, ITEMS + k), DATA))
+        start, g_form = word(word(grads, ITEMS + k), DATA), word(row, G_FORM)
         if word(row, FIXED):
             if start != word(row, G):
                 return False

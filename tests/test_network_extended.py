@@ -12,7 +12,6 @@ from numpy.testing import assert_allclose, assert_array_equal
 import fastoptim as fo
 import layers
 import naive
-from fastoptim.kernels import layers as kernel_layers
 from fastoptim.kernels.normalization import Extension
 from fastoptim.kernels.passes import GRADIENT, labelled
 from fastoptim.network import runner
@@ -239,8 +238,7 @@ def test_nothing_is_written_outside_of_the_arrays(dtype):
     memory.programs.clear()
     net._runner._spare = [memory]
     extension = Extension(True, True, 0.5, seeded(1, np.random.rand, rows * units), statistics)
-    arrays = {kernel_layers.X: x.astype(dtype), kernel_layers.PARAMS: net.params.flat}
-    net._runner.run(GRADIENT, arrays | {kernel_layers.TARGETS: t, kernel_layers.OUT: out}, extension, 0.1)
+    net._runner.run(GRADIENT, x.astype(dtype), net.params.flat, out=out, targets=t, extension=extension, decay=0.1)
     assert net._runner._spare == [memory]
     for buffer in buffers:
         assert (buffer[:32] == 12345).all()

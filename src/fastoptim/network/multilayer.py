@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastoptim.kernels.layers import LOSSES, OUT, PARAMS, TARGETS, X
 from fastoptim.kernels.normalization import Extension
 from fastoptim.kernels.passes import GRADIENT, LOSS, SCORES
 from fastoptim.network.architecture import Architecture
@@ -153,7 +152,7 @@ class MultiLayerNet(Architecture):
 
     def _predict(self, x: NDArray[Any], extension: Extension | None = None) -> NDArray[Any]:
         scores = np.empty((len(x), self.output_size), self.dtype)
-        self._runner.run(SCORES, {X: x, PARAMS: self._params.flat, OUT: scores}, extension)
+        self._runner.run(SCORES, x, self._params.flat, out=scores, extension=extension)
         return scores
 
     def _loss(self, x: NDArray[Any], t: NDArray[np.intp], extension: Extension | None = None) -> float:
@@ -163,14 +162,14 @@ class MultiLayerNet(Architecture):
         self, runner: Runner, params: NDArray[Any], x: NDArray[Any], t: NDArray[np.intp], extension: Extension | None
     ) -> float:
         losses = np.empty(len(x))
-        runner.run(LOSS, {X: x, PARAMS: params, TARGETS: t, LOSSES: losses}, extension)
+        runner.run(LOSS, x, params, targets=t, losses=losses, extension=extension)
         loss, decay = float(np.add.reduce(losses)) / len(x), float(self.weight_decay_lambda)
         return loss + penalty(params, self._sizes, decay) if decay else loss
 
     def _gradient(self, x: NDArray[Any], t: NDArray[np.intp], extension: Extension | None = None) -> FlatDict:
         params, decay = self._params.flat, float(self.weight_decay_lambda)
         flat = np.empty_like(params)
-        self._runner.run(GRADIENT, {X: x, PARAMS: params, TARGETS: t, OUT: flat}, extension, decay)
+        self._runner.run(GRADIENT, x, params, out=flat, targets=t, extension=extension, decay=decay)
         return FlatDict(self._params.layout, {self.dtype: flat})
 
     def _numerical_gradient(self, x: NDArray[Any], t: NDArray[np.intp], extension: Extension | None = None) -> FlatDict:

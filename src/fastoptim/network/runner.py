@@ -15,7 +15,7 @@ from fastoptim.kernels.jit import DISABLED, address
 from fastoptim.kernels.masked import FEWEST_ROWS, product_address
 from fastoptim.kernels.masks import WIDTH
 from fastoptim.kernels.normalization import Extension
-from fastoptim.kernels.parallel import run_parallel
+from fastoptim.kernels.parallel import run, run_parallel
 from fastoptim.threads import Autotuner, has_safe_threads
 
 __all__ = ["Runner"]
@@ -52,11 +52,13 @@ class _Program(Autotuner):
         self._is_whole = bool(words[:, layers.IS_WHOLE].any())
 
     def run(self) -> None:
-        if DISABLED:
+        if self._is_long:
+            super().run()
+        elif DISABLED:
             for function, row, start, stop in self._calls:
                 function(row, start, stop)
         else:
-            super().run()
+            run(self._address)
 
     def _run_on(self, parts: int) -> None:
         if self._is_whole:
@@ -108,19 +110,35 @@ class Runner:
     def run(
         self,
         kind: int,
-        arrays: dict[int, NDArray[Any]],
+        x: NDArray[Any],
+        params: NDArray[Any],
+        *,
+        out: NDArray[Any] | None = None,
+        targets: NDArray[Any] | None = None,
+        losses: NDArray[Any] | None = None,
+        shares: NDArray[Any] | None = None,
         extension: Extension | None = None,
         decay: float = 0.0,
         compare: Callable[..., Any] = passes.labelled,
     ) -> None:
         """Run the passes of a batch.
 
+        All arrays must be contiguous, and of the right length and dtype: nothing checks them.
+
         Parameters
         ----------
         kind : int
             What is wanted: `SCORES`, `LOSS` or `GRADIENT`, or the kind of a weighted loss.
-        arrays : dict
-            The arrays for the words `X`, `PARAMS` and so on of `layers`: contiguous and of the right length and dtype.
+        x, params : array
+            The samples and the parameters.
+        out : array, optional
+            Receives the scores, or the gradient with respect to the parameters.
+        targets : array, optional
+            The class numbers; or for a weighted loss, a row for each sample.
+        losses : array of float64, optional
+            Receives the losses of the samples.
+        shares : array, optional
+            The weights of the samples, divided by their sum.
         extension : Extension or None
             What batch normalization and dropout need.
         decay : float
@@ -128,7 +146,7 @@ class Runner:
         compare : callable
             `labelled` or `weighted`.
         """
-        total = len(arrays[layers.X])
+        total, drawn, statistics = len(x), None, None
         try:
             memory = self._spare.pop()
         except IndexError:
@@ -140,13 +158,14 @@ class Runner:
             )
         words, numbers = program.words, program.numbers
         if extension is not None:
-            arrays = arrays | {layers.DRAWN: extension.drawn, layers.STATISTICS: extension.statistics}
+            drawn, statistics = extension.drawn, extension.statistics
             words[:, layers.IS_TRAINING], words[:, layers.DROPS] = extension.is_training, extension.drops
-            words[:, layers.N_UNITS_OF_STATISTICS] = extension.statistics.shape[1]
+            words[:, layers.N_UNITS_OF_STATISTICS] = statistics.shape[1]
             numbers[:, layers.RATIO] = extension.ratio
         numbers[:, layers.DECAY] = decay
-        for place, array in arrays.items():
-            words[:, place] = id(array)
+        # Kernels read the places of the arrays from this tuple, which must live until they are done.
+        arrays = x, params, out, targets, losses, shares, drawn, statistics
+        words[:, layers.ARRAYS] = id(arrays)
         with blas_calls:
             program.run()
         if not self._spare and memory.buffer.nbytes <= _LARGEST_KEPT:

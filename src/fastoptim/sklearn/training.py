@@ -21,7 +21,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from fastoptim import optimizers
 from fastoptim._suggest import did_you_mean
 from fastoptim.family import FAMILY
-from fastoptim.kernels import layers, losses
+from fastoptim.kernels.losses import LOGISTIC, SOFTMAX, SQUARES
 from fastoptim.kernels.passes import weighted
 from fastoptim.minimization import averages
 from fastoptim.network.multilayer import MultiLayerNet, penalty
@@ -31,7 +31,7 @@ from fastoptim.parameters import FlatDict
 __all__ = ["MLP"]
 
 _ACTIVATIONS = {"relu": "relu", "logistic": "sigmoid"}
-_OUTPUTS = {"softmax": losses.SOFTMAX, "logistic": losses.LOGISTIC, "identity": losses.SQUARES}
+_OUTPUTS = {"softmax": SOFTMAX, "logistic": LOGISTIC, "identity": SQUARES}
 _SOLVERS = {name.lower(): name for name in FAMILY}
 
 
@@ -53,12 +53,19 @@ class Network(MultiLayerNet):
         """Return the loss of a batch, and write its gradient to ``out``."""
         total, params = float(weights.sum()), self.params.flat
         # As in scikit-learn, the weight decay is divided by the sum of the weights of the rows.
-        decay, shares, rows = alpha / total, (weights / total).astype(self.dtype), np.empty(len(x))
-        targets = np.ascontiguousarray(targets, self.dtype)
-        arrays = {layers.X: x, layers.PARAMS: params, layers.TARGETS: targets, layers.SHARES: shares}
-        arrays |= {layers.LOSSES: rows, layers.OUT: out.flat}
-        self._runner.run(kind, arrays, None, decay, weighted)
-        loss = float(np.add.reduce(rows))
+        decay, losses = alpha / total, np.empty(len(x))
+        self._runner.run(
+            kind,
+            x,
+            params,
+            out=out.flat,
+            targets=np.ascontiguousarray(targets, self.dtype),
+            losses=losses,
+            shares=(weights / total).astype(self.dtype),
+            decay=decay,
+            compare=weighted,
+        )
+        loss = float(np.add.reduce(losses))
         return loss + penalty(params, self._sizes, decay) if decay else loss
 
 
