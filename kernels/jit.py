@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from types import FunctionType
-from typing import Any
+from typing import Any, cast
 
 import numba
 from llvmlite.binding import get_host_cpu_features, get_process_triple
 from numba.core.ccallback import CFunc
 from numba.core.compiler import Compiler, CompilerBase
+from numba.core.dispatcher import Dispatcher
 
 from fastoptim.concurrency import compiling
 from fastoptim.kernels.cache import CodeCache
@@ -26,6 +27,7 @@ __all__ = [
     "HAS_FMA",
     "bind_globals",
     "cfunc",
+    "entry",
     "inline_jit",
     "jit",
     "parallel_jit",
@@ -99,6 +101,19 @@ def cfunc(function: Callable[..., Any], n_integers: int, is_current: Callable[[]
         _cached(compiled, function, is_current)
     compiled.compile()
     return compiled
+
+
+def entry(compiled: Any, n_integers: int) -> Callable[..., Any]:
+    """Return what calls a function from `jit` with integers, after compiling it; other functions are returned.
+
+    Numba would look at the type of each argument at each call, which takes as long as a small update's kernels.
+    """
+    if not isinstance(compiled, Dispatcher):
+        return cast(Callable[..., Any], compiled)
+    signature = (numba.types.intp,) * n_integers
+    if signature not in compiled.overloads:
+        compiled.compile(signature)
+    return cast(Callable[..., Any], compiled.overloads[signature].entry_point)
 
 
 def address(compiled: Any) -> int:

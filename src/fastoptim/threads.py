@@ -18,6 +18,7 @@ import numba
 import numpy as np
 
 from fastoptim.arguments import whole_number
+from fastoptim.kernels.jit import entry
 from fastoptim.kernels.parallel import run, run_parallel
 from fastoptim.kernels.table import CALLS, COUNT
 
@@ -243,7 +244,7 @@ class Autotuner:
 
         A short program runs on this thread. To find that out in each step takes a twentieth of a small update.
         """
-        return self.run if self._is_long else partial(run, self._address)
+        return self.run if self._is_long else partial(entry(run, 1), self._address)
 
     def run(self) -> None:
         """Run the program once."""
