@@ -30,7 +30,7 @@ column   name    meaning
 
 A *form* is what an array must look like: ``id`` of its type and of its dtype, the flags it must have, the lowest and
 the highest byte of its elements relative to the first, the number of its axes, their lengths, and their strides in
-bytes.
+bytes. The form of a Python float has NUMBER in place of a dtype. Its address in the table stays: that of its copy.
 
 A *walk* describes a strided parameter in the order in which its state lies in memory: the number of axes, then for each
 axis, the slowest first, its length and the strides of parameter and gradient in bytes.
@@ -73,12 +73,13 @@ __all__ = [
     "ITEMS",
     "LOW",
 ]
-__all__ += ["MOVES", "NEXT", "SLOTS", "START", "STOP", "SUMS", "TOUCHED", "VALUE", "WALK", "WRITEABLE", "G", "P"]
-__all__ += ["bind", "block_table", "each_row", "each_touched_row"]
+__all__ += ["MOVES", "NEXT", "NUMBER", "SLOTS", "START", "STOP", "SUMS", "TOUCHED", "VALUE", "WALK", "WRITEABLE", "G"]
+__all__ += ["P", "bind", "block_table", "each_row", "each_touched_row"]
 
 START, STOP, NEXT, VALUE, FOUND, WALK, FORM, G_FORM, FIXED, SUMS, TOUCHED, DICE, P, G, SLOTS = range(15)
 COMMITTED, COUNT, CALLS = range(3)
 MOVES = 8
+NUMBER = 0
 
 _REQUIRED, LOW, HIGH, _N_AXES, AXES = range(2, 7)
 ALIGNED, WRITEABLE = 0x0100, 0x0400
@@ -87,6 +88,7 @@ ALIGNED, WRITEABLE = 0x0100, 0x0400
 _HEADER = object.__basicsize__ // 8
 _TYPE = _HEADER - 1
 ITEMS = tuple.__basicsize__ // 8
+_VALUE = _HEADER
 DATA, _DIMS, _STRIDES, _DTYPE = (_HEADER + k for k in (0, 2, 3, 5))
 _N_DIM, _FLAGS = (object.__basicsize__ + offset for offset in (8, 48))
 
@@ -98,9 +100,18 @@ def _int32(address):
 
 
 @inline_jit
+def _is_number(form):
+    return word(form, 1) == NUMBER
+
+
+@inline_jit
 def _has_form(array, form):
     n_axes = word(form, _N_AXES)
-    if word(array, _TYPE) != word(form, 0) or word(array, _DTYPE) != word(form, 1):
+    if word(array, _TYPE) != word(form, 0):
+        return False
+    if _is_number(form):
+        return True
+    if word(array, _DTYPE) != word(form, 1):
         return False
     required = word(form, _REQUIRED)
     if _int32(array + _N_DIM) != n_axes or _int32(array + _FLAGS) & required != required:
@@ -185,7 +196,8 @@ def bind(check, arrays):
         ``id`` of arrays that must be writable as well, the views of a flat parameter; 1 if parameters may ever be other
         arrays than in the step before; and MOVES, 1 to enter their addresses now, without looking for overlaps.
     arrays : int
-        ``id`` of a tuple of two, all parameters and all gradients, each a tuple in the order of the rows.
+        ``id`` of a tuple of two, all parameters and all gradients, each a tuple in the order of the rows. If any is a
+        Python float, all are; their values are copied.
 
     Returns
     -------
@@ -205,13 +217,20 @@ def bind(check, arrays):
         p, g = word(params, ITEMS + k), word(grads, ITEMS + k)
         if not (_has_form(p, word(row, FORM)) and _has_form(g, word(row, G_FORM))):
             return False
-        if not moves and word(p, DATA) != word(row, P):
+        if not (moves or _is_number(word(row, FORM))) and word(p, DATA) != word(row, P):
             return False
         row = word(row, NEXT)
     row = first
     for k in range(n_rows):
-        set_word(row, P, word(word(params, ITEMS + k), DATA))
-        start, g_form = word(word(grads, ITEMS + k), DATA), word(row, G_FORM)
+        p, g = word(params, ITEMS + k), word(grads, ITEMS + k)
+        if _is_number(word(row, FORM)):
+            # All are numbers then, and what is copied overlaps nothing.
+            set_word(word(row, P), 0, word(p, _VALUE))
+            set_word(word(row, G), 0, word(g, _VALUE))
+            row = word(row, NEXT)
+            continue
+        set_word(row, P, word(p, DATA))
+        start, g_form = word(g, DATA), word(row, G_FORM)
         if word(row, FIXED):
             if start != word(row, G):
                 return False

@@ -10,6 +10,7 @@ from typing import Any
 from numpy.lib.array_utils import byte_bounds
 from numpy.typing import NDArray
 
+from fastoptim.kernels import table
 from fastoptim.update.validate import Parameter
 
 __all__ = ["Ranges", "address", "form", "is_aliased", "is_packed", "merged", "overlapping_groups", "touches", "walk"]
@@ -29,12 +30,14 @@ def form(kind: type, array: NDArray[Any], flags: int) -> list[int]:
     Parameters
     ----------
     kind : type
-        The type of the array.
+        The type of the array; or `float`, of a number that is copied to the array at each step.
     array : ndarray
         The array, or a view of it of another type.
     flags : int
         The flags that it must have.
     """
+    if kind is float:
+        return [id(kind), table.NUMBER, 0, 0, 0, 0]
     start = address(array)
     low, high = byte_bounds(array) if array.size else (start, start)
     about = [id(kind), id(array.dtype), flags, low - start, high - start, array.ndim]

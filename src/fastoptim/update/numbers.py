@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,10 @@ import numpy as np
 from fastoptim.update.validate import Array, Parameter
 
 __all__ = ["Numbers"]
+
+
+def _taken(kind: type, array: Array) -> Any:
+    return kind(array[()])
 
 
 class Numbers:
@@ -24,12 +28,16 @@ class Numbers:
         Where the parameters are.
     parameters : list of Parameter
         In the order in which arrays are bound. Their numbers are exchanged for arrays of no axes, their ``p`` and
-        ``g``, so that no other module meets a number.
+        ``g``, so that no other module meets a number, unless all are Python floats and ``are_all_bound``.
+    are_all_bound : bool
+        Whether kernels update all parameters, and nothing but the array table needs the gradients.
 
     Attributes
     ----------
-    are_floats : bool
-        Whether all parameters and gradients are Python floats, which `pack` copies by one call.
+    are_copied : bool
+        Whether `bind` must copy the numbers of each step. `fastoptim.kernels.table.bind` copies those that remain.
+    params : dict or list or None
+        Where the numbers of this step are replaced.
 
     Raises
     ------
@@ -37,49 +45,29 @@ class Numbers:
         If ``params`` does not let its items be replaced.
     """
 
-    def __init__(self, params: Any, parameters: list[Parameter]) -> None:
+    def __init__(self, params: Any, parameters: list[Parameter], are_all_bound: bool) -> None:
         kinds = {type(number) for each in parameters for number in (each.value, each.gradient)}
-        self.are_floats = kinds == {float}
-        if self.are_floats:
-            self._join(parameters)
+        are_floats = kinds == {float} and are_all_bound
         self._copies: list[tuple[int, int, type, Array]] = []
-        self._replaced: list[tuple[Any, type, Array]] = []
+        self._new: list[tuple[Any, Callable[[], Any]]] = []
         for k, parameter in enumerate(parameters):
             if not isinstance(parameter.value, np.ndarray):
                 params[parameter.key] = parameter.value
-                self._copies.append((0, k, type(parameter.value), parameter.p))
-                self._replaced.append((parameter.key, type(parameter.value), parameter.p))
-                parameter.value = parameter.p
+                kind, p = type(parameter.value), parameter.p
+                self._copies.append((0, k, kind, p))
+                # Of all ways to take a number out of an array, `item` is the fastest.
+                self._new.append((parameter.key, p.item if kind is float else partial(_taken, kind, p)))
+                parameter.value = parameter.value if are_floats else p
             if not isinstance(parameter.gradient, np.ndarray):
                 self._copies.append((1, k, type(parameter.gradient), parameter.g))
-                parameter.gradient = parameter.g
-        self._params = params if self._copies else None
+                parameter.gradient = parameter.gradient if are_floats else parameter.g
+        self.are_copied = bool(self._copies) and not are_floats
+        self.params = params if self._copies else None
 
     def __bool__(self) -> bool:
         return bool(self._copies)
 
-    def _join(self, parameters: list[Parameter]) -> None:
-        """Put the copies of Python floats side by side: those of all parameters, then those of all gradients."""
-        n = len(parameters)
-        memory = np.array([each.p for each in parameters] + [each.g for each in parameters])
-        arrays = [memory[k : k + 1].reshape(()) for k in range(2 * n)]
-        # A view of it is read faster than the array.
-        self._memory = memory.data
-        for parameter, p, g in zip(parameters, arrays[:n], arrays[n:], strict=True):
-            parameter.p, parameter.g = p, g
-        self._keys, self._kinds = [each.key for each in parameters], [float] * (2 * n)
-        self._pack, self._unpack = struct.Struct(f"{2 * n}d").pack_into, struct.Struct(f"{n}d").unpack_from
-
-    def pack(self, params: Any, values: Sequence[Any], gradients: Sequence[Any]) -> bool:
-        """Copy the numbers of the next step, unless any is no Python float; return whether that was done."""
-        numbers = *values, *gradients
-        if [*map(type, numbers)] != self._kinds:
-            return False
-        self._pack(self._memory, 0, *numbers)
-        self._params = params
-        return True
-
-    def bind(self, params: Any, values: Sequence[Any], gradients: Sequence[Any]) -> tuple[Any, Any] | None:
+    def bind(self, values: Sequence[Any], gradients: Sequence[Any]) -> tuple[Any, Any] | None:
         """Copy the numbers of the next step.
 
         Returns
@@ -94,20 +82,42 @@ class Numbers:
                 return None
             copy[...] = number
             bound[which][k] = copy
-        self._params = params
         return tuple(bound[0]), tuple(bound[1])
 
     def write(self) -> None:
         """Replace the numbers by what the update made of their copies; to do so twice does no harm."""
-        if (params := self._params) is None:
-            return
-        if self.are_floats:
-            for key, number in zip(self._keys, self._unpack(self._memory), strict=True):
-                params[key] = number
-        else:
-            for key, kind, copy in self._replaced:
-                params[key] = kind(copy[()])
+        if (params := self.params) is not None:
+            for key, new in self._new:
+                params[key] = new()
 
     def release(self) -> None:
         """Let go of the container, which would be kept alive until the next step."""
-        self._params = None
+        self.params = None
+
+    def runner(self, commit: Callable[[], None], committed: Array) -> Callable[[], None]:
+        """Return what takes a step where all numbers are replaced and there is nothing else to do.
+
+        Parameters
+        ----------
+        commit : callable
+            Runs the kernels.
+        committed : ndarray
+            Its word is 1 once they have run.
+        """
+        news = self._new
+
+        def run() -> None:
+            try:
+                commit()
+                params: Any = self.params
+                for key, new in news:
+                    params[key] = new()
+            except BaseException:
+                # An interruption, such as KeyboardInterrupt, must not leave half of a step behind.
+                if committed[0]:
+                    self.write()
+                raise
+            finally:
+                self.params = None
+
+        return run

@@ -13,7 +13,7 @@ import numpy as np
 
 from fastoptim.kernels import table
 from fastoptim.kernels.fuse import n_scalars
-from fastoptim.kernels.jit import DISABLED
+from fastoptim.kernels.jit import DISABLED, entry
 from fastoptim.parameters import FlatDict
 from fastoptim.state_files import StateFiles, in_memory
 from fastoptim.update.composition import Composition
@@ -127,7 +127,8 @@ class Plan:
         self._compositions: list[Any] = [composition if row.slot_shapes is None else composition.arrays for row in rows]
         self.takes_arrays, self.views = any(row.slot_shapes is not None for row in rows), list[Any]()
         self._sizes = np.array([row.g.size if shards is None else shards.sizes[row.key] for row in rows], float)
-        self._numbers, self._sparse = Numbers(params, rows), SparseGradients(rows)
+        are_all_bound = not checks_finite and all(row.kernel is not None for row in rows)
+        self._numbers, self._sparse = Numbers(params, rows, are_all_bound), SparseGradients(rows)
         self._kernels = KernelTask(
             segments,
             scalars=self._scalars,
@@ -155,15 +156,15 @@ class Plan:
         this = weakref.proxy(self)
         self._get: Callable[[Any, Any], Arrays | None] = make(params, grads, lambda _check, _arrays: True)
         self.bind: Callable[[Any, Any], Arrays | None] = partial(Plan._bind, this)
-        if not (self._sparse or self._fallbacks or checks_finite):
-            if not self._numbers:
-                self.bind = make(params, grads, table.bind)
-            elif self._numbers.are_floats and files is None:
-                self.bind = self._bind_floats
+        if not (self._sparse or self._fallbacks or checks_finite or self._numbers.are_copied):
+            self.bind = make(params, grads)
         has_kernels = len(self._fallbacks) < len(segments)
         self._commit = self._kernels.run if has_kernels else partial(operator.setitem, self.committed, 0, 1)
-        has_more = self._numbers or self._fallbacks or shards is not None or files is not None
-        self.run: Callable[[], None] = partial(Plan._run_all, this) if has_more else self._commit
+        self.run: Callable[[], None] = self._commit
+        if self._numbers.are_copied or self._fallbacks or shards is not None or files is not None:
+            self.run = partial(Plan._run_all, this)
+        elif self._numbers:
+            self.run = self._numbers.runner(self._commit, self.committed)
         arrays = [row.p for row in rows], [row.g for row in rows], [row.rows for row in rows]
         for task in self._fallbacks:
             task.bind(*arrays)
@@ -174,13 +175,14 @@ class Plan:
     # Beginning a step.
 
     def _flat_binder(
-        self, params: FlatDict, grads: FlatDict, bind_rows: Callable[[int, int], bool]
+        self, params: FlatDict, grads: FlatDict, bind_rows: Callable[[int, int], bool] | None = None
     ) -> Callable[[Any, Any], Arrays | None]:
         # A reference to the dict would keep its memory alive until the next update.
         expected: Any = weakref.ref(params)
         first, second, check = params.layout, grads.layout, self._kernels.check
 
         def bind(params: Any, grads: Any) -> Arrays | None:
+            nonlocal bind_rows
             if params is not expected():
                 return None
             try:
@@ -190,18 +192,23 @@ class Plan:
                 arrays = (params._flat,), (grads._flat,)
             except AttributeError:
                 return None
+            if bind_rows is None:
+                # The first step does not need it, and loading it takes a tenth of its time.
+                bind_rows = entry(table.bind, 2)
             return arrays if bind_rows(check, id(arrays)) else None
 
         return bind
 
     def _binder(
-        self, params: Any, grads: Any, bind_rows: Callable[[int, int], bool]
+        self, params: Any, grads: Any, bind_rows: Callable[[int, int], bool] | None = None
     ) -> Callable[[Any, Any], Arrays | None]:
         n_params, of_params, of_grads = len(params), type(params), type(grads)
         keys, check = self._kernels.keys, self._kernels.check
         get_params, get_grads = items_getter(keys, of_params), items_getter(keys, of_grads)
+        numbers = self._numbers if self._numbers and bind_rows is None else None
 
         def bind(params: Any, grads: Any) -> Arrays | None:
+            nonlocal bind_rows
             # The plan fits containers of these types; an array can be asked for keys as well.
             if type(params) is not of_params or type(grads) is not of_grads:
                 return None
@@ -211,20 +218,17 @@ class Plan:
                 arrays = get_params(params), get_grads(grads)
             except (IndexError, KeyError, TypeError):
                 return None
-            return arrays if bind_rows(check, id(arrays)) else None
+            if bind_rows is None:
+                bind_rows = entry(table.bind, 2)
+            is_bound = bind_rows(check, id(arrays))
+            if is_bound and numbers is not None:
+                numbers.params = params
+            return arrays if is_bound else None
 
         return bind
 
     def _bind(self, params: Any, grads: Any) -> Arrays | None:
         return self._bind_all(params, grads, self._kernels.bind)
-
-    def _bind_floats(self, params: Any, grads: Any) -> Arrays | None:
-        # Their copies stay where they are, so nothing has to be bound.
-        numbers = self._get(params, grads)
-        if numbers is None or not self._numbers.pack(params, *numbers):
-            return None
-        self.committed[0] = 0
-        return numbers
 
     def rebind(self, params: Any, grads: Any, may_move: bool) -> Arrays | None:
         """Begin the next step as ``bind`` does, also if arrays lie elsewhere: see `KernelTask.rebind`."""
@@ -232,14 +236,15 @@ class Plan:
 
     def _bind_all(self, params: Any, grads: Any, bind_rows: Callable[[Arrays], Arrays | None]) -> Arrays | None:
         arrays = self._get(params, grads)
-        if arrays is not None and self._numbers:
-            arrays = self._numbers.bind(params, *arrays)
+        if arrays is not None and self._numbers.are_copied:
+            arrays = self._numbers.bind(*arrays)
         if arrays is not None and self._sparse:
             arrays = self._sparse.bind(*arrays)
         if arrays is not None:
             arrays = bind_rows(arrays)
         if arrays is None or not all(task.bind(*arrays) for task in self._fallbacks):
             return None
+        self._numbers.params = params if self._numbers else None
         if self._sparse:
             self._sizes[...] = [g.size for g in arrays[1]]
         if self._checks_finite:
