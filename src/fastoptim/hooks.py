@@ -92,6 +92,10 @@ class Hooks:
         """
         return self.rule(*values)
 
+    def _choose(self: Any) -> tuple[Callable[..., Any], tuple[str, ...]]:
+        """Return the rule to run, and its slots."""
+        return self.rule, self.slots
+
     @classmethod
     def _takes_arrays(cls) -> bool:
         return cls.array_slots is not Hooks.array_slots

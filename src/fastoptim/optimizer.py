@@ -245,13 +245,17 @@ class Optimizer(Attributes):
                         raise plan.composition.error(values) from None
                 plan.run()
                 if plan is not self._plan:
-                    others = [other for other in self._plans if other is not plan and other.state is plan.state]
-                    self._keep(plan.state, [plan, *others] if plan.is_reusable else others)
+                    if plan in (plans := self._plans):
+                        # Dicts take turns.
+                        plans.insert(0, plans.pop(plans.index(plan)))
+                        fields["_plan"], fields["_views"] = plan, None
+                    else:
+                        kept = [plan] * plan.is_reusable + [other for other in plans if other.state is plan.state]
+                        self._keep(plan.state, kept)
                 if changes:
                     fields.update(changes)
             except BaseException:
-                # An interruption may come after everything has been written. Nothing is called here, because Python
-                # checks for further signals at calls.
+                # Everything may have been written. Nothing is called here, because Python checks for signals at calls.
                 if not plan.committed[0]:
                     fields["iter"] = steps
                     raise
@@ -263,21 +267,18 @@ class Optimizer(Attributes):
         finally:
             guard.append(None)
 
-    def _choose(self) -> tuple[Callable[..., Any], tuple[str, ...]]:
-        """Return the rule to run, and its slots."""
-        return self.rule, self.slots
-
     def _find_plan(self, params: Any, grads: Any) -> tuple[Plan, Any]:
         """Return a plan that is bound to these arrays, a kept one if any fits, and the arrays to keep alive."""
-        composition = self._composition
-        if composition is None or (self._plan is not None and self._plan.rule is not self.rule):
+        rule, last, composition = self.rule, self._plan, self._composition
+        if composition is None or (last is not None and last.rule is not rule):
             composition = vars(self)["_composition"] = compose_optimizer(self)
-        rule = self.rule
-        kept = [plan for plan in self._plans if plan.rule is rule and plan.composition is composition]
         # Looking for the values of other libraries takes longer than binding arrays, and rebinding longer still.
-        for plan in kept:
-            if plan is not self._plan and (arrays := plan.bind(params, grads)) is not None:
-                return plan, arrays
+        kept: list[Plan] = []
+        for plan in self._plans:
+            if plan.rule is rule and plan.composition is composition:
+                if plan is not last and (arrays := plan.bind(params, grads)) is not None:
+                    return plan, arrays
+                kept.append(plan)
         given = params, grads
         params, grads = with_arrays(params, grads, is_update=True)
         if params is not given[0] or grads is not given[1]:
