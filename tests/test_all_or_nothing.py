@@ -178,7 +178,7 @@ def test_interruption_before_and_after_the_kernels(way, steps, where, monkeypatc
 @pytest.mark.parametrize("where", ["before", "after"])
 def test_interruption_before_and_after_a_parallel_kernel(where, monkeypatch):
     monkeypatch.setattr(threads, "_PARALLEL_FROM", 0)
-    monkeypatch.setattr(threads, "_has_safe_threads", lambda: True)
+    monkeypatch.setattr(threads, "has_safe_threads", lambda: True)
     params, opt, grads = {"a": np.zeros(200)}, Count(), {"a": np.ones(200)}
     with fo.num_threads(2):
         opt.update(params, grads)

@@ -30,7 +30,7 @@ def test_chunks_cover_the_range_once(total, parts, monkeypatch):
 
 def test_num_threads_applies_to_one_thread_inside_its_block(launches, monkeypatch):
     # One thread may enter every layer of Numba, also workqueue.
-    monkeypatch.setattr(threads, "_has_safe_threads", lambda: True)
+    monkeypatch.setattr(threads, "has_safe_threads", lambda: True)
     size = 20_000
     params, grads, opt = {"w": np.ones(size, np.float32)}, {"w": np.zeros(size, np.float32)}, fo.SGD()
 
@@ -54,7 +54,7 @@ def test_num_threads_applies_to_one_thread_inside_its_block(launches, monkeypatc
 
 def test_num_threads_takes_numpy_integers(launches, monkeypatch):
     # One thread may enter every layer of Numba, also workqueue.
-    monkeypatch.setattr(threads, "_has_safe_threads", lambda: True)
+    monkeypatch.setattr(threads, "has_safe_threads", lambda: True)
     params, grads = {"w": np.ones(20_000)}, {"w": np.ones(20_000)}
     with fo.num_threads(np.int64(2)):
         fo.SGD().update(params, grads)
@@ -90,7 +90,7 @@ def simulated(monkeypatch):
         world.parallel += parallel
 
     monkeypatch.setattr(threads, "perf_counter", lambda: world.clock)
-    monkeypatch.setattr(threads, "_has_safe_threads", lambda: True)
+    monkeypatch.setattr(threads, "has_safe_threads", lambda: True)
     monkeypatch.setattr(threads.numba, "get_num_threads", lambda: 2)
     monkeypatch.setattr(threads, "run", lambda *_: run(False))
     monkeypatch.setattr(threads, "run_parallel", lambda *_: run(True))
