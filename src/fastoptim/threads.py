@@ -199,7 +199,7 @@ class Autotuner:
     calls : list of (int, int, int, int)
         Address of a kernel, address of the first row of a segment, and the numbers of the first element and the one
         after the last, each; see `table`.
-    parallel_from : int
+    parallel_from : int, optional
         Elements below which a call runs on one thread.
 
     Attributes
@@ -221,13 +221,13 @@ class Autotuner:
         "program",
     )
 
-    def __init__(self, calls: list[Call], parallel_from: int = _PARALLEL_FROM) -> None:
+    def __init__(self, calls: list[Call], parallel_from: int | None = None) -> None:
         self.program = np.zeros(CALLS + 4 * len(calls), np.intp)
         self.program[COUNT] = len(calls)
         self.program[CALLS:] = [word for call in calls for word in call]
         self._address = self.program.ctypes.data
-        self._parallel_from = parallel_from
-        self._is_long = max((last - first for _, _, first, last in calls), default=0) >= parallel_from
+        self._parallel_from = _PARALLEL_FROM if parallel_from is None else parallel_from
+        self._is_long = max((last - first for _, _, first, last in calls), default=0) >= self._parallel_from
         self._parallel = False
         self._parts = 1
         self._left = 0.0
