@@ -39,7 +39,7 @@ def softmax(scores):
 
 @inline_jit
 def cross_entropy(probabilities, labels, losses):
-    """Write ``-log(probability + 1e-7)`` of the label of each row to ``losses``, both columns."""
+    """Write ``-log(probability + 1e-7)`` of the label of each row to ``losses``. Labels and losses have one column."""
     tiny = probabilities.dtype.type(_TINY)
     for i in range(probabilities.shape[0]):
         losses[i, 0] = -np.log(probabilities[i, labels[i, 0]] + tiny)

@@ -24,6 +24,7 @@ from sklearn.utils.estimator_checks import estimator_checks_generator
 import fastoptim as fo
 from fastoptim.family import FAMILY
 from fastoptim.minimization import averages
+from fastoptim.network import runner
 from fastoptim.sklearn import MLPClassifier, MLPRegressor
 
 pytestmark = pytest.mark.filterwarnings("ignore:max_iter:sklearn.exceptions.ConvergenceWarning")
@@ -111,6 +112,20 @@ def test_weights_equal_scikit_learns(target):
         pytest.skip("this version of scikit-learn has no sample_weight here")
     ours = cls(random_state=0, max_iter=6, solver=fo.Nesterov(0.001)).fit(x, y, sample_weight=weights)
     assert_equal_models(ours, peer, x)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_any_part_of_a_batch_in_memory_gives_the_same_bits(target, monkeypatch):
+    """A large batch goes through the network some samples at a time, with their targets and weights."""
+    cls, x, y = TARGETS[target]
+    fitted = []
+    for at_a_time in 64, 1000:
+        monkeypatch.setattr(runner, "_AT_A_TIME", at_a_time)
+        fitted.append(cls(15, random_state=0, max_iter=2, batch_size=len(x)).fit(x, y, WEIGHTS[: len(x)]))
+    one, other = fitted
+    assert one.loss_curve_ == other.loss_curve_
+    for a, b in zip(one.coefs_ + one.intercepts_, other.coefs_ + other.intercepts_, strict=True):
+        assert_array_equal(a, b)
 
 
 @pytest.mark.parametrize("target", TARGETS)
