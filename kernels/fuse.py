@@ -14,7 +14,7 @@ from fastoptim.concurrency import compiling
 from fastoptim.kernels.bfloat16 import Stored
 from fastoptim.kernels.fingerprint import called_functions, fingerprint
 from fastoptim.kernels.jit import bind_globals, cfunc, inline_jit
-from fastoptim.kernels.memory import integers, load, scalars, scratch, store_rounded, word
+from fastoptim.kernels.memory import integers, load, prefetch, scalars, scratch, store_rounded, word
 from fastoptim.kernels.reduce import sum_blocks
 from fastoptim.kernels.rulecompiler import MixedRuleCompiler, RuleCompiler
 from fastoptim.kernels.strided import BLOCK, FROM_ARRAY, GRADIENT, PARAMETER, TO_ARRAY, copy_block
@@ -22,6 +22,13 @@ from fastoptim.kernels.subnormals import flush_subnormals, restore_subnormals
 from fastoptim.kernels.table import DICE, SLOTS, VALUE, WALK, P, each_row, each_touched_row
 
 __all__ = ["Kind", "fuse", "n_scalars"]
+
+_PIECE = 256
+"""Bytes of the parameter that are updated between two prefetches: for fewer the loop begins too often, and the lines
+of more would fill the queue of the processor's loads."""
+_AHEAD = 2048
+"""Bytes of the parameter from what is updated to what is fetched: in less time memory does not answer, and more does
+not stay in the fastest cache."""
 
 Kind = type | Stored
 """A type of elements in memory."""
@@ -46,6 +53,8 @@ TARGET_KINDS: Any
 N_ARRAYS: int
 N_SCALARS: int
 N_DICE: int
+PIECE: int
+AHEAD: int
 SIZES: Any
 SCALAR: Any
 STRIDED: Any
@@ -61,8 +70,16 @@ def _loop(row, start, stop):
     sources = integers(row + 8 * P, N_ARRAYS)
     targets = sources[:1] + sources[2:]
     dice = integers(word(row, DICE), N_DICE)
-    for i in range(start, stop):
-        store_rounded(TARGET_KINDS, targets, i, rule(*load(KINDS, sources, i), *values), dice)
+    # While a processor waits for memory, it looks ahead by a fixed number of instructions, which for most rules are too
+    # few elements to keep the memory busy.
+    while start < stop:
+        end = stop
+        if start + AHEAD < stop:
+            end = start + PIECE
+            prefetch(KINDS, sources, start + AHEAD, PIECE)
+        for i in range(start, end):
+            store_rounded(TARGET_KINDS, targets, i, rule(*load(KINDS, sources, i), *values), dice)
+        start = end
 
 
 def _strided_loop(row, start, stop):
@@ -175,6 +192,8 @@ def _compile(
         "SCALAR": None if promotes else computed[0],
         "SIZES": sizes,
         "N_DICE": 1 + (n_random + 1) // 2 if n_random else 0,
+        "PIECE": _PIECE // sizes[0],
+        "AHEAD": _AHEAD // sizes[0],
         "N_ARRAYS": len(kinds),
         "N_WORDS": SLOTS + len(kinds) - 2,
         "N_SCALARS": n_arguments - len(kinds),
@@ -183,7 +202,6 @@ def _compile(
         "SUM_BLOCK": BLOCK * len(squares),
         "SUM_KINDS": (np.float64 if promotes else computed[0],) * len(squares),
         "SUM_SIZE": 8 if promotes else np.dtype(computed[0]).itemsize,
-        "BLOCK_SIZE": BLOCK * sizes[1],
         "ONE_STREAM": getattr(rule, "reads", ()) == {"g"},
         "IS_GRADIENT": not promotes
         and kinds[1] is computed[0]

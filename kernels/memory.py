@@ -105,6 +105,17 @@ def scalars(_typing: Any, T: Any, address: Any, count: Any) -> Any:
     return types.UniTuple(dtype, count.literal_value)(T, address, count), codegen
 
 
+def _is_apart(module: ir.Module, instruction: Any, array: int, n_arrays: int) -> None:
+    """Let LLVM know that one of the arrays of a kernel shares no memory with the others, which it need not check."""
+
+    def named(name: str, *operands: Any) -> Any:
+        return module.add_metadata([ir.MetaDataString(module, name), *operands])
+
+    scopes = [named(f"array {k}", named("arrays of a kernel")) for k in range(n_arrays)]
+    instruction.set_metadata("alias.scope", module.add_metadata([scopes.pop(array)]))
+    instruction.set_metadata("noalias", module.add_metadata(scopes))
+
+
 @_intrinsic
 def load(_typing: Any, kinds: Any, addresses: Any, index: Any) -> Any:
     """Return the element ``index`` of each of several arrays, given by their types and addresses."""
@@ -112,11 +123,11 @@ def load(_typing: Any, kinds: Any, addresses: Any, index: Any) -> Any:
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         pointers = cgutils.unpack_tuple(builder, args[1], len(dtypes))
-        values = [
-            builder.load(_element(builder, _in_memory(context, dtype), pointer, args[2]))
-            for dtype, pointer in zip(dtypes, pointers, strict=True)
-        ]
-        values = [_loaded(builder, dtype, value) for dtype, value in zip(dtypes, values, strict=True)]
+        values = []
+        for k, (dtype, pointer) in enumerate(zip(dtypes, pointers, strict=True)):
+            value = builder.load(_element(builder, _in_memory(context, dtype), pointer, args[2]))
+            _is_apart(builder.module, value, k, len(dtypes))
+            values.append(_loaded(builder, dtype, value))
         return context.make_tuple(builder, signature.return_type, values)
 
     return types.Tuple([_computed(dtype) for dtype in dtypes])(kinds, addresses, index), codegen
@@ -149,12 +160,12 @@ def store(_typing: Any, kinds: Any, addresses: Any, index: Any, values: Any) -> 
     return types.void(kinds, addresses, index, values), codegen
 
 
-def _store(context: Any, builder: Any, dtype: Any, address: Any, index: Any, value: Any, noise: Any = None) -> None:
+def _store(context: Any, builder: Any, dtype: Any, address: Any, index: Any, value: Any, noise: Any = None) -> Any:
     if isinstance(dtype, BFloat16):
         value = rounded(builder, value, noise)
     elif dtype == HALF:
         value = builder.fptrunc(value, ir.HalfType())
-    builder.store(value, _element(builder, _in_memory(context, dtype), address, index))
+    return builder.store(value, _element(builder, _in_memory(context, dtype), address, index))
 
 
 @_intrinsic
@@ -182,7 +193,9 @@ def store_rounded(_typing: Any, kinds: Any, addresses: Any, index: Any, values: 
             value = cast(context, builder, value, kind, _computed(dtype))
             place = at_random.index(k) if k in at_random else None
             noise = None if place is None else halves[place // 2](place % 2)
-            _store(context, builder, dtype, pointer, args[2], value, noise)
+            stored = _store(context, builder, dtype, pointer, args[2], value, noise)
+            # The gradient is the second of all arrays, and nothing is stored to it.
+            _is_apart(builder.module, stored, k + (k > 0), len(dtypes) + 1)
         return context.get_dummy_value()
 
     return types.void(kinds, addresses, index, values, dice), codegen
@@ -240,20 +253,23 @@ def scratch(_typing: Any, T: Any, count: Any) -> Any:
 
 
 @_intrinsic
-def prefetch(_typing: Any, _address: Any, count: Any) -> Any:
-    """Read ``count`` bytes, a constant, into the fastest cache; it may be memory that does not exist."""
+def prefetch(_typing: Any, kinds: Any, addresses: Any, index: Any, count: Any) -> Any:
+    """Read ``count`` elements, a constant, of several arrays into the fastest cache; they may be none that exist."""
+    dtypes = _dtypes(kinds)
 
     def codegen(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
         byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
         function = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
         fetch = cgutils.get_or_insert_function(builder.module, function, "llvm.prefetch.p0i8")
-        for offset in range(0, count.literal_value, _LINE):
-            place = builder.inttoptr(builder.add(args[0], _WORD(offset)), byte)
-            # For reading, to the fastest cache, data.
-            builder.call(fetch, [place, number(0), number(3), number(1)])
+        for dtype, pointer in zip(dtypes, cgutils.unpack_tuple(builder, args[1], len(dtypes)), strict=True):
+            first = builder.ptrtoint(_element(builder, _in_memory(context, dtype), pointer, args[2]), _WORD)
+            for offset in range(0, count.literal_value * dtype.bitwidth // 8, _LINE):
+                place = builder.inttoptr(builder.add(first, _WORD(offset)), byte)
+                # For reading, to the fastest cache, data.
+                builder.call(fetch, [place, number(0), number(3), number(1)])
         return context.get_dummy_value()
 
-    return types.void(types.intp, count), codegen
+    return types.void(kinds, addresses, index, count), codegen
 
 
 @_intrinsic

@@ -240,7 +240,7 @@ def where(condition, a, b):
 def sign(x):
     """Return what `numpy.sign` does, for which the sign of -0.0 is 0.0; Numba's is -0.0."""
     s = np.sign(x)
-    return s + (s - s)
+    return s + type(s)(0)
 
 
 @inline_jit

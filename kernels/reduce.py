@@ -31,7 +31,6 @@ N_SUMS: int
 SUM_BLOCK: int
 SUM_KINDS: Any
 SUM_SIZE: int
-BLOCK_SIZE: int
 IS_GRADIENT: bool
 ONE_STREAM: bool
 rule: Any
@@ -59,7 +58,7 @@ def sum_blocks(row, start, stop):
             copy_block(KINDS[1], walk, GRADIENT, sources[1], first, count, SIZES[1], g_block, FROM_ARRAY)
         elif ONE_STREAM:
             # Processors fetch ahead too little if there is one stream; with several, this would only cost time.
-            prefetch(g + (first + BLOCK) * SIZES[1], BLOCK_SIZE)
+            prefetch(KINDS[1:2], (g,), first + BLOCK, BLOCK)
         if IS_GRADIENT and count == BLOCK:
             total = add_up(SUM_KINDS[0], g + first * SIZES[1], BLOCK, SQUARES[0])
             store(FLOAT, (sums,), first // BLOCK, total)
