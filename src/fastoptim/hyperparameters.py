@@ -127,8 +127,10 @@ class Choice:
         def __get__(self, owner: Any, cls: type) -> Any: ...
 
     def __set__(self, owner: Any, value: Any) -> None:
-        vars(owner)[self.name] = self.check(owner, self.name, value)
-        owner._recompose()
+        fields, value = vars(owner), self.check(owner, self.name, value)
+        if self.name not in fields or fields[self.name] != value:
+            fields[self.name] = value
+            owner._recompose()
 
 
 def is_schedule(value: Any) -> bool:

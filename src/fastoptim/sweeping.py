@@ -288,6 +288,7 @@ class _ScalarTable:
         self._lanes = _lanes(copies) if len(copies) > 1 else None
         self._last: list[Any] = [None] * values.shape[1]
         self._pack = struct.Struct(f"{values.shape[1]}d").pack_into
+        self._has_further = bool(composition.scalars)
         self._steps = 0
 
     def __call__(self) -> None:
@@ -298,8 +299,9 @@ class _ScalarTable:
             except (TypeError, ValueError):
                 self._lanes = None
             else:
-                for k, (column, last) in enumerate(zip(columns, self._last, strict=True)):
-                    if column is not last and not (isinstance(column, float) and column == last):
+                for k, column in enumerate(columns):
+                    last = self._last[k]
+                    if column is not last and (type(column) is not float or column != last):
                         self._values[:, k] = self._last[k] = column
                 return
         for row, each in zip(self._values, self._copies, strict=True):
@@ -314,4 +316,4 @@ class _ScalarTable:
         values = optimizer.scalars()
         if len(values) != self._composition.n_rule_scalars:
             raise self._composition.error(values)
-        return (*values, *self._composition.further_scalars(optimizer))
+        return (*values, *self._composition.further_scalars(optimizer)) if self._has_further else values

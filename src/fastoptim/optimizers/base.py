@@ -108,9 +108,9 @@ class BuiltIn(Optimizer):
 
         def __setattr__(self, name, value):
             cls = type(self)
-            is_known = hasattr(cls, name) or name in cls._declared or name in vars(self) or name.startswith("_")
+            is_known = name in vars(self) or name in cls._declared or hasattr(cls, name) or name.startswith("_")
             # Each group has its own running numbers, such as product_1.
-            is_known |= name.rpartition("_")[0] in cls.running
+            is_known = is_known or name.rpartition("_")[0] in cls.running
             if not is_known and cls.__module__.startswith(f"{__package__}."):
                 own = [key for key in vars(self) if not key.startswith("_") and key not in ("iter", "skipped")]
                 near = did_you_mean(name, [*own, *cls.slots, *cls.optional_slots])
