@@ -162,6 +162,10 @@ class Transforms:
         on, means, averages, slow = self.on, *self.state.values()
         arrays = {key: np.asarray(params[key]) for key in keys(params)}
         grads = {key: grads[key] for key in arrays}
+        for key, p in arrays.items():
+            # Also where this call only adds to the mean of the gradients, so the dtype is that of these parameters.
+            averages.setdefault(key, np.zeros_like(p))
+            slow.setdefault(key, p.copy())
         if "centralize" in on:
             # This is linear, so it may come first.
             axes = {key: tuple(range(g.ndim - 1)) for key, g in grads.items() if np.ndim(g) > 1 and g.dtype.kind == "f"}
@@ -189,7 +193,6 @@ class Transforms:
         if "l2" in on:
             grads = {key: g + on["l2"] * arrays[key] for key, g in grads.items()}
         for key, p in arrays.items():
-            slow.setdefault(key, p.copy())
             if "weight_decay" in on:
                 p *= 1 - rule.groups.get(key, {}).get("lr", rule.lr) * on["weight_decay"]
         before = {key: p.copy() for key, p in arrays.items()}
@@ -202,8 +205,7 @@ class Transforms:
                 p[...] = before[key] + np.where(moves, step * factor, 0 * step)
             if "ema" in on:
                 share = 1 - on["ema"] if self.averages else 1
-                mean = averages.get(key, np.zeros_like(p))
-                averages[key] = np.where(share == 1, p, mean + share * (p - mean))
+                averages[key] = np.where(share == 1, p, averages[key] + share * (p - averages[key]))
             if "lookahead" in on:
                 k, alpha = on["lookahead"]
                 is_due, moved = rule.iter % k == 0, slow[key] + alpha * (p - slow[key])
