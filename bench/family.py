@@ -20,7 +20,7 @@ from fastoptim.family import FAMILY
 from . import notes
 from .cases import NOTES, SHAPES
 from .frameworks import COMPILED, of_optax, of_tensors, torch_compiled
-from .peers import CEILING, ONE_MORE_READ, OURS, absent, ceiling, limited, ours
+from .peers import CEILING, ONE_MORE_READ, OURS, PRODUCTS, absent, ceiling, limited, ours
 from .timing import Arrays, Contestant, blaming
 
 __all__ = ["BASE", "FUSED", "OPTAX", "TORCH", "TORCH_HAS", "Race", "races"]
@@ -253,7 +253,8 @@ def _rules_of_torch() -> Iterator[Race]:
         make[COMPILED] = partial(_torch, name, {}, True)
         # torch's foreach implementation of Nesterov writes to the gradients, which are the same at each step here.
         agrees = name != "Nesterov"
-        yield Race(f"{name} as torch's, 1,000,000", make, _array(1_000_000), agrees=agrees)
+        big = {"make": make | {CEILING: ceiling}, "shapes": _array(1_000_000), "n_slots": len(cls.slots)}
+        yield Race(f"{name} as torch's, 1,000,000", **big, agrees=agrees)
         yield Race(f"{name} as torch's, ten arrays", make, SHAPES[NOTES], layout="separate", agrees=agrees)
 
 
@@ -303,8 +304,24 @@ def _torch_muon(race: Race, params: Arrays, grads: Arrays) -> Contestant:
     return of_tensors(lambda tensors: torch.optim.Muon(tensors, weight_decay=0.0).step, race, params, grads)
 
 
+def _products_alone(race: Race, params: Arrays, _grads: Arrays) -> Contestant:
+    """Set up the products of the five iterations of each matrix, as `Muon` has NumPy compute them."""
+    matrices = [np.ascontiguousarray(p / np.linalg.norm(p)) for p in params.values()]
+    s, factor, y = (np.empty_like(matrices[0]) for _ in range(3))
+
+    def step() -> None:
+        for x in matrices:
+            for _ in range(5):
+                np.matmul(x, x.T, out=s)
+                np.matmul(s, s.T, out=factor)
+                np.matmul(factor, x, out=y)
+
+    return Contestant(step, limit=partial(limited, race.threads))
+
+
 def _muon() -> Iterator[Race]:
-    make = {OURS: partial(_ours, partial(fo.Muon, like="torch", weight_decay=0.0)), "torch one by one": _torch_muon}
+    mine = partial(_ours, partial(fo.Muon, like="torch", weight_decay=0.0))
+    make = {OURS: mine, "torch one by one": _torch_muon, PRODUCTS: _products_alone}
     yield Race(
         "Muon, four 1024 × 1024", make, {f"W{k}": (1024, 1024) for k in range(4)}, layout="separate", uses_blas=True
     )

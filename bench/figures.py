@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from .cases import NOTES, Update
-from .peers import CEILING, CEILING_SERIAL, ONE_MORE_READ, OURS, OURS_SERIAL
+from .peers import CEILING, CEILING_SERIAL, ONE_MORE_READ, OURS, OURS_SERIAL, PRODUCTS
 from .processes import EMPTY, FULL
 from .results import Measured, Results, duration
 
@@ -75,6 +75,7 @@ def _memory(results: Results, case: str, group: str = "update") -> Bound | None:
     limits = {
         CEILING: "memory alone takes" if is_memory else "the products alone, without what is zero, take",
         ONE_MORE_READ: "Adam and one more read of the gradients take",
+        PRODUCTS: "the products of NumPy's BLAS alone take",
     }
     measured = results.get(group, case)
     bounds = [Bound(measured[name].fastest, what) for name, what in limits.items() if name in measured]
@@ -131,7 +132,8 @@ def faster_than_best(group: str, case: str, libraries: Iterable[str], package: s
         if not times:
             raise Skipped(f"{package} is not installed" if package not in results.versions else f"not measured: {case}")
         best = min(times, key=lambda name: times[name])
-        return _ratio(times[best], _measured(results, group, case, OURS), f"{case}, {best}", None)
+        bound = _memory(results, case, group)
+        return _ratio(times[best], _measured(results, group, case, OURS), f"{case}, {best}", bound)
 
     return figure
 

@@ -29,6 +29,7 @@ __all__ = [
     "ONE_MORE_READ",
     "OURS",
     "OURS_SERIAL",
+    "PRODUCTS",
     "absent",
     "ceiling",
     "contestants",
@@ -43,6 +44,7 @@ PACKAGES = ("fastoptim", "numpy", "scipy", "numba", "llvmlite", "torch", "jax", 
 OURS, OURS_SERIAL, CEILING, CEILING_SERIAL = "fastoptim", "fastoptim, 1 thread", "ceiling", "ceiling, 1 thread"
 
 ONE_MORE_READ = "Adam after g.max()"
+PRODUCTS = "products alone"
 """What a global norm costs at least, because it needs all gradients before the first of them is used."""
 
 

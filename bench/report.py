@@ -126,7 +126,7 @@ def family(results: Results) -> Iterator[str]:
     yield "beside those of torch and optax. *torch.compile* is torch's whole step, compiled before it is timed. *Adam"
     yield "after g.max()* is what a global norm costs at least: it needs all gradients before the first update, so they"
     yield "are read once more. The ceiling of a state of bfloat16 is a kernel that moves as many bytes, 20 an element"
-    yield "where float32 moves 28.\n"
+    yield "where float32 moves 28. *Products alone* are those of Muon's iterations, by the BLAS of NumPy.\n"
     yield from _tables(results, "family")
 
 
