@@ -72,9 +72,9 @@ def test_an_interruption_keeps_what_was_computed(monkeypatch, capsys):
 
     monkeypatch.setattr(interactive.LossBar, "show", interrupt)
     result = fo.compare("digits", iterations=300, threads=1, **SMALL)
-    assert [len(losses) for losses in result.losses.values()] == [100, 0]
+    assert [len(losses) for losses in result.losses.values()] == [20, 0]
     assert capsys.readouterr().err == f"{LANGUAGES['en'].interrupted}\n"
-    monkeypatch.setattr(Comparison, "_train_block", interrupt)
+    monkeypatch.setattr(Comparison, "_train_turn", interrupt)
     with pytest.raises(KeyboardInterrupt):
         fo.compare("digits", iterations=300, threads=1, **SMALL)
 
