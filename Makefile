@@ -33,8 +33,8 @@ soak: $(VENV)/.test ## kill processes that save checkpoints, 200 times, and rank
 	$(RUN) pip install --quiet --editable '.[mpi]'
 	$(VENV)/bin/python tests/soak_mpi.py 50
 
-fuzz: $(VENV)/.test ## compare the library with the oracle in EXAMPLES=100000 random sequences of updates (20 minutes)
-	$(VENV)/bin/python tools/fuzz.py --examples $(or $(EXAMPLES),100000) $(ARGS)
+fuzz: $(VENV)/.test ## compare the library with the oracle in EXAMPLES=200000 random sequences of updates (45 minutes)
+	$(VENV)/bin/python tools/fuzz.py --examples $(or $(EXAMPLES),200000) $(ARGS)
 
 red: $(VENV)/.test ## attack the library: caches of other versions and processors, forged checkpoints, kills (hours)
 	$(VENV)/bin/python tools/red.py $(ARGS)
