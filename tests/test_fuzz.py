@@ -126,9 +126,10 @@ class Updates(RuleBasedStateMachine):
         """Bind a key to another value in both containers; immutable ones are replaced by dicts or lists."""
         containers = getattr(self, name)
         if isinstance(containers[0], fo.parameters.FlatDict):
-            # A value that fits is copied into the buffer.
+            # A value that fits is copied into the buffer, if that was not made read-only.
             old = containers[0].get(key)
-            if old is None or not is_array(pair[0]) or (old.shape, old.dtype) != (pair[0].shape, pair[0].dtype):
+            fits = old is not None and is_array(pair[0]) and (old.shape, old.dtype) == (pair[0].shape, pair[0].dtype)
+            if not (fits and old.flags.writeable):
                 containers = tuple(map(dict, containers))
         elif isinstance(containers[0], MappingProxyType | OrderedDict):
             containers = tuple(map(dict, containers))
