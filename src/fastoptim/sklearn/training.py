@@ -5,12 +5,11 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Iterable, Sequence
-from itertools import pairwise
 from numbers import Integral, Real
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike, NDArray
+from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, _fit_context, is_classifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
@@ -22,51 +21,16 @@ from fastoptim import optimizers
 from fastoptim._suggest import did_you_mean
 from fastoptim.family import FAMILY
 from fastoptim.kernels.losses import LOGISTIC, SOFTMAX, SQUARES
-from fastoptim.kernels.passes import weighted
 from fastoptim.minimization import averages
-from fastoptim.network.multilayer import MultiLayerNet, penalty
 from fastoptim.optimizer import Optimizer
 from fastoptim.parameters import FlatDict
+from fastoptim.sklearn.network import Network
 
 __all__ = ["MLP"]
 
 _ACTIVATIONS = {"relu": "relu", "logistic": "sigmoid"}
 _OUTPUTS = {"softmax": SOFTMAX, "logistic": LOGISTIC, "identity": SQUARES}
 _SOLVERS = {name.lower(): name for name in FAMILY}
-
-
-class Network(MultiLayerNet):
-    """A network with scikit-learn's initial weights and losses."""
-
-    def __init__(self, sizes: list[int], activation: str, dtype: DTypeLike, random: np.random.RandomState) -> None:
-        super().__init__(sizes[0], sizes[1:-1], sizes[-1], activation, 1.0, dtype=dtype, seed=0)
-        factor = 6 if activation == "relu" else 2
-        for k, (inputs, outputs) in enumerate(pairwise(sizes), start=1):
-            # Glorot and Bengio (2010), eq. 16; scikit-learn draws biases in the same way.
-            bound = np.sqrt(factor / (inputs + outputs))
-            self.params[f"W{k}"] = random.uniform(-bound, bound, (inputs, outputs))
-            self.params[f"b{k}"] = random.uniform(-bound, bound, outputs)
-
-    def loss_and_gradient(
-        self, x: NDArray[Any], targets: NDArray[Any], weights: NDArray[Any], kind: int, alpha: float, out: FlatDict
-    ) -> float:
-        """Return the loss of a batch, and write its gradient to ``out``."""
-        total, params = float(weights.sum()), self.params.flat
-        # As in scikit-learn, the weight decay is divided by the sum of the weights of the rows.
-        decay, losses = alpha / total, np.empty(len(x))
-        self._runner.run(
-            kind,
-            x,
-            params,
-            out=out.flat,
-            targets=np.ascontiguousarray(targets, self.dtype),
-            losses=losses,
-            shares=(weights / total).astype(self.dtype),
-            decay=decay,
-            compare=weighted,
-        )
-        loss = float(np.add.reduce(losses))
-        return loss + penalty(params, self._sizes, decay) if decay else loss
 
 
 class MLP(BaseEstimator):  # type: ignore[misc]
