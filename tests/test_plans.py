@@ -522,3 +522,17 @@ def test_the_order_of_keys_counts_where_arrays_overlap(name, dtype):
                 opt.update({key: params[key] for key in order}, grads)
         results.append(np.stack(list(params.values())))
     assert_bits(*results)
+
+
+@pytest.mark.parametrize("others", [{}, {"c": 3.0}], ids=["alone", "beside another"])
+def test_a_kept_plan_asks_for_frozen_parameters_too(others):
+    """A parameter in the place of one that is frozen is not frozen."""
+    opt = fo.SGD(lr=1.0, frozen=("a",))
+    params, grads = ({key: np.full(2, value) for key, value in {"a": 1.0, **others}.items()} for _ in range(2))
+    opt.update(params, grads)
+    params["b"] = grads["b"] = params.pop("a")
+    with pytest.raises(ValueError, match="'a'"):
+        opt.update(params, grads)
+    opt.frozen = ()
+    opt.update(params, {**grads, "b": np.full(2, 1.0)})
+    assert_bits(np.zeros(2), params["b"])

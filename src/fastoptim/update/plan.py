@@ -24,7 +24,7 @@ from fastoptim.update.precision import Dice, Precision, check_kernels, check_pre
 from fastoptim.update.segments import as_one, sort
 from fastoptim.update.state import State, attach_state
 from fastoptim.update.touched import SparseGradients, check_touched
-from fastoptim.update.validate import NonFiniteGradients, Parameter, in_order, items_getter
+from fastoptim.update.validate import NonFiniteGradients, Parameter, items_getter, with_keys
 
 __all__ = ["Plan"]
 
@@ -150,8 +150,8 @@ class Plan:
         self.is_reusable = not DISABLED and all(task.is_reusable for task in self._fallbacks)
         self._checks_finite = checks_finite
         make: Callable[..., Any] = self._flat_binder if flat else self._binder
-        if not (may_move or flat or isinstance(params, Sequence)):
-            make = partial(in_order, make, list(params))
+        if not (flat or isinstance(params, Sequence) or (may_move and len(parameters) == len(params))):
+            make = partial(with_keys, make, list(params))
         # A plan that referred to itself would keep its state, and the files of it, until garbage is collected.
         this = weakref.proxy(self)
         self._get: Callable[[Any, Any], Arrays | None] = make(params, grads, lambda _check, _arrays: True)

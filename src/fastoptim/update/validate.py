@@ -14,7 +14,7 @@ from fastoptim.conversions import how_to_convert, with_arrays
 from fastoptim.dtypes import is_bfloat16, is_floating
 from fastoptim.rows import Rows, sum_rows
 
-__all__ = ["Array", "NonFiniteGradients", "Parameter", "Parameters", "in_order", "items_getter", "validate"]
+__all__ = ["Array", "NonFiniteGradients", "Parameter", "Parameters", "items_getter", "validate", "with_keys"]
 
 Array = NDArray[Any]
 
@@ -74,15 +74,19 @@ class Parameter:
         return self.p.dtype, self.g.dtype, *(slot.dtype for slot in self.slots)
 
 
-def in_order(make: Callable[..., Any], keys: list[Any], *args: Any) -> Callable[[Any, Any], Any]:
-    """Return what ``make(*args)`` returns, for parameters that overlap: each must see what those before it wrote."""
+def with_keys(make: Callable[..., Any], keys: list[Any], *args: Any) -> Callable[[Any, Any], Any]:
+    """Return what ``make(*args)`` returns, for parameters that must have these keys in this order.
+
+    Of parameters that overlap, each must see what those before it wrote. And where some are frozen, a plan does not ask
+    for all keys.
+    """
     bind = make(*args)
 
-    def bind_in_order(params: Any, grads: Any) -> Any:
+    def bind_if_equal(params: Any, grads: Any) -> Any:
         arrays = bind(params, grads)
         return arrays if arrays is not None and list(params) == keys else None
 
-    return bind_in_order
+    return bind_if_equal
 
 
 def items_getter(keys: Sequence[Any], container: type) -> Callable[[Any], tuple[Any, ...]]:
