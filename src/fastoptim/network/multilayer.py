@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -16,7 +14,7 @@ from fastoptim.network.batches import batch, samples
 from fastoptim.network.runner import Runner
 from fastoptim.parameters import FlatDict
 
-__all__ = ["MultiLayerNet", "penalty"]
+__all__ = ["MultiLayerNet"]
 
 _STEP = 1e-4
 """The step of central differences."""
@@ -164,7 +162,7 @@ class MultiLayerNet(Architecture):
         losses = np.empty(len(x))
         runner.run(LOSS, x, params, targets=t, losses=losses, extension=extension)
         loss, decay = float(np.add.reduce(losses)) / len(x), float(self.weight_decay_lambda)
-        return loss + penalty(params, self._sizes, decay) if decay else loss
+        return loss + runner.penalty(params, decay) if decay else loss
 
     def _gradient(self, x: NDArray[Any], t: NDArray[np.intp], extension: Extension | None = None) -> FlatDict:
         params, decay = self._params.flat, float(self.weight_decay_lambda)
@@ -187,10 +185,3 @@ class MultiLayerNet(Architecture):
 
     def _batch(self, x: ArrayLike, t: ArrayLike) -> tuple[NDArray[Any], NDArray[np.intp]]:
         return batch(x, t, self.input_size, self.output_size, self.dtype)
-
-
-def penalty(params: NDArray[Any], sizes: Sequence[int], decay: float) -> float:
-    """Return ``decay / 2`` times the sum of the squares of all weights in a flat buffer, added in float64."""
-    starts = np.cumsum([0, *((n + 1) * m for n, m in pairwise(sizes))])
-    weights = (params[start : start + n * m] for start, (n, m) in zip(starts, pairwise(sizes), strict=False))
-    return 0.5 * decay * sum(float(np.add.reduce(w * w, dtype=np.float64)) for w in weights)

@@ -171,6 +171,12 @@ class Runner:
         if not self._spare and memory.buffer.nbytes <= _LARGEST_KEPT:
             self._spare.append(memory)
 
+    def penalty(self, params: NDArray[Any], decay: float) -> float:
+        """Return ``decay / 2`` times the sum of the squares of all weights, added in float64."""
+        starts, sizes = self._table[:, layers.WEIGHTS], self._table[:, layers.INPUTS] * self._table[:, layers.OUTPUTS]
+        weights = (params[start : start + size] for start, size in zip(starts, sizes, strict=True))
+        return 0.5 * decay * sum(float(np.add.reduce(w * w, dtype=np.float64)) for w in weights)
+
     def _program(
         self, kind: int, compare: Callable[..., Any], is_extended: bool, total: int, memory: _Memory
     ) -> _Program:

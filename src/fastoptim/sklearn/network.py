@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from fastoptim.kernels.passes import weighted
-from fastoptim.network.multilayer import MultiLayerNet, penalty
+from fastoptim.network.multilayer import MultiLayerNet
 from fastoptim.parameters import FlatDict
 
 __all__ = ["Network"]
@@ -46,4 +46,4 @@ class Network(MultiLayerNet):
             compare=weighted,
         )
         loss = float(np.add.reduce(losses))
-        return loss + penalty(params, self._sizes, decay) if decay else loss
+        return loss + self._runner.penalty(params, decay) if decay else loss
