@@ -28,6 +28,7 @@ from fastoptim.kernels.layers import (
     OUTPUTS,
     PARAMS,
     ROWS,
+    SLICE,
     TOTAL,
     WEIGHTS,
     array_of,
@@ -43,14 +44,16 @@ from fastoptim.kernels.layers import (
     weights_of,
     words_of,
 )
-from fastoptim.kernels.masked import ALL, AS_IT_IS, FEWEST_ROWS, TRANSPOSED, add_masked_rows, masked_dot
+from fastoptim.kernels.masked import ALL, AS_IT_IS, FEWEST_ROWS, TRANSPOSED, add_masked_rows, masked_dot, work
 from fastoptim.kernels.masks import WIDTH, fill_masks
 from fastoptim.kernels.normalization import drop, normalize, normalize_backward, scale
 from fastoptim.kernels.views import elements_of, integer_at, number_at, vector_at
 
-__all__ = ["RELU", "SIGMOID", "backward", "forward", "weight_gradients"]
+__all__ = ["ALL_WORK", "RELU", "SIGMOID", "backward", "forward", "weight_gradients"]
 
 RELU, SIGMOID = range(2)
+ALL_WORK = 64 * WIDTH
+"""The range of `weight_gradients`, which is cut at multiples of 64."""
 
 
 @inline_jit
@@ -117,7 +120,8 @@ def _hidden(z, T, batch, extension, layer, start, stop):
 @inline_jit
 def forward(T, batch, extension, start, stop):
     """Compute the outputs of all layers, and the masks of their inputs; return the scores."""
-    params, n_layers, counts = array_of(batch, PARAMS), integer_at(batch, N_LAYERS), counts_of(batch)
+    params, n_layers = array_of(batch, PARAMS), integer_at(batch, N_LAYERS)
+    counts, height = counts_of(batch), integer_at(batch, SLICE)
     has_zeros = integer_at(batch, ACTIVATION) == RELU
     if extension is not None:
         has_zeros = has_zeros or (extension.drops and extension.is_training)
@@ -126,15 +130,17 @@ def forward(T, batch, extension, start, stop):
         a = inputs_of(T, batch, k, start, stop)
         z = rows_of(T, batch, layer, OUTPUT, start, stop)
         weights = weights_of(T, params, layer)
+        count = ALL
         if integer_at(batch, TOTAL) < FEWEST_ROWS:
             np.dot(a, weights, z)
         else:
             masks = masks_of(batch, layer, start, stop)
-            count = fill_masks(a, masks) if k == 0 or has_zeros else ALL
-            for group in range(start // WIDTH, (stop + WIDTH - 1) // WIDTH):
-                counts[group, k] = 0
-            counts[start // WIDTH, k] = count
+            if k == 0 or has_zeros:
+                count = fill_masks(a, masks)
             masked_dot(batch, a, AS_IT_IS, masks, count, weights, AS_IT_IS, z)
+        for i in range(start // height, (stop + height - 1) // height):
+            counts[i, k] = 0
+        counts[start // height, k] = count
         if k < n_layers - 1:
             _hidden(z, T, batch, extension, layer, start, stop)
         else:
@@ -145,7 +151,8 @@ def forward(T, batch, extension, start, stop):
 @inline_jit
 def backward(T, batch, extension, start, stop):
     """Compute the gradients with respect to the outputs of all layers; the scores have been replaced by theirs."""
-    params, last, counts = array_of(batch, PARAMS), integer_at(batch, N_LAYERS) - 1, counts_of(batch)
+    params, last = array_of(batch, PARAMS), integer_at(batch, N_LAYERS) - 1
+    counts, height = counts_of(batch), integer_at(batch, SLICE)
     for k in range(last, 0, -1):
         layer, below = layer_at(batch, k), layer_at(batch, k - 1)
         delta = rows_of(T, batch, layer, DELTA, start, stop)
@@ -156,7 +163,7 @@ def backward(T, batch, extension, start, stop):
         else:
             # Where ReLU or dropout gave zero to the layer above, this gradient is zero, unless it was normalized.
             above = min(k + 1, last)
-            count = counts[start // WIDTH, above] if k < last and integer_at(layer, GAMMA) < 0 else ALL
+            count = counts[start // height, above] if k < last and integer_at(layer, GAMMA) < 0 else ALL
             masks = masks_of(batch, layer_at(batch, above), start, stop)
             masked_dot(batch, delta, AS_IT_IS, masks, count, weights, TRANSPOSED, d_a)
         # Where dropout gave zero, the derivative of either activation is zero.
@@ -201,20 +208,39 @@ def _add_decay(T, batch, begin, size):
 
 
 @inline_jit
+def _gradient_work(T, batch, k):
+    """Return how many inputs of a layer are not zero, and about how long the gradient of its weights takes."""
+    counts, height, rows = counts_of(batch), integer_at(batch, SLICE), integer_at(batch, ROWS)
+    count = counts[0, k]
+    if count != ALL:
+        for i in range(1, (rows + height - 1) // height):
+            count += counts[i, k]
+    d_weights = weights_of(T, array_of(batch, OUT), layer_at(batch, k))
+    return count, work(inputs_of(T, batch, k, 0, rows), count, d_weights)
+
+
+@inline_jit
 def weight_gradients(T, batch, start, stop):
     """Add what the rows of the workspace contribute to the gradients with respect to some of the parameters.
 
-    The inputs of each layer are counted in units of 64, and the range is one of units; the first also has all biases.
-    BLAS computes whole layers only, so it needs all units.
+    The range goes from 0 to `ALL_WORK`. The weights of all layers are cut so that equal parts of it take about the same
+    time; the first part also has all biases. BLAS computes whole layers only, so it needs the whole range.
     """
-    counts, rows, first = counts_of(batch), integer_at(batch, ROWS), integer_at(batch, FIRST)
-    unit = 0
-    for k in range(integer_at(batch, N_LAYERS)):
+    n_layers, rows, first = integer_at(batch, N_LAYERS), integer_at(batch, ROWS), integer_at(batch, FIRST)
+    total = 0.0
+    for k in range(n_layers):
+        total += _gradient_work(T, batch, k)[1]
+    begin, end = total * start / ALL_WORK, total * stop / ALL_WORK
+    for k in range(n_layers):
         layer = layer_at(batch, k)
         if start == 0:
             _bias_gradient(T, batch, layer)
-        low, high = max(start - unit, 0) * WIDTH, min((stop - unit) * WIDTH, integer_at(layer, INPUTS))
-        unit += words_of(layer)
+        # The part has those units of 64 inputs whose middle is in it.
+        count, size = _gradient_work(T, batch, k)
+        units = words_of(layer)
+        low = int(min(max(units * begin / size + 0.5, 0), units)) * WIDTH
+        high = min(int(min(max(units * end / size + 0.5, 0), units)) * WIDTH, integer_at(layer, INPUTS))
+        begin, end = begin - size, end - size
         if low >= high:
             continue
         a, delta = inputs_of(T, batch, k, 0, rows), rows_of(T, batch, layer, DELTA, 0, rows)
@@ -222,10 +248,6 @@ def weight_gradients(T, batch, start, stop):
         if integer_at(batch, TOTAL) < FEWEST_ROWS:
             np.dot(a.T, delta, d_weights)
         else:
-            count = counts[0, k]
-            if count != ALL:
-                for group in range(1, (rows + WIDTH - 1) // WIDTH):
-                    count += counts[group, k]
             add_masked_rows(batch, a, masks_of(batch, layer, 0, rows), count, delta, d_weights, low, high, first > 0)
         if number_at(batch, DECAY) != 0 and first + rows == integer_at(batch, TOTAL):
             width = integer_at(layer, OUTPUTS)

@@ -37,16 +37,17 @@ _COLUMNS = 8
 
 PRODUCT, RUN_PARALLEL, PARTS = range(3)
 """Words of a batch: who computes products, see `masked_dot`."""
-FIRST, ROWS, CAPACITY, TOTAL, IS_WHOLE = range(3, 8)
+FIRST, ROWS, CAPACITY, TOTAL, SLICE = range(3, 8)
 """The number of the first sample in the workspace; how many samples are in it, and how many it can hold; the number of
-all samples; and whether those in the workspace must be processed together."""
-KIND, ACTIVATION, IS_TRAINING, DROPS, N_UNITS_OF_STATISTICS, N_LAYERS = range(8, 14)
-"""What is wanted, the activation, numbers of an `Extension`, and the number of layers."""
-DECAY, RATIO = 14, 15
+all samples; and how many of them a thread processes together at least."""
+KIND, ACTIVATION, IS_TRAINING, DROPS, N_UNITS_OF_STATISTICS, N_LAYERS, N_IN_TURN = range(8, 15)
+"""What is wanted, the activation, numbers of an `Extension`, the number of layers, and how many rows of words, of which
+this is the first, are for samples that follow each other through the workspace in one pass."""
+DECAY, RATIO = 15, 16
 """The weight decay of a gradient, and the ratio of dropout: float64 numbers."""
-LAYERS, WORKSPACE, BITS, COUNTS, ARRAYS = range(16, 21)
+LAYERS, WORKSPACE, BITS, COUNTS, ARRAYS = range(17, 22)
 """Addresses of the table, of the memory, and of the tuple of the arrays."""
-N_WORDS = 21
+N_WORDS = 22
 
 X, PARAMS, OUT, TARGETS, LOSSES, SHARES, DRAWN, STATISTICS = range(8)
 """Places in the tuple of the arrays, see `Runner.run`; the last two are those of an `Extension`."""
@@ -67,11 +68,6 @@ def table(sizes: Sequence[int], is_normalized: bool = False) -> tuple[NDArray[np
     gammas = np.where(is_hidden, weights[-1] + 2 * outputs[:-1], -1)
     columns = sizes[:-1], sizes[1:], weights[:-1], outputs[:-1], deltas, masks[:-1], gammas, size + outputs[:-1]
     return np.array(columns, np.intp).T.copy(), size + is_normalized * int(outputs[-2])
-
-
-def n_units(layers: NDArray[np.intp]) -> int:
-    """Return into how many parts `weight_gradients` can be cut."""
-    return int((-(-layers[:, INPUTS] // WIDTH)).sum())
 
 
 @inline_jit
@@ -151,9 +147,9 @@ def masks_of(batch, layer, start, stop):
 
 @inline_jit
 def counts_of(batch):
-    """Return for every 64 rows of the workspace how many inputs of each layer are not zero.
+    """Return for each slice of the workspace how many inputs of each layer are not zero.
 
-    All those of rows that were processed together are counted in the first of these lines.
+    All those of slices that were processed together are counted in the first of these lines.
     """
-    groups = (integer_at(batch, CAPACITY) + WIDTH - 1) // WIDTH
-    return matrix_at(np.intp, integer_at(batch, COUNTS), 0, groups, integer_at(batch, N_LAYERS))
+    slices = integer_at(batch, CAPACITY) // integer_at(batch, SLICE)
+    return matrix_at(np.intp, integer_at(batch, COUNTS), 0, slices, integer_at(batch, N_LAYERS))

@@ -32,12 +32,14 @@ from fastoptim.kernels.vectors import (
 )
 
 __all__ = ["ALL", "AS_IT_IS", "FEWEST_ROWS", "TRANSPOSED", "add_masked_rows", "masked_dot", "multiply", "product"]
-__all__ += ["product_address"]
+__all__ += ["product_address", "work"]
 
 FEWEST_ROWS = 8 if HAS_FMA and not DISABLED else sys.maxsize
 """Samples of a batch below which BLAS is faster, because copying the right matrix dominates."""
 _HIGHEST_DENSITY = 0.1
 """Share of the elements, for each line of the result, above which none is skipped."""
+_EACH_ELEMENT = 0.1
+"""What each element adds to the time that a product takes, by what an element that is not zero adds."""
 _LARGE = 1 << 20
 """Multiplications of a product from which on several threads share it."""
 
@@ -203,6 +205,24 @@ def product_address(dtype: Any) -> int:
 
 
 @inline_jit
+def _lines_of(out):
+    return (out.shape[1] * out.itemsize + LINE - 1) // LINE
+
+
+@inline_jit
+def _most_skipped(x, out):
+    """Return for how many elements that are not zero skipping takes as long as computing with all."""
+    return _HIGHEST_DENSITY * min(_lines_of(out), MAX_LINES) * x.size
+
+
+@inline_jit
+def work(x, count, out):
+    """Return about how long a product takes, by what an element that is not zero adds for each line of the result."""
+    most = _most_skipped(x, out)
+    return _lines_of(out) * ((most if count == ALL else min(count, most)) + _EACH_ELEMENT * x.size)
+
+
+@inline_jit
 def _describe(row, x, x_is_transposed, masks, count, b, b_is_transposed, out, adds):
     size, columns = x.itemsize, out.shape[1]
     x_row, x_step, inner = x.shape[1] * size, size, x.shape[1]
@@ -211,8 +231,7 @@ def _describe(row, x, x_is_transposed, masks, count, b, b_is_transposed, out, ad
     b_row, b_step = b.shape[1] * size, size
     if b_is_transposed:
         b_row, b_step = b_step, b_row
-    lines = min((columns * size + LINE - 1) // LINE, MAX_LINES)
-    skips = count != ALL and count < _HIGHEST_DENSITY * lines * x.size
+    skips = count != ALL and count < _most_skipped(x, out)
     set_word(row, _INNER, inner)
     set_word(row, _COLUMNS, columns)
     set_word(row, _X, x.ctypes.data)

@@ -14,14 +14,16 @@ from fastoptim.kernels.layers import (
     DRAWN,
     DROPS,
     IS_TRAINING,
-    IS_WHOLE,
     KIND,
     LOSSES,
+    N_IN_TURN,
     N_UNITS_OF_STATISTICS,
+    N_WORDS,
     OUT,
     RATIO,
     ROWS,
     SHARES,
+    SLICE,
     STATISTICS,
     TARGETS,
     TOTAL,
@@ -90,15 +92,18 @@ def _extension(batch):
 
 
 def _propagate(batch, start, stop):
-    if integer_at(batch, IS_WHOLE):
-        stop = integer_at(batch, ROWS)
-    extension = extension_of(batch)
-    if compare(dense.forward(T, batch, extension, start, stop), T, batch, start, stop):
-        dense.backward(T, batch, extension, start, stop)
+    height, n_in_turn = integer_at(batch, SLICE), integer_at(batch, N_IN_TURN)
+    for turn in range(n_in_turn):
+        words = batch + 8 * N_WORDS * turn
+        low, high = start // WIDTH * height, min(stop // WIDTH * height, integer_at(words, ROWS))
+        if low < high:
+            extension = extension_of(words)
+            if compare(dense.forward(T, words, extension, low, high), T, words, low, high):
+                dense.backward(T, words, extension, low, high)
 
 
 def _weight_gradients(batch, start, stop):
-    dense.weight_gradients(T, batch, start // WIDTH, (stop + WIDTH - 1) // WIDTH)
+    dense.weight_gradients(T, batch, start, stop)
 
 
 def _native(template: Callable[..., Any], names: dict[str, Any], suffix: str) -> Any:
@@ -108,7 +113,10 @@ def _native(template: Callable[..., Any], names: dict[str, Any], suffix: str) ->
 
 @cache
 def propagate(dtype: np.dtype[Any], compare: Callable[..., Any], is_extended: bool) -> Any:
-    """Compile `forward` and `backward`, with one way to compare scores with targets: `labelled` or `weighted`."""
+    """Compile `forward` and `backward`, with one way to compare scores with targets: `labelled` or `weighted`.
+
+    Each 64 of the range stand for one slice of the workspace.
+    """
     suffix = f"{compare.__name__}-{dtype.name}{'-extended' * is_extended}"
     names = {"T": dtype.type, "compare": compare}
     names["extension_of"] = inline_jit(bind_globals(_extension, names, suffix)) if is_extended else _no_extension

@@ -339,13 +339,42 @@ def test_threads_share_the_samples(monkeypatch):
 
 
 @chosen
+def test_threads_share_the_weights_by_their_work(monkeypatch):
+    """Half of the range has all rows of sparse inputs, and fewer than half of those of denser ones."""
+    rng = np.random.default_rng(11)
+    net = fo.MultiLayerNet(640, [640, 640], 10, seed=0)
+    x, t = sparse(rng, (64, 640), 0.1), rng.integers(0, 10, 64)
+    run, run_program, rows = runner.Runner.run, runner._Program.run, []
+
+    def spy(self, *args, out, **options):
+        def run_half(program):
+            run_program(program)
+            out.fill(np.nan)
+            function, words, start, stop = program._calls[1]
+            threads.Autotuner([(function.address, words, start, stop // 2)]).run()
+            for inputs, outputs, begin, *_ in self._table:
+                done = np.isfinite(out[begin : begin + inputs * outputs].reshape(inputs, outputs))
+                assert_array_equal(done, done[:, :1].repeat(outputs, 1))
+                rows.append(done[:, 0].sum())
+
+        monkeypatch.setattr(runner._Program, "run", run_half)
+        run(self, *args, out=out, **options)
+
+    monkeypatch.setattr(runner.Runner, "run", spy)
+    net.gradient(x, t)
+    assert rows[0] == 640
+    assert 64 <= rows[1] <= 256, "the two layers have 20 units of work, and those of the second take thrice as long"
+    assert rows[2] == 0
+
+
+@chosen
 @pytest.mark.parametrize("options", [{}, {"use_dropout": True}, {"use_batchnorm": True}], ids=str)
 def test_any_part_of_a_batch_in_memory_gives_the_same_bits(options, monkeypatch):
     """A large batch goes through the network some samples at a time."""
     rng = np.random.default_rng(10)
     x, t = sparse(rng, (300, 70), 0.3), rng.integers(0, 17, 300)
     results = []
-    for at_a_time in 64, 128, 192, 1000:
+    for at_a_time in 16, 112, 192, 1000:
         monkeypatch.setattr(runner, "_AT_A_TIME", at_a_time)
         for n in 1, 3:
             net = fo.MultiLayerNetExtend(*SIZES, weight_decay_lambda=0.1, seed=0, **options)

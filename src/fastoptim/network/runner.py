@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from fastoptim.concurrency import blas_calls
 from fastoptim.kernels import layers, passes
+from fastoptim.kernels.dense import ALL_WORK
 from fastoptim.kernels.jit import DISABLED, address
 from fastoptim.kernels.masked import FEWEST_ROWS, product_address
 from fastoptim.kernels.masks import WIDTH
@@ -22,6 +23,8 @@ __all__ = ["Runner"]
 
 _AT_A_TIME = 128 * max(2, numba.config.NUMBA_NUM_THREADS)
 """Samples in the workspace at a time; with more for each thread, they and their outputs would leave its cache."""
+_SLICE = 16
+"""Samples that go through a network on one thread at least; with fewer, copying the weights would dominate."""
 _LARGEST_KEPT = 16 << 20
 """The largest memory that is kept for the next call, in bytes."""
 _SHARED_FROM = 1 << 14
@@ -46,10 +49,9 @@ class _Program(Autotuner):
     __slots__ = ("_calls", "_is_whole", "numbers", "words")
 
     def __init__(self, words: NDArray[np.intp], calls: list[tuple[Any, int, int, int]], is_long: bool) -> None:
-        # A part has at least as many samples as there are bits in a word of the masks.
         super().__init__([] if DISABLED else [(f.address, *rest) for f, *rest in calls], parallel_from=WIDTH + 1)
         self.words, self.numbers, self._calls, self._is_long = words, words.view(np.float64), calls, is_long
-        self._is_whole = bool(words[:, layers.IS_WHOLE].any())
+        self._is_whole = bool((words[:, layers.SLICE] == words[:, layers.CAPACITY]).all())
 
     def run(self) -> None:
         if self._is_long:
@@ -182,10 +184,14 @@ class Runner:
     ) -> _Program:
         # BLAS computes whole products, and normalization needs the means of all samples.
         is_whole = total < FEWEST_ROWS or self._is_normalized
-        capacity = total if is_whole else min(total, _AT_A_TIME)
-        firsts = np.arange(0, total, max(capacity, 1))
+        has_gradients = kind == passes.GRADIENT or compare is passes.weighted
+        size = max(total, 1)
+        height = size if is_whole else _SLICE
+        n_turns = 1 if is_whole else -(-size // _AT_A_TIME)
+        capacity = -(-size // (n_turns * height)) * height
+        firsts = np.arange(0, total, capacity)
         work = -(-self._work_per_row * capacity * self._dtype.itemsize // 8)
-        masks, counts = self._masks_per_row * capacity, -(-capacity // WIDTH) * len(self._table)
+        masks, counts = self._masks_per_row * capacity, capacity // height * len(self._table)
         start = memory.reserve(work + masks + counts)
         words = np.zeros((len(firsts), layers.N_WORDS), np.intp)
         for place, value in {
@@ -195,10 +201,11 @@ class Runner:
             layers.ROWS: np.minimum(capacity, total - firsts),
             layers.CAPACITY: capacity,
             layers.TOTAL: total,
-            layers.IS_WHOLE: is_whole,
+            layers.SLICE: height,
             layers.KIND: kind,
             layers.ACTIVATION: self._activation,
             layers.N_LAYERS: len(self._table),
+            layers.N_IN_TURN: 1 if has_gradients else len(firsts),
             layers.LAYERS: self._table.ctypes.data,
             layers.WORKSPACE: start,
             layers.BITS: start + 8 * work,
@@ -207,11 +214,9 @@ class Runner:
             words[:, place] = value
         propagate = passes.propagate(self._dtype, compare, is_extended)
         calls = []
-        for row in words:
-            where = row.ctypes.data
-            calls.append((propagate, where, 0, 1 if is_whole else int(row[layers.ROWS])))
-            if kind == passes.GRADIENT or compare is passes.weighted:
-                gradients = passes.weight_gradients(self._dtype)
-                calls.append((gradients, where, 0, WIDTH * layers.n_units(self._table)))
+        for row in words if has_gradients else words[:1]:
+            calls.append((propagate, row.ctypes.data, 0, -(-int(row[layers.ROWS]) // height) * WIDTH))
+            if has_gradients:
+                calls.append((passes.weight_gradients(self._dtype), row.ctypes.data, 0, ALL_WORK))
         is_long = total >= FEWEST_ROWS and total * self._work_per_row >= _SHARED_FROM
         return _Program(words, calls, is_long)
