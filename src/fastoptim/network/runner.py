@@ -194,7 +194,7 @@ class Runner:
         masks, counts = self._masks_per_row * capacity, capacity // height * len(self._table)
         start = memory.reserve(work + masks + counts)
         words = np.zeros((len(firsts), layers.N_WORDS), np.intp)
-        for place, value in {
+        values: dict[int, int | NDArray[np.intp]] = {
             layers.PRODUCT: product_address(self._dtype),
             layers.PARTS: 1,
             layers.FIRST: firsts,
@@ -210,7 +210,8 @@ class Runner:
             layers.WORKSPACE: start,
             layers.BITS: start + 8 * work,
             layers.COUNTS: start + 8 * (work + masks),
-        }.items():
+        }
+        for place, value in values.items():
             words[:, place] = value
         propagate = passes.propagate(self._dtype, compare, is_extended)
         calls = []
