@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastoptim.kernels.jit import inline_jit
+from fastoptim.kernels.masked import PARTS
 from fastoptim.kernels.masks import WIDTH
 from fastoptim.kernels.table import DATA, ITEMS
 from fastoptim.kernels.views import integer_at, matrix_at, vector_at
@@ -35,9 +36,8 @@ from fastoptim.kernels.views import integer_at, matrix_at, vector_at
 INPUTS, OUTPUTS, WEIGHTS, OUTPUT, DELTA, MASKS, GAMMA, NORMAL = range(8)
 _COLUMNS = 8
 
-PRODUCT, RUN_PARALLEL, PARTS = range(3)
-"""Words of a batch: who computes products, see `masked_dot`."""
-FIRST, ROWS, CAPACITY, TOTAL, SLICE = range(3, 8)
+# The words of a batch begin with those of `masked_dot`.
+FIRST, ROWS, CAPACITY, TOTAL, SLICE = range(PARTS + 1, 8)
 """The number of the first sample in the workspace; how many samples are in it, and how many it can hold; the number of
 all samples; and how many of them a thread processes together at least."""
 KIND, ACTIVATION, IS_TRAINING, DROPS, N_UNITS_OF_STATISTICS, N_LAYERS, N_IN_TURN = range(8, 15)

@@ -31,8 +31,21 @@ from fastoptim.kernels.vectors import (
     width_of,
 )
 
-__all__ = ["ALL", "AS_IT_IS", "FEWEST_ROWS", "TRANSPOSED", "add_masked_rows", "masked_dot", "multiply", "product"]
-__all__ += ["product_address", "work"]
+__all__ = [
+    "ALL",
+    "AS_IT_IS",
+    "FEWEST_ROWS",
+    "PARTS",
+    "PRODUCT",
+    "RUN_PARALLEL",
+    "TRANSPOSED",
+    "add_masked_rows",
+    "masked_dot",
+    "multiply",
+    "product",
+    "product_address",
+    "work",
+]
 
 FEWEST_ROWS = 8 if HAS_FMA and not DISABLED else sys.maxsize
 """Samples of a batch below which BLAS is faster, because copying the right matrix dominates."""
@@ -45,6 +58,9 @@ _LARGE = 1 << 20
 
 AS_IT_IS, TRANSPOSED = np.bool_(False), np.bool_(True)
 """How a matrix is used. For each of Python's ``False`` and ``True``, Numba would compile another function."""
+PRODUCT, RUN_PARALLEL, PARTS = range(3)
+"""The words that say who computes a product: what `product_address` returns, the address of `run_parallel`, and the
+number of parts into which it cuts a large product; with one part, its address is not used."""
 ALL = -1
 """The number of elements that are not zero, where there are no masks to count it."""
 
@@ -254,8 +270,7 @@ def masked_dot(team, x, x_is_transposed, masks, count, b, b_is_transposed, out):
     Parameters
     ----------
     team : int
-        The address of three words: what `product_address` returns, the address of `run_parallel`, and the number of
-        parts into which it cuts a large product; with 1 part, its address is not used.
+        The address of the words `PRODUCT`, `RUN_PARALLEL` and `PARTS`.
     x, b : array
         The left and the right matrix.
     x_is_transposed, b_is_transposed : bool
@@ -269,16 +284,16 @@ def masked_dot(team, x, x_is_transposed, masks, count, b, b_is_transposed, out):
     row = lines_on_stack(_ROW_LINES)
     _describe(row, x, x_is_transposed, masks, count, b, b_is_transposed, out, 0)
     rows = out.shape[0]
-    if word(team, 2) > 1 and x.size * out.shape[1] >= _LARGE:
+    if word(team, PARTS) > 1 and x.size * out.shape[1] >= _LARGE:
         program = lines_on_stack(1)
         set_word(program, COUNT, 1)
-        set_word(program, CALLS, word(team, 0))
+        set_word(program, CALLS, word(team, PRODUCT))
         set_word(program, CALLS + 1, row)
         set_word(program, CALLS + 2, 0)
         set_word(program, CALLS + 3, rows)
-        call(word(team, 1), program, word(team, 2), 1)
+        call(word(team, RUN_PARALLEL), program, word(team, PARTS), 1)
     else:
-        call(word(team, 0), row, 0, rows)
+        call(word(team, PRODUCT), row, 0, rows)
 
 
 @inline_jit
@@ -286,4 +301,4 @@ def add_masked_rows(team, x, masks, count, b, out, start, stop, adds):
     """Compute some rows of ``x.T @ b``, of which the first is a multiple of 64, and add them to ``out`` if told to."""
     row = lines_on_stack(_ROW_LINES)
     _describe(row, x, TRANSPOSED, masks, count, b, AS_IT_IS, out, adds)
-    call(word(team, 0), row, start, stop)
+    call(word(team, PRODUCT), row, start, stop)

@@ -10,10 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastoptim.concurrency import blas_calls
-from fastoptim.kernels import layers, passes
+from fastoptim.kernels import layers, masked, passes
 from fastoptim.kernels.dense import ALL_WORK
 from fastoptim.kernels.jit import DISABLED, address
-from fastoptim.kernels.masked import FEWEST_ROWS, product_address
 from fastoptim.kernels.masks import WIDTH
 from fastoptim.kernels.normalization import Extension
 from fastoptim.kernels.parallel import run, run_parallel
@@ -66,8 +65,8 @@ class _Program(Autotuner):
         if self._is_whole:
             # Samples that must be processed together are one thread's, and several share each of its products.
             is_shared = parts > 1 and has_safe_threads()
-            self.words[:, layers.PARTS] = parts if is_shared else 1
-            self.words[:, layers.RUN_PARALLEL] = address(run_parallel) if is_shared else 0
+            self.words[:, masked.PARTS] = parts if is_shared else 1
+            self.words[:, masked.RUN_PARALLEL] = address(run_parallel) if is_shared else 0
         super()._run_on(parts)
 
 
@@ -183,7 +182,7 @@ class Runner:
         self, kind: int, compare: Callable[..., Any], is_extended: bool, total: int, memory: _Memory
     ) -> _Program:
         # BLAS computes whole products, and normalization needs the means of all samples.
-        is_whole = total < FEWEST_ROWS or self._is_normalized
+        is_whole = total < masked.FEWEST_ROWS or self._is_normalized
         has_gradients = kind == passes.GRADIENT or compare is passes.weighted
         size = max(total, 1)
         height = size if is_whole else _SLICE
@@ -195,8 +194,8 @@ class Runner:
         start = memory.reserve(work + masks + counts)
         words = np.zeros((len(firsts), layers.N_WORDS), np.intp)
         values: dict[int, int | NDArray[np.intp]] = {
-            layers.PRODUCT: product_address(self._dtype),
-            layers.PARTS: 1,
+            masked.PRODUCT: masked.product_address(self._dtype),
+            masked.PARTS: 1,
             layers.FIRST: firsts,
             layers.ROWS: np.minimum(capacity, total - firsts),
             layers.CAPACITY: capacity,
@@ -219,5 +218,5 @@ class Runner:
             calls.append((propagate, row.ctypes.data, 0, -(-int(row[layers.ROWS]) // height) * WIDTH))
             if has_gradients:
                 calls.append((passes.weight_gradients(self._dtype), row.ctypes.data, 0, ALL_WORK))
-        is_long = total >= FEWEST_ROWS and total * self._work_per_row >= _SHARED_FROM
+        is_long = total >= masked.FEWEST_ROWS and total * self._work_per_row >= _SHARED_FROM
         return _Program(words, calls, is_long)
