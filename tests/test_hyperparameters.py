@@ -46,7 +46,20 @@ BAD_NUMBERS = {
     "below 1": [-1, 1, 1.0, np.float32(1), 2],
 }
 NEVER = [np.nan, -np.nan, np.inf, -np.inf, np.float32(np.nan), np.array(np.nan), np.longdouble(np.inf)]
-NOT_REAL = ["0.1", None, 1j, [0.1], np.array([0.1]), np.array("0.1"), b"1", object, np.datetime64(1, "s")]
+NOT_REAL = [
+    "0.1",
+    None,
+    True,
+    np.True_,
+    np.array(True),
+    1j,
+    [0.1],
+    np.array([0.1]),
+    np.array("0.1"),
+    b"1",
+    object,
+    np.datetime64(1, "s"),
+]
 EXPECTED = {"not negative": ">= 0", "up to 1": "in [0, 1]", "below 1": "in [0, 1)"}
 
 

@@ -30,9 +30,9 @@ def whole_number(name: str, value: Any, least: int = 1, most: int | None = None)
 
 
 def check_number(name: str, value: Any, what: str = "a number") -> None:
-    """Raise `TypeError` unless a value is a real number, or an array of no axes that holds one."""
-    number = value.item() if isinstance(value, np.ndarray) and value.ndim == 0 else value
-    if not isinstance(number, Real):
+    """Raise `TypeError` unless a value is a real number and no bool, or an array of no axes that holds one."""
+    number = value.item() if isinstance(value, np.ndarray | np.bool_) and value.ndim == 0 else value
+    if isinstance(number, bool) or not isinstance(number, Real):
         raise TypeError(f"{name} must be {what}, not {value!r}")
 
 

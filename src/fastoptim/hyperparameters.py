@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-__all__ = ["Choice", "Hyperparameter", "Schedule", "Switch", "is_schedule"]
+from fastoptim.arguments import check_function, check_number
+
+__all__ = ["Choice", "Hyperparameter", "Schedule", "Switch", "at_step", "is_function", "is_schedule"]
 
 Schedule = Callable[[int], float]
 """A hyperparameter as a function of the number of updates done: 0 in the first step."""
@@ -59,8 +61,8 @@ class Hyperparameter:
         schedules = vars(owner).get("_schedules")
         if schedules is None:
             vars(owner)[self.name] = self.checked(value)
-        elif callable(value) and not isinstance(value, type) and not self.is_fixed:
-            number = self.checked(value(owner.iter))
+        elif not self.is_fixed and is_function(value):
+            number = self.checked(at_step(self.name, value, owner.iter))
             vars(owner).update({self.name: number, "_schedules": {**schedules, self.name: value}, "_extended": True})
         else:
             vars(owner)[self.name] = self.checked(value)
@@ -79,7 +81,8 @@ class Hyperparameter:
         given: Any = value
         if isinstance(given, np.generic) or (isinstance(given, np.ndarray) and given.ndim == 0):
             given = given.item()
-        if not isinstance(given, Real):
+        # ``lr=True`` and ``clip_norm=True`` are mistakes, and the number 1.0 would hide them.
+        if isinstance(given, bool) or not isinstance(given, Real):
             hint = f"; did you mean {value.__name__}(...)?" if isinstance(value, type) else ""
             raise TypeError(f"{self._expected}, not {value!r} of type {type(value).__name__}{hint}")
         try:
@@ -133,9 +136,30 @@ class Choice:
             owner._recompose()
 
 
+def is_function(value: Any) -> bool:
+    """Tell whether a value is a function, which a class is not."""
+    return callable(value) and not isinstance(value, type)
+
+
+def at_step(name: str, value: Any, steps: int) -> Any:
+    """Return what a schedule returns after a number of updates, or the value itself if it is none.
+
+    Raises
+    ------
+    TypeError
+        If it is a function of other arguments, or returns no number.
+    """
+    if not is_function(value):
+        return value
+    check_function(name, value, "a number, or a function of the number of updates done", 1)
+    number = value(steps)
+    check_number(f"what the schedule of {name} returns", number)
+    return number
+
+
 def is_schedule(value: Any) -> bool:
     """Tell whether a value assigned to an attribute without a descriptor is a schedule: a function of one argument."""
-    if not callable(value) or isinstance(value, type):
+    if not is_function(value):
         return False
     try:
         parameters = inspect.signature(value).parameters.values()

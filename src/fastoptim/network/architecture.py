@@ -135,7 +135,8 @@ class Architecture:
         saved, arguments = state_dict["hyperparameters"], own["hyperparameters"]
         # The numbers need not be this network's, but must be numbers.
         numbers = {name: saved.get(name) for name in self._numbers} if isinstance(saved, Mapping) else {}
-        if not numbers or not all(isinstance(n, Real) for n in numbers.values()) or {**saved} != arguments | numbers:
+        are_numbers = all(isinstance(n, Real) and not isinstance(n, bool) for n in numbers.values())
+        if not numbers or not are_numbers or {**saved} != arguments | numbers:
             raise ValueError(f"this is a checkpoint of a network with {saved}, not with {arguments}")
         check_arrays("params", state_dict["params"], self.params)
         state = state_dict.get("state", {})
