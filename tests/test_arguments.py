@@ -169,12 +169,47 @@ PARAMS = {"W": np.ones((2, 2)), "b": np.ones(2)}
             ValueError,
             "a group cannot have 'clip_norm', which is for all parameters; it may have .*",
         ),
+        (
+            {"groups": {"b*": {"lr": "0.1"}}},
+            TypeError,
+            "in the group 'b*', lr must be a finite number >= 0, not '0.1' of type str",
+        ),
+        ({"groups": {"b*": {"lr": -1}}}, ValueError, "in the group 'b*', lr must be a finite number >= 0, not -1"),
+        (
+            {"groups": {"b*": {"lr": lambda _k: None}}},
+            TypeError,
+            "in the group 'b*', what the schedule of lr returns must be a number, not None",
+        ),
+        (
+            {"groups": {"b*": {"lr": schedules.cosine}}},
+            TypeError,
+            "in the group 'b*', lr must be a finite number >= 0, not .*; did you mean cosine(...)?",
+        ),
+        ({"lr": lambda _k: None}, TypeError, "what the schedule of lr returns must be a number, not None"),
+        ({"lr": lambda: 0.1}, TypeError, "lr must be a number, or a function of the number of updates done, not .*"),
+        (
+            {"nesterov": True},
+            TypeError,
+            "Adam takes no argument 'nesterov'; it takes lr, beta1, beta2, eps, like and .*",
+        ),
+        ({"lookahead": (0.5, 5)}, ValueError, "alpha of lookahead must be in (0, 1], not 5"),
+        ({"lookahead": (5, "a")}, TypeError, "alpha of lookahead must be a number, not 'a'"),
         ({"betas": (0.9, 0.99)}, TypeError, "Adam takes no argument 'betas'; did you mean 'beta1' and 'beta2'?"),
         ({"lr": schedules.cosine}, TypeError, "lr must be a finite number >= 0, not .*; did you mean cosine(...)?"),
     ],
 )
 def test_optimizers(arguments, error, message):
     assert_raises(error, message, lambda: fo.Adam(**arguments))
+
+
+def test_the_schedule_of_a_users_class():
+    class Mine(fo.Optimizer):
+        def __init__(self, lr):
+            super().__init__()
+            self.lr = lr
+
+    message = "what the schedule of lr returns must be a number, not None"
+    assert_raises(TypeError, message, lambda: Mine(lambda _k: None))
 
 
 @pytest.mark.parametrize(

@@ -131,6 +131,7 @@ def test_numbers_of_any_type_act_as_python_floats(pair, number, dtype):
         (fo.Momentum, "momentun", "; did you mean 'momentum'?"),
         (fo.RMSprop, "decay", "; did you mean 'decay_rate'?"),
         (fo.RMSprop, "on_nonfinte", "; did you mean 'on_nonfinite'?"),
+        (fo.SGD, "clipnorm", "; did you mean 'clip_norm'?"),
         (fo.Nesterov, "zebra", "; it has on_nonfinite, lr, momentum, like, and a subclass may have more"),
     ],
 )
@@ -150,6 +151,14 @@ def test_what_may_be_set(pair):
     for slot in opt.slots:
         setattr(opt, slot, None)
     assert (opt.iter, opt.skipped, opt.on_nonfinite, opt._private) == (7, 3, "skip", 1)
+
+
+@pytest.mark.parametrize("number", [-1, 2.5, "3", None, True])
+def test_a_number_of_updates_that_is_none(number):
+    opt = fo.Adam(lr=lambda k: 1 / (k + 1))
+    with pytest.raises(ValueError, match=r"^iter must be an integer >= 0, not "):
+        opt.iter = number
+    assert (opt.iter, opt.lr) == (0, 1.0)
 
 
 def test_a_subclass_may_have_any_attribute(pair):

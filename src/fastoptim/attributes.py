@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, Unpack
 from numpy.typing import NDArray
 
 from fastoptim._suggest import did_you_mean
+from fastoptim.arguments import whole_number
 from fastoptim.concurrency import Guard, exclusive
 from fastoptim.dtypes import RANDOM
 from fastoptim.groups import Groups, Pattern, check_patterns
 from fastoptim.hooks import Hooks
-from fastoptim.hyperparameters import Choice, Hyperparameter, Switch, is_schedule
+from fastoptim.hyperparameters import Choice, Hyperparameter, Switch, at_step, is_schedule
+from fastoptim.parameters import table_of
 from fastoptim.serialize import StrPath
 from fastoptim.state_dicts import Checkpointed
 from fastoptim.state_files import StateFiles, in_memory, moved
@@ -119,7 +121,9 @@ class Attributes(Hooks, Checkpointed):
         self.on_nonfinite = on_nonfinite
         for name, value in transforms.items():
             if name not in KEYWORDS:
-                hint = did_you_mean(name, [*inspect.signature(type(self)).parameters, *sorted(_OPTIONS)])
+                own = [it.name for it in inspect.signature(type(self)).parameters.values() if it.kind < it.VAR_KEYWORD]
+                near = did_you_mean(name, [*own, *sorted(_OPTIONS)])
+                hint = near or f"; it takes {', '.join(own)} and the keywords of every optimizer"
                 raise TypeError(f"{type(self).__name__} takes no argument {name!r}{hint}")
             setattr(self, name, value)
         if groups is not None:
@@ -218,7 +222,11 @@ class Attributes(Hooks, Checkpointed):
                 has = f"; it may have {', '.join(sorted(known))}"
                 hint = ", which is for all parameters" + has if name in _OPTIONS else did_you_mean(name, known) or has
                 raise ValueError(f"a group cannot have {name!r}{hint}")
-            number = checked(self, name, value(self.iter) if callable(value) else value)
+            try:
+                number = checked(self, name, at_step(name, value, self.iter))
+            except (TypeError, ValueError) as error:
+                kind = TypeError if isinstance(error, TypeError) else ValueError
+                raise kind(f"in the group {pattern!r}, {error}") from error
             values[name] = value if callable(value) else number
         return values
 
@@ -266,13 +274,7 @@ class Attributes(Hooks, Checkpointed):
         n_bytes = sum(a.nbytes for arrays in state.values() for a in arrays.values())
         kept = f"state of {size_of(n_bytes)}" if state else "no state yet" if self.slots else "no state"
         settings = Table(("attribute", "value"), rows, 2, f"{type(self).__name__}, {kept}")._repr_html_()
-        slots = []
-        for name, arrays in state.items():
-            dtypes = dict.fromkeys(str(a.dtype) for a in arrays.values())
-            n_elements, n_bytes = (sum(getattr(a, size) for a in arrays.values()) for size in ("size", "nbytes"))
-            slots.append((name, ", ".join(dtypes), str(len(arrays)), f"{n_elements:,}", size_of(n_bytes)))
-        titles = ("state", "dtype", "arrays", "elements", "size")
-        return settings + (Table(titles, slots, 2)._repr_html_() if slots else "")
+        return settings + (table_of(state, "state")._repr_html_() if state else "")
 
     def _shown(self) -> dict[str, Any]:
         """Return the attributes that represent the optimizer, in the order of the constructor."""
@@ -299,11 +301,11 @@ class Attributes(Hooks, Checkpointed):
             if (declared := cls._declared.get(name)) is not None:
                 declared.__set__(self, value)
             elif name == "iter":
-                vars(self)["iter"] = value
+                vars(self)["iter"] = value = whole_number("iter", value, least=0)
                 for other, schedule in self._schedules.items():
                     vars(self)[other] = checked(self, other, schedule(value))
             elif not hasattr(cls, name) and not name.startswith("_") and is_schedule(value):
-                number = value(self.iter)
+                number = at_step(name, value, self.iter)
                 vars(self).update({name: number, "_schedules": {**self._schedules, name: value}, "_extended": True})
             else:
                 super().__setattr__(name, value)

@@ -12,7 +12,7 @@ from numpy.typing import DTypeLike, NDArray
 from fastoptim.dtypes import is_floating
 from fastoptim.tables import Table, shortened, size_of
 
-__all__ = ["Field", "FlatDict", "Layout", "flatten"]
+__all__ = ["Field", "FlatDict", "Layout", "flatten", "table_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +189,16 @@ def _arrays(values: Mapping[Any, Any]) -> dict[Any, NDArray[Any]]:
     if masked:
         raise TypeError(f"{masked[0]!r} is a masked array, and a buffer has no place for its mask; fill it first")
     return {key: np.asarray(value) for key, value in values.items()}
+
+
+def table_of(dicts: Mapping[str, FlatDict], title: str) -> Table:
+    """Return a table with a row for each of some flat dicts, such as the slots of an optimizer."""
+    rows = []
+    for name, arrays in dicts.items():
+        dtypes = ", ".join(dict.fromkeys(str(a.dtype) for a in arrays.values()))
+        n_elements, n_bytes = (sum(getattr(a, size) for a in arrays.values()) for size in ("size", "nbytes"))
+        rows.append((name, dtypes, str(len(arrays)), f"{n_elements:,}", size_of(n_bytes)))
+    return Table((title, "dtype", "arrays", "elements", "size"), rows, 2)
 
 
 def flatten(params: Mapping[Any, Any], dtype: DTypeLike | None = None) -> FlatDict:

@@ -9,7 +9,7 @@ from typing import Any, TypedDict
 
 import numpy as np
 
-from fastoptim.arguments import true_or_false, whole_number
+from fastoptim.arguments import check_number, true_or_false, whole_number
 from fastoptim.conversions import as_gradient
 from fastoptim.dtypes import checked_state_dtype, is_bfloat16, is_floating
 from fastoptim.groups import Pattern
@@ -109,10 +109,10 @@ def _pair(name: str, value: Any) -> tuple[int, float]:
         k, alpha = value
     except (TypeError, ValueError):
         raise TypeError(f"{name} must be a pair (k, alpha), such as (5, 0.5), not {value!r}") from None
-    alpha = _fraction(f"alpha of {name}", alpha if alpha != 1 else 0) or float(alpha)
-    if not alpha > 0:
+    check_number(f"alpha of {name}", alpha)
+    if not 0 < alpha <= 1:
         raise ValueError(f"alpha of {name} must be in (0, 1], not {alpha!r}")
-    return whole_number(f"k of {name}", k), alpha
+    return whole_number(f"k of {name}", k), float(alpha)
 
 
 KEYWORDS = {

@@ -113,7 +113,7 @@ class BuiltIn(Optimizer):
             is_known = is_known or name.rpartition("_")[0] in cls.running
             if not is_known and cls.__module__.startswith(f"{__package__}."):
                 own = [key for key in vars(self) if not key.startswith("_") and key not in ("iter", "skipped")]
-                near = did_you_mean(name, [*own, *cls.slots, *cls.optional_slots])
+                near = did_you_mean(name, [*own, *cls.slots, *cls.optional_slots, *sorted(cls._declared)])
                 hint = near or f"; it has {', '.join(own)}, and a subclass may have more"
                 raise AttributeError(f"{cls.__name__} has no attribute {name!r}{hint}")
             super().__setattr__(name, value)
