@@ -168,7 +168,8 @@ def test_scipy_passes_its_arguments():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"optimizer": fo.Adam}, "fo.Adam(lr=0.1)"),
+        ({"optimizer": fo.Adam}, "an optimizer such as fo.Adam(lr=0.1), not <class 'fastoptim.optimizers.adam.Adam'>;"),
+        ({"optimizer": fo.Adam}, "; did you mean Adam()?"),
         ({"jac": "3-point"}, "jac must be a function"),
         ({"jac": None, "rng": 1}, "pass a function as jac"),
         ({"jac": lambda _: np.zeros(3)}, "(2,) of x, got (3,)"),
@@ -187,9 +188,12 @@ def test_scipy_passes_its_arguments():
         ({"every": 0}, "every must be an integer >= 1, not 0"),
         ({"patience": 0}, "patience must be an integer >= 1, not 0"),
         ({"tol": float("nan")}, "tol must be a number >= 0, not nan"),
-        ({"tol": "a"}, "tol must be a number >= 0, not 'a'"),
+        ({"tol": "a"}, "tol must be a number, not 'a'"),
+        ({"tol": True}, "tol must be a number, not True"),
+        ({"fun": lambda _: None}, "fun must return one number, got None: is a return missing?"),
+        ({"jac": lambda _: None}, "the gradient must be an array, got None: is a return missing?"),
     ],
-    ids=range(20),
+    ids=range(24),
 )
 def test_errors(change, message):
     arguments = {"fun": bowl, "x0": np.zeros(2), "jac": slope} | change
@@ -199,7 +203,7 @@ def test_errors(change, message):
 
 
 def test_a_method_is_checked_when_it_is_made():
-    with pytest.raises(TypeError, match=r"optimizer such as fo.Adam\(lr=0.1\), got 3"):
+    with pytest.raises(TypeError, match=r"optimizer such as fo.Adam\(lr=0.1\), not 3"):
         fo.scipy_method(3)
     with pytest.raises(TypeError, match="no option 'patients'; did you mean 'patience'"):
         fo.scipy_method(fo.SGD(), patients=3)

@@ -193,7 +193,7 @@ def test_errors():
         (used, ValueError, "has made a step"),
         (fo.SGD(groups={"*": {"lr": 1.0}}), ValueError, "has groups"),
         (fo.SGD(frozen=("*",)), ValueError, "has groups or frozen"),
-        (fo.SGD, TypeError, r"make one first, such as fo.AdamW\(\)"),
+        (fo.SGD, TypeError, r"an optimizer such as fo.AdamW\(\), not .*; did you mean SGD\(\)\?"),
         (3, TypeError, "not 3"),
     ):
         with pytest.raises(error, match=message):

@@ -364,7 +364,7 @@ def test_parameters_and_gradients_that_are_refused():
         fast.Optimizer([{"params": [("a", p)]}, {"params": [("a", nn.Parameter(torch.zeros(2)))]}], fo.SGD())
     with pytest.raises(ValueError, match="non-leaf"):
         fast.Optimizer([p * 2], fo.SGD())
-    with pytest.raises(TypeError, match="make one first"):
+    with pytest.raises(TypeError, match=r"an optimizer such as fo.AdamW\(\), not .*; did you mean \w+\(\)\?"):
         fast.Optimizer([p], fo.SGD)
     table = nn.Embedding(5, 2, sparse=True)
     optimizer = fast.Optimizer(table.named_parameters(), fo.SGD())

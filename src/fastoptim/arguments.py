@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["check_function", "check_number", "checked_path", "listed", "true_or_false", "whole_number"]
+__all__ = ["check_function", "check_number", "check_object", "checked_path", "listed", "true_or_false", "whole_number"]
 
 
 def true_or_false(name: str, value: Any, hint: str = "") -> bool:
@@ -50,11 +50,24 @@ def check_function(name: str, value: Any, expected: str, n_args: int, hint: str 
         raise TypeError(f"{name} must be {expected}, not {value!r}{hint}")
 
 
+def check_object(name: str, value: Any, cls: type, such_as: str) -> None:
+    """Raise `TypeError` unless a value is an object of a class; the class itself is not one."""
+    if not isinstance(value, cls):
+        hint = f"; did you mean {value.__name__}()?" if isinstance(value, type) and issubclass(value, cls) else ""
+        raise TypeError(f"{name} must be {such_as}, not {value!r}{hint}")
+
+
 def listed(name: str, value: Any, such_as: str) -> tuple[Any, ...]:
-    """Return the items of a list, tuple or array; raise `TypeError` for a string, or for what has no items."""
+    """Return the items of a list, tuple or array, of which the numbers become Python's.
+
+    Raises
+    ------
+    TypeError
+        For a string, or for what has no items.
+    """
     if isinstance(value, str | bytes) or not isinstance(value, Iterable) or getattr(value, "ndim", 1) == 0:
         raise TypeError(f"{name} must be a list such as {such_as}, not {value!r}")
-    return tuple(value)
+    return tuple(value.tolist() if isinstance(value, np.ndarray) else value)
 
 
 def checked_path(name: str, value: Any) -> Path:

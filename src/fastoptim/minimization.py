@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastoptim._suggest import did_you_mean
-from fastoptim.arguments import whole_number
+from fastoptim.arguments import check_number, check_object, whole_number
 from fastoptim.objective import Objective
 from fastoptim.optimizer import Optimizer
 from fastoptim.optimizers import Adam
@@ -132,7 +132,7 @@ def minimize(
 
     args = args if isinstance(args, tuple) else (args,)
     optimizer = Adam(lr=0.01) if optimizer is None else optimizer
-    _check_optimizer(optimizer)
+    check_object("optimizer", optimizer, Optimizer, "an optimizer such as fo.Adam(lr=0.1)")
     _check_stopping(maxiter, tol, patience, every)
     x = np.array(x0)
     if x.dtype.kind not in "fiub":
@@ -206,7 +206,7 @@ def scipy_method(optimizer: Optimizer, **options: Any) -> Callable[..., Optimize
     >>> minimize(rosen, [-1.2, 1.0], jac=rosen_der, method=method, options={"maxiter": 5000}).x.round(3)
     array([1., 1.])
     """
-    _check_optimizer(optimizer)
+    check_object("optimizer", optimizer, Optimizer, "an optimizer such as fo.Adam(lr=0.1)")
     known = inspect.signature(minimize).parameters
     for name in options:
         if name not in known:
@@ -229,11 +229,6 @@ def scipy_method(optimizer: Optimizer, **options: Any) -> Callable[..., Optimize
     return method
 
 
-def _check_optimizer(optimizer: Any) -> None:
-    if not isinstance(optimizer, Optimizer):
-        raise TypeError(f"optimizer must be an optimizer such as fo.Adam(lr=0.1), got {optimizer!r}")
-
-
 def _generator(rng: Any) -> np.random.Generator:
     try:
         return np.random.default_rng(rng)
@@ -246,7 +241,8 @@ def _check_stopping(maxiter: Any, tol: Any, patience: Any, every: Any) -> None:
     whole_number("every", every)
     if patience is not None:
         whole_number("patience", patience)
-    if not (isinstance(tol, int | float | np.number) and tol >= 0):
+    check_number("tol", tol)
+    if not tol >= 0:
         raise ValueError(f"tol must be a number >= 0, not {tol!r}")
 
 

@@ -57,6 +57,8 @@ class Objective:
             value = self.fun(x, *self.args)
         if np.size(value) != 1:
             raise ValueError(f"fun must return one number, got an array of shape {np.shape(value)}")
+        if value is None:
+            raise TypeError("fun must return one number, got None: is a return missing?")
         return float(np.asarray(value).item())
 
     def gradient(self, x: Array) -> Array:
@@ -68,6 +70,8 @@ class Objective:
             g = self._differences(x)
         else:
             g = self.jac(x, *self.args) if self.rng is None else self.jac(x, self.rng, *self.args)
+        if g is None:
+            raise TypeError("the gradient must be an array, got None: is a return missing?")
         g = np.asarray(g)
         if g.shape != x.shape:
             raise ValueError(f"the gradient must have the shape {x.shape} of x, got {g.shape}")

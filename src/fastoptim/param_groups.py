@@ -6,6 +6,7 @@ import copy
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
+from fastoptim.arguments import check_object
 from fastoptim.optimizer import Optimizer
 from fastoptim.parameters import FlatDict, Layout
 from fastoptim.transforms import COUNTERS, GROUPED
@@ -62,9 +63,7 @@ class ParamGroups:
     optimizer: Optimizer
 
     def __init__(self, optimizer: Any) -> None:
-        if not isinstance(optimizer, Optimizer):
-            hint = "; make one first, such as fo.AdamW()" if isinstance(optimizer, type) else ""
-            raise TypeError(f"expected an optimizer of fastoptim, not {optimizer!r}{hint}")
+        check_object("optimizer", optimizer, Optimizer, "an optimizer such as fo.AdamW()")
         if optimizer.iter or optimizer._groups:
             which = "has made a step already" if optimizer.iter else "has groups or frozen parameters of its own"
             raise ValueError(f"the optimizer {which}: pass a new one, and give hyperparameters to the groups in params")

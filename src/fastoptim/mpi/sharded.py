@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from mpi4py import MPI
 
+from fastoptim.arguments import check_object
 from fastoptim.mpi.inputs import check_forms, check_inputs, describe, divide_arrays
 from fastoptim.mpi.shards import Bucket, Dtypes, Shards, make_buckets
 from fastoptim.mpi.states import gather_slot, load, save
@@ -80,9 +81,7 @@ class Sharded:
     optimizer: Optimizer
 
     def __init__(self, optimizer: Any, comm: Any = None, *, averaged: bool = False) -> None:
-        if not isinstance(optimizer, Optimizer):
-            hint = "; make one first, such as fo.AdamW()" if isinstance(optimizer, type) else ""
-            raise TypeError(f"expected an optimizer of fastoptim, not {optimizer!r}{hint}")
+        check_object("optimizer", optimizer, Optimizer, "an optimizer such as fo.AdamW()")
         if optimizer.iter or optimizer._state is not None or optimizer._shards is not None:
             raise ValueError("the optimizer has made a step already: pass a new one, and read a file by Sharded.load")
         self.optimizer, self._averaged = optimizer, averaged
