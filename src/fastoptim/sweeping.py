@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fastoptim.arguments import check_function, true_or_false, whole_number
+from fastoptim.arguments import check_function, listed, true_or_false, whole_number
 from fastoptim.kernels.fuse import fuse, n_scalars
 from fastoptim.kernels.jit import DISABLED
 from fastoptim.kernels.table import block_table
@@ -112,12 +112,7 @@ def sweep(
         raise TypeError(f"sweep takes a class such as fo.Adam, or a function that makes optimizers, not {optimizer!r}")
     if not isinstance(values, Mapping):
         raise TypeError(f"values must be a dict such as {{'lr': [0.01, 0.1]}}, not {values!r}")
-    for name, each in values.items():
-        try:
-            len(each)
-        except TypeError:
-            raise TypeError(f"the values of {name!r} must be a sequence such as [0.01, 0.1], not {each!r}") from None
-    options = {name: each.tolist() if isinstance(each, np.ndarray) else list(each) for name, each in values.items()}
+    options = {name: list(listed(f"the values of {name!r}", each, "[0.01, 0.1]")) for name, each in values.items()}
     lengths = {name: len(each) for name, each in options.items()}
     if len({*lengths.values()}) != 1 or 0 in lengths.values():
         raise ValueError(f"values must be a dict of sequences of one length, but their lengths are {lengths}")
@@ -177,17 +172,23 @@ class _Problem:
         """Return the losses of all copies."""
         losses = np.asarray(loss(self.params) if self._vectorized else [loss(view) for view in self.views])
         self._check("the loss", losses, (self._count,))
+        if losses.dtype.kind not in "biuf":
+            raise TypeError(f"loss must return real numbers, not {losses[0]!r}")
         return losses
 
     def gradients(self, gradient: Callable[[Any], Any]) -> list[Array]:
         """Return the gradients of each parameter for all copies."""
-        given: Any = gradient(self.params) if self._vectorized else [gradient(view) for view in self.views]
-        grads = []
-        for key, shape in zip(self.keys, self.shapes, strict=True):
-            g = np.asarray(given[key] if self._vectorized else [each[key] for each in given])
+        owners = [self.params] if self._vectorized else self.views
+        given: Any = [gradient(params) for params in owners]
+        try:
+            grads = [np.asarray(given[0][k] if self._vectorized else [each[k] for each in given]) for k in self.keys]
+        except (IndexError, KeyError, TypeError):
+            for params, each in zip(owners, given, strict=True):
+                validate(params, each)
+            raise
+        for key, shape, g in zip(self.keys, self.shapes, grads, strict=True):
             if g.shape != shape:
                 self._check(f"the gradient of {key!r}", g, shape)
-            grads.append(g)
         return grads
 
     def _check(self, what: str, array: Array, shape: tuple[int, ...]) -> None:
