@@ -11,11 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from fastoptim.kernels import table
 from fastoptim.kernels.fuse import n_scalars
-from fastoptim.kernels.jit import DISABLED, entry
-from fastoptim.parameters import FlatDict
+from fastoptim.kernels.jit import DISABLED
 from fastoptim.state_files import StateFiles, in_memory
+from fastoptim.update.binding import Bind, binder, flat_binder, with_keys
 from fastoptim.update.composition import Composition
 from fastoptim.update.fallback import FallbackTask, Rule
 from fastoptim.update.kerneltask import Arrays, KernelTask
@@ -24,7 +23,7 @@ from fastoptim.update.precision import Dice, Precision, check_kernels, check_pre
 from fastoptim.update.segments import as_one, sort
 from fastoptim.update.state import State, attach_state
 from fastoptim.update.touched import SparseGradients, check_touched
-from fastoptim.update.validate import NonFiniteGradients, Parameter, items_getter, with_keys
+from fastoptim.update.validate import NonFiniteGradients, Parameter
 
 __all__ = ["Plan"]
 
@@ -149,15 +148,18 @@ class Plan:
             first += len(segment)
         self.is_reusable = not DISABLED and all(task.is_reusable for task in self._fallbacks)
         self._checks_finite = checks_finite
-        make: Callable[..., Any] = self._flat_binder if flat else self._binder
+        given = params, grads, self._kernels
+        binds: list[Bind] = [
+            flat_binder(*given, bind_rows) if flat else binder(*given, bind_rows, numbers)
+            for bind_rows, numbers in ((lambda _check, _arrays: True, None), (None, self._numbers or None))
+        ]
         if not (flat or isinstance(params, Sequence) or (may_move and len(parameters) == len(params))):
-            make = partial(with_keys, make, list(params))
+            binds = [with_keys(bind, list(params)) for bind in binds]
+        self._get, self.bind = binds
         # A plan that referred to itself would keep its state, and the files of it, until garbage is collected.
         this = weakref.proxy(self)
-        self._get: Callable[[Any, Any], Arrays | None] = make(params, grads, lambda _check, _arrays: True)
-        self.bind: Callable[[Any, Any], Arrays | None] = partial(Plan._bind, this)
-        if not (self._sparse or self._fallbacks or checks_finite or self._numbers.are_copied):
-            self.bind = make(params, grads)
+        if self._sparse or self._fallbacks or checks_finite or self._numbers.are_copied:
+            self.bind = partial(Plan._bind, this)
         has_kernels = len(self._fallbacks) < len(segments)
         self._commit = self._kernels.run if has_kernels else partial(operator.setitem, self.committed, 0, 1)
         self.run: Callable[[], None] = self._commit
@@ -173,59 +175,6 @@ class Plan:
             self._check_finite(arrays, grads)
 
     # Beginning a step.
-
-    def _flat_binder(
-        self, params: FlatDict, grads: FlatDict, bind_rows: Callable[[int, int], bool] | None = None
-    ) -> Callable[[Any, Any], Arrays | None]:
-        # A reference to the dict would keep its memory alive until the next update.
-        expected: Any = weakref.ref(params)
-        first, second, check = params.layout, grads.layout, self._kernels.check
-
-        def bind(params: Any, grads: Any) -> Arrays | None:
-            nonlocal bind_rows
-            if params is not expected():
-                return None
-            try:
-                layout = grads.layout
-                if layout is not first and layout is not second and layout not in (first, second):
-                    return None
-                arrays = (params._flat,), (grads._flat,)
-            except AttributeError:
-                return None
-            if bind_rows is None:
-                # The first step does not need it, and loading it takes a tenth of its time.
-                bind_rows = entry(table.bind, 2)
-            return arrays if bind_rows(check, id(arrays)) else None
-
-        return bind
-
-    def _binder(
-        self, params: Any, grads: Any, bind_rows: Callable[[int, int], bool] | None = None
-    ) -> Callable[[Any, Any], Arrays | None]:
-        n_params, of_params, of_grads = len(params), type(params), type(grads)
-        keys, check = self._kernels.keys, self._kernels.check
-        get_params, get_grads = items_getter(keys, of_params), items_getter(keys, of_grads)
-        numbers = self._numbers if self._numbers and bind_rows is None else None
-
-        def bind(params: Any, grads: Any) -> Arrays | None:
-            nonlocal bind_rows
-            # The plan fits containers of these types; an array can be asked for keys as well.
-            if type(params) is not of_params or type(grads) is not of_grads:
-                return None
-            try:
-                if len(params) != n_params:
-                    return None
-                arrays = get_params(params), get_grads(grads)
-            except (IndexError, KeyError, TypeError):
-                return None
-            if bind_rows is None:
-                bind_rows = entry(table.bind, 2)
-            is_bound = bind_rows(check, id(arrays))
-            if is_bound and numbers is not None:
-                numbers.params = params
-            return arrays if is_bound else None
-
-        return bind
 
     def _bind(self, params: Any, grads: Any) -> Arrays | None:
         return self._bind_all(params, grads, self._kernels.bind)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +13,7 @@ from fastoptim.conversions import how_to_convert, with_arrays
 from fastoptim.dtypes import is_bfloat16, is_floating
 from fastoptim.rows import Rows, sum_rows
 
-__all__ = ["Array", "NonFiniteGradients", "Parameter", "Parameters", "items_getter", "validate", "with_keys"]
+__all__ = ["Array", "NonFiniteGradients", "Parameter", "Parameters", "validate"]
 
 Array = NDArray[Any]
 
@@ -72,38 +71,6 @@ class Parameter:
     def dtypes(self) -> tuple[np.dtype[Any], ...]:
         """The dtypes of parameter, gradient and slots."""
         return self.p.dtype, self.g.dtype, *(slot.dtype for slot in self.slots)
-
-
-def with_keys(make: Callable[..., Any], keys: list[Any], *args: Any) -> Callable[[Any, Any], Any]:
-    """Return what ``make(*args)`` returns, for parameters that must have these keys in this order.
-
-    Of parameters that overlap, each must see what those before it wrote. And where some are frozen, a plan does not ask
-    for all keys.
-    """
-    bind = make(*args)
-
-    def bind_if_equal(params: Any, grads: Any) -> Any:
-        arrays = bind(params, grads)
-        return arrays if arrays is not None and list(params) == keys else None
-
-    return bind_if_equal
-
-
-def items_getter(keys: Sequence[Any], container: type) -> Callable[[Any], tuple[Any, ...]]:
-    """Return a function that gets the values of some keys from containers of a type, as a tuple."""
-    if len(keys) > 1 and not hasattr(container, "__missing__"):
-        return operator.itemgetter(*keys)
-
-    def get(values: Any) -> tuple[Any, ...]:
-        if hasattr(container, "__missing__") and not all(key in values for key in keys):
-            # A defaultdict would add the key.
-            raise KeyError
-        return tuple([values[key] for key in keys])
-
-    if len(keys) == 1 and not hasattr(container, "__missing__"):
-        only = keys[0]
-        return lambda values: (values[only],)
-    return get
 
 
 def validate(params: Any, grads: Any, frozen: Collection[Hashable] = ()) -> list[Parameter]:
