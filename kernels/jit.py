@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from types import FunctionType
-from typing import Any, cast
+from typing import Any
 
 import numba
 from llvmlite.binding import get_host_cpu_features, get_process_triple
 from numba.core.ccallback import CFunc
 from numba.core.compiler import Compiler, CompilerBase
-from numba.core.dispatcher import Dispatcher
 
 from fastoptim.concurrency import compiling
 from fastoptim.kernels.cache import CodeCache
@@ -27,7 +26,6 @@ __all__ = [
     "HAS_FMA",
     "bind_globals",
     "cfunc",
-    "entry",
     "inline_jit",
     "jit",
     "parallel_jit",
@@ -89,31 +87,23 @@ def inline_jit(function: Callable[..., Any], pipeline: type[CompilerBase] = Comp
 
 
 @compiling()
-def cfunc(function: Callable[..., Any], n_integers: int, is_current: Callable[[], bool] | None) -> Any:
-    """Compile now a function of integers that returns nothing; its ``address`` can be called from any other kernel.
+def cfunc(
+    function: Callable[..., Any],
+    n_integers: int,
+    is_current: Callable[[], bool] | None,
+    returns: numba.types.Type = numba.types.void,
+) -> Any:
+    """Compile now a function of integers, which mostly returns nothing; other code can call its ``address``.
 
     It is cached unless ``is_current`` is None or, after the compilation, false. Functions made from one template must
     then differ in their qualified names, which are part of the names of their files.
     """
-    signature = (numba.types.intp,) * n_integers, numba.types.void
+    signature = (numba.types.intp,) * n_integers, returns
     compiled = partial(CFunc, sig=signature, locals={}, options=_OPTIONS)(function)
     if is_current:
         _cached(compiled, function, is_current)
     compiled.compile()
     return compiled
-
-
-def entry(compiled: Any, n_integers: int) -> Callable[..., Any]:
-    """Return what calls a function from `jit` with integers, after compiling it; other functions are returned.
-
-    Numba would look at the type of each argument at each call, which takes as long as a small update's kernels.
-    """
-    if not isinstance(compiled, Dispatcher):
-        return cast(Callable[..., Any], compiled)
-    signature = (numba.types.intp,) * n_integers
-    if signature not in compiled.overloads:
-        compiled.compile(signature)
-    return cast(Callable[..., Any], compiled.overloads[signature].entry_point)
 
 
 def address(compiled: Any) -> int:

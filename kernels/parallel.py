@@ -6,9 +6,10 @@ from numba import prange
 
 from fastoptim.kernels.jit import inline_jit, jit, parallel_jit
 from fastoptim.kernels.memory import call, set_word, word
-from fastoptim.kernels.table import CALLS, COMMITTED, COUNT
+from fastoptim.kernels.methods import Method, truth
+from fastoptim.kernels.table import CALLS, COMMITTED, COUNT, DATA
 
-__all__ = ["run", "run_parallel"]
+__all__ = ["run", "run_parallel", "run_short"]
 
 _ALIGNMENT = 64
 """Parts begin at multiples of this many elements, so that no two threads write to one cache line."""
@@ -20,14 +21,26 @@ def _call(program, k):
     return word(address, 0), word(address, 1), word(address, 2), word(address, 3)
 
 
-@jit
-def run(program):
-    """Run all calls on this thread."""
+@inline_jit
+def _run(program):
     for k in range(word(program, COUNT)):
         kernel, rows, first, last = _call(program, k)
         call(kernel, rows, first, last)
     # The word is written here, where no signal handler comes between the kernels and it.
     set_word(program, COMMITTED, 1)
+
+
+@jit
+def run(program):
+    """Run all calls on this thread."""
+    _run(program)
+
+
+@Method
+def run_short(program):
+    """Run all calls on this thread, which keeps the GIL: to release it takes as long as updating a hundred elements."""
+    _run(word(program, DATA))
+    return truth(True)
 
 
 @parallel_jit

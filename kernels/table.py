@@ -49,13 +49,13 @@ the first row of a segment, and the numbers of the first element and the one aft
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import numpy as np
 
-from fastoptim.kernels.jit import inline_jit, jit
+from fastoptim.kernels.jit import inline_jit
 from fastoptim.kernels.memory import integers, scratch, set_word, word
+from fastoptim.kernels.methods import Method, truth
 
 __all__ = [
     "ALIGNED",
@@ -74,7 +74,7 @@ __all__ = [
     "LOW",
 ]
 __all__ += ["MOVES", "NEXT", "NUMBER", "SLOTS", "START", "STOP", "SUMS", "TOUCHED", "VALUE", "WALK", "WRITEABLE", "G"]
-__all__ += ["P", "bind", "block_table", "each_row", "each_touched_row"]
+__all__ += ["P", "bind", "block_table", "each_row", "each_touched_row", "set_scalars"]
 
 START, STOP, NEXT, VALUE, FOUND, WALK, FORM, G_FORM, FIXED, SUMS, TOUCHED, DICE, P, G, SLOTS = range(15)
 COMMITTED, COUNT, CALLS = range(3)
@@ -88,7 +88,7 @@ ALIGNED, WRITEABLE = 0x0100, 0x0400
 _HEADER = object.__basicsize__ // 8
 _TYPE = _HEADER - 1
 ITEMS = tuple.__basicsize__ // 8
-_VALUE = _HEADER
+_VALUE = _LENGTH = _HEADER
 DATA, _DIMS, _STRIDES, _DTYPE = (_HEADER + k for k in (0, 2, 3, 5))
 _N_DIM, _FLAGS = (object.__basicsize__ + offset for offset in (8, 48))
 
@@ -182,21 +182,20 @@ def each_touched_row(row, start, stop):
         start += last - first
 
 
-# The GIL is kept, so that no other thread alters the arrays that are read; releasing it would also take longer than
-# reading them.
-@partial(jit, nogil=False)
+# The thread has the GIL, so that no other one alters the arrays that are read.
+@Method
 def bind(check, arrays):
     """Begin a step: enter the addresses of its parameters and gradients into a table, if they have the expected forms.
 
     Parameters
     ----------
-    check : int
-        Address of nine integers: address and number of the rows; address of the program; address and number of the
+    check : array of intp
+        Nine integers: address and number of the rows; address of the program; address and number of the
         pairs (start, stop), sorted and disjoint, of all memory that the update writes to; address and number of the
         ``id`` of arrays that must be writable as well, the views of a flat parameter; 1 if parameters may ever be other
         arrays than in the step before; and MOVES, 1 to enter their addresses now, without looking for overlaps.
-    arrays : int
-        ``id`` of a tuple of two, all parameters and all gradients, each a tuple in the order of the rows. If any is a
+    arrays : tuple
+        Two of them, all parameters and all gradients, each a tuple in the order of the rows. If any is a
         Python float, all are; their values are copied.
 
     Returns
@@ -205,20 +204,21 @@ def bind(check, arrays):
         False if an array has another form or a parameter is at another address, and then nothing has changed; or if a
         gradient overlaps what is written.
     """
+    check = word(check, DATA)
     first, n_rows, program, spans, n_spans, views, n_views, may_move = integers(check, 8)
     params, grads = word(arrays, ITEMS), word(arrays, ITEMS + 1)
     moves = may_move and word(check, MOVES)
     set_word(program, COMMITTED, 0)
     for k in range(n_views):
         if not _int32(word(views, k) + _FLAGS) & WRITEABLE:
-            return False
+            return truth(False)
     row = first
     for k in range(n_rows):
         p, g = word(params, ITEMS + k), word(grads, ITEMS + k)
         if not (_has_form(p, word(row, FORM)) and _has_form(g, word(row, G_FORM))):
-            return False
+            return truth(False)
         if not (moves or _is_number(word(row, FORM))) and word(p, DATA) != word(row, P):
-            return False
+            return truth(False)
         row = word(row, NEXT)
     row = first
     for k in range(n_rows):
@@ -233,14 +233,41 @@ def bind(check, arrays):
         start, g_form = word(g, DATA), word(row, G_FORM)
         if word(row, FIXED):
             if start != word(row, G):
-                return False
+                return truth(False)
         elif not moves and word(row, STOP) != word(row, START):
             low, high = start + word(g_form, LOW), start + word(g_form, HIGH)
             if _overlaps(spans, n_spans, low, high):
-                return False
+                return truth(False)
         set_word(row, G, start)
         row = word(row, NEXT)
-    return True
+    return truth(True)
+
+
+@Method
+def set_scalars(given, values):
+    """Enter the scalars of a step, if they are a tuple of as many Python floats as the step takes.
+
+    Parameters
+    ----------
+    given : array of intp
+        Four integers: address and number of the float64 scalars; ``id`` of `tuple` and `float`.
+    values : object
+        What `Optimizer.scalars` returned.
+
+    Returns
+    -------
+    bool
+        False if they are anything else, and then nothing has changed.
+    """
+    scalars, count, of_values, of_value = integers(word(given, DATA), 4)
+    if word(values, _TYPE) != of_values or word(values, _LENGTH) != count:
+        return truth(False)
+    for k in range(count):
+        if word(word(values, ITEMS + k), _TYPE) != of_value:
+            return truth(False)
+    for k in range(count):
+        set_word(scalars, k, word(word(values, ITEMS + k), _VALUE))
+    return truth(True)
 
 
 def block_table(scalars: Any, blocks: Any) -> Any:

@@ -44,7 +44,7 @@ def compiled(monkeypatch):
 def launches(monkeypatch):
     """A list of (total, parallel?) for every kernel that runs during the test."""
     seen = []
-    serial, threaded = threads.run, threads.run_parallel
+    serial, threaded, short = threads.run, threads.run_parallel, threads.run_short
 
     def totals(program):
         count = ctypes.c_int64.from_address(program + 8 * table.COUNT).value
@@ -60,6 +60,17 @@ def launches(monkeypatch):
 
     watch("run", serial, False)
     watch("run_parallel", threaded, True)
+
+    def method_of(program):
+        run = short(program)
+
+        def watched():
+            seen.extend((total, False) for total in totals(program.ctypes.data))
+            run()
+
+        return watched
+
+    monkeypatch.setattr(threads, "run_short", method_of)
     return seen
 
 

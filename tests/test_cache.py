@@ -25,6 +25,7 @@ COUNT = """
     from fastoptim.kernels.cache import CodeCache
     from fastoptim.kernels.fuse import fuse
     from fastoptim.kernels.masked import product
+    from fastoptim.kernels.methods import Method
 
     def count(rule, n_slots, dtype):
         hits, misses = {}, []
@@ -33,6 +34,9 @@ COUNT = """
                 if isinstance(function, Dispatcher) and function.signatures and isinstance(function._cache, CodeCache):
                     hits[name] = sum(function.stats.cache_hits.values())
                     misses += [name] * sum(function.stats.cache_misses.values())
+                elif isinstance(function, Method) and "compiled" in vars(function):
+                    hits[name] = function.compiled.cache_hits
+                    misses += [name] * (hits[name] == 0)
         compiled = {"kernel": fuse(rule, (dtype,) * (2 + n_slots))}
         dtype = np.dtype(dtype)
         if product.cache_info().currsize:
@@ -59,7 +63,7 @@ USE_AND_COUNT = f"""{COUNT}
     print(json.dumps(count(opt.rule, 2, np.float32)))
 """
 
-KERNELS = {"kernel", "multiply", "propagate", "weight_gradients", "bind", "run", "run_parallel"}
+KERNELS = {"kernel", "multiply", "propagate", "weight_gradients", "bind", "set_scalars", "run_short", "run_parallel"}
 
 FIRST_UPDATE = """
     import sys
@@ -344,7 +348,8 @@ def test_damaged_files_of_all_kernels(filled, tmp_path):
     """Each file is damaged in another way before a process trains a network."""
     shutil.copytree(filled[0] / "cache", tmp_path / "cache")
     files = sorted((tmp_path / "cache").rglob("*.nbc"))
-    for k, file in enumerate(files):
+    # Backwards, because the file before may be copied.
+    for k, file in reversed([*enumerate(files)]):
         DAMAGES[k % len(DAMAGES)](file, files[k - 1])
     _, missed = json.loads(run(USE_AND_COUNT, tmp_path))
     assert len(missed) == len(files)

@@ -310,13 +310,13 @@ def test_a_step_that_is_given_up_was_never_begun(tmp_path, monkeypatch):
     params = run(optimizer, 1)
     seen = []
 
-    def interrupted(_):
+    def interrupted():
         seen.append(journal(tmp_path))
         raise KeyboardInterrupt
 
     optimizer._recompose()
     with monkeypatch.context() as patch:
-        patch.setattr(threads, "run", interrupted)
+        patch.setattr(threads, "run_short", lambda _: interrupted)
         with pytest.raises(KeyboardInterrupt):
             run(optimizer, 1, params)
     assert (seen, journal(tmp_path), optimizer.iter) == (["step 2 begun"], "step 1 finished", 1)
@@ -431,24 +431,24 @@ def test_a_load_that_fails_leaves_what_was_left(tmp_path, monkeypatch):
 
 
 CRASH = """
-import ctypes, os, sys
+import os, sys
 import numpy as np
 import fastoptim as fo
 from fastoptim import threads
 from fastoptim.update import segments
 from fastoptim.kernels import table
 
-segments.BLOCK_BYTES, real = 1 << 12, threads.run
+segments.BLOCK_BYTES, real = 1 << 12, threads.run_short
 crashes = False
 
 def run(program):
     if crashes:
-        ctypes.c_int64.from_address(program + 8 * table.COUNT).value = 1
-    real(program)
+        program[table.COUNT] = 1
+    real(program)()
     if crashes:
         os.kill(os.getpid(), 9)
 
-threads.run = run
+threads.run_short = lambda program: lambda: run(program)
 folder = sys.argv[1]
 params = {"w": np.memmap(f"{folder}/w", np.float32, "w+", shape=4096)}
 opt = fo.Adam(state_dir=f"{folder}/adam")

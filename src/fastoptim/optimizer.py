@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable
 from typing import Any, ClassVar, cast
 
@@ -237,12 +236,8 @@ class Optimizer(Attributes):
             try:
                 if is_extended:
                     changes = set_scalars(self, plan, steps)
-                else:
-                    values = self.scalars()
-                    try:
-                        plan.set_scalars(*values)
-                    except (struct.error, TypeError):
-                        raise plan.composition.error(values) from None
+                elif not plan.takes_scalars(values := self.scalars()):
+                    plan.convert_scalars(values)
                 plan.run()
                 if plan is not self._plan:
                     if plan in (plans := self._plans):

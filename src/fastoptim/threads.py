@@ -9,7 +9,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
 from importlib import import_module
 from math import inf
 from time import perf_counter
@@ -18,8 +17,7 @@ import numba
 import numpy as np
 
 from fastoptim.arguments import whole_number
-from fastoptim.kernels.jit import entry
-from fastoptim.kernels.parallel import run, run_parallel
+from fastoptim.kernels.parallel import run, run_parallel, run_short
 from fastoptim.kernels.table import CALLS, COUNT
 
 __all__ = ["Autotuner", "Call", "has_safe_threads", "num_threads"]
@@ -211,6 +209,7 @@ class Autotuner:
     __slots__ = (
         "_address",
         "_is_long",
+        "_is_short",
         "_left",
         "_parallel",
         "_parallel_from",
@@ -227,7 +226,9 @@ class Autotuner:
         self.program[CALLS:] = [word for call in calls for word in call]
         self._address = self.program.ctypes.data
         self._parallel_from = _PARALLEL_FROM if parallel_from is None else parallel_from
-        self._is_long = max((last - first for _, _, first, last in calls), default=0) >= self._parallel_from
+        sizes = [last - first for _, _, first, last in calls]
+        self._is_long = max(sizes, default=0) >= self._parallel_from
+        self._is_short = sum(sizes) < self._parallel_from
         self._parallel = False
         self._parts = 1
         self._left = 0.0
@@ -239,12 +240,12 @@ class Autotuner:
         """Give call ``k`` another number of elements, at most that which it was made with."""
         self.program[CALLS + 4 * k + 3] = total
 
-    def runner(self) -> Callable[[], None]:
-        """Return what `run` does until a call is resized, as long as this object is alive.
+    def runner(self) -> Callable[[], object]:
+        """Return what `run` does until a call is resized.
 
         A short program runs on this thread. To find that out in each step takes a twentieth of a small update.
         """
-        return self.run if self._is_long else partial(entry(run, 1), self._address)
+        return run_short(self.program) if self._is_short else self.run
 
     def run(self) -> None:
         """Run the program once."""

@@ -7,8 +7,6 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from fastoptim.kernels import table
-from fastoptim.kernels.jit import entry
 from fastoptim.parameters import FlatDict
 from fastoptim.update.kerneltask import Arrays, KernelTask
 from fastoptim.update.numbers import Numbers
@@ -20,9 +18,9 @@ Bind = Callable[[Any, Any], Arrays | None]
 
 
 def flat_binder(
-    params: FlatDict, grads: FlatDict, kernels: KernelTask, bind_rows: Callable[[int, int], bool] | None = None
+    params: FlatDict, grads: FlatDict, kernels: KernelTask, bind_rows: Callable[[Arrays], bool] | None = None
 ) -> Bind:
-    """Return what gets the buffers of flat dicts, and binds them by `table.bind` or another function."""
+    """Return what gets the buffers of flat dicts, and binds them by `KernelTask.bind_rows` or another function."""
     # A reference to the dict would keep its memory alive until the next update.
     expected: Any = weakref.ref(params)
     first, second = params.layout, grads.layout
@@ -39,9 +37,8 @@ def flat_binder(
         except AttributeError:
             return None
         if bind_rows is None:
-            # The first step does not need it, and loading it takes a tenth of its time.
-            bind_rows = entry(table.bind, 2)
-        return arrays if bind_rows(kernels.check, id(arrays)) else None
+            bind_rows = kernels.bind_rows
+        return arrays if bind_rows(arrays) else None
 
     return bind
 
@@ -50,7 +47,7 @@ def binder(
     params: Any,
     grads: Any,
     kernels: KernelTask,
-    bind_rows: Callable[[int, int], bool] | None = None,
+    bind_rows: Callable[[Arrays], bool] | None = None,
     numbers: Numbers | None = None,
 ) -> Bind:
     """Return what gets the arrays of other containers, or numbers, which are told in which container they are."""
@@ -69,8 +66,8 @@ def binder(
         except (IndexError, KeyError, TypeError):
             return None
         if bind_rows is None:
-            bind_rows = entry(table.bind, 2)
-        if not bind_rows(kernels.check, id(arrays)):
+            bind_rows = kernels.bind_rows
+        if not bind_rows(arrays):
             return None
         if numbers is not None:
             numbers.params = params

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -65,8 +65,6 @@ class KernelTask:
     ----------
     keys : list
         Keys of the rows.
-    check : int
-        What `fastoptim.kernels.table.bind` needs beside the arrays.
     committed : ndarray
         Of one word, which is 1 once `run` has run all kernels.
     """
@@ -144,7 +142,6 @@ class KernelTask:
             np.intp,
         )
         self._kept += [scalars, view_ids, dice]
-        self.check = address(self._check)
         self._touch([row.rows for row in rows])
 
     def _make_measures(
@@ -215,7 +212,12 @@ class KernelTask:
     def bind(self, arrays: Arrays) -> Arrays | None:
         """Bind arrays of the forms of the rows that lie where they may; return them, or None."""
         self._touch(*arrays[2:])
-        return arrays if table.bind(self.check, id(arrays)) else None
+        return arrays if self.bind_rows(arrays) else None
+
+    @cached_property
+    def bind_rows(self) -> Callable[[Arrays], bool]:
+        """What `fastoptim.kernels.table.bind` does; loading it takes a tenth of the first step, which does without."""
+        return table.bind(self._check)
 
     def _describe_rows(self, words: Array, rows: list[Parameter], n_sums: int) -> dict[int, TouchedRows]:
         """Return what describes the touched rows, by position."""

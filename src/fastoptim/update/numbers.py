@@ -94,7 +94,7 @@ class Numbers:
         """Let go of the container, which would be kept alive until the next step."""
         self.params = None
 
-    def runner(self, commit: Callable[[], None], committed: Array) -> Callable[[], None]:
+    def runner(self, commit: Callable[[], object], committed: Array) -> Callable[[], None]:
         """Return what takes a step where all numbers are replaced and there is nothing else to do.
 
         Parameters

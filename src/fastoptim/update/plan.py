@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from fastoptim.kernels import table
 from fastoptim.kernels.fuse import n_scalars
 from fastoptim.kernels.jit import DISABLED
 from fastoptim.state_files import StateFiles, in_memory
@@ -18,6 +19,7 @@ from fastoptim.update.binding import Bind, binder, flat_binder, with_keys
 from fastoptim.update.composition import Composition
 from fastoptim.update.fallback import FallbackTask, Rule
 from fastoptim.update.kerneltask import Arrays, KernelTask
+from fastoptim.update.layout import address
 from fastoptim.update.numbers import Numbers
 from fastoptim.update.precision import Dice, Precision, check_kernels, check_precision
 from fastoptim.update.segments import as_one, sort
@@ -61,6 +63,8 @@ class Plan:
     bind : callable
         ``bind(params, grads)`` begins the next step: it returns the arrays, which must be kept alive until the plan has
         run because kernels only have their addresses, or None if they have other forms or lie elsewhere.
+    takes_scalars : callable
+        Takes the scalars of a step and returns True, if they are a tuple of Python floats for all parameters.
     set_scalars : callable
         Takes the scalars of a step, those of one group after the other; raises `struct.error` if they are not as many
         numbers as the rule takes.
@@ -108,6 +112,8 @@ class Plan:
         zeros = in_memory if files is None else files.zeros
         self.state = attach_state(composition.rule, slots, count, parameters, state, initial, precision, zeros)
         self._given = np.zeros((n_groups, count))
+        words = np.array([address(self._given), self._given.size, id(tuple), id(float)], np.intp)
+        self.takes_scalars: Callable[[Any], bool] = (lambda _: False) if DISABLED else table.set_scalars(words)
         pack = struct.Struct(f"{self._given.size}d").pack_into
         self.set_scalars: Callable[..., None] = partial(pack, self._given.reshape(-1).data, 0)
         self._order = [parameter.key for parameter in parameters]
@@ -151,7 +157,7 @@ class Plan:
         given = params, grads, self._kernels
         binds: list[Bind] = [
             flat_binder(*given, bind_rows) if flat else binder(*given, bind_rows, numbers)
-            for bind_rows, numbers in ((lambda _check, _arrays: True, None), (None, self._numbers or None))
+            for bind_rows, numbers in ((lambda _: True, None), (None, self._numbers or None))
         ]
         if not (flat or isinstance(params, Sequence) or (may_move and len(parameters) == len(params))):
             binds = [with_keys(bind, list(params)) for bind in binds]
@@ -162,7 +168,7 @@ class Plan:
             self.bind = partial(Plan._bind, this)
         has_kernels = len(self._fallbacks) < len(segments)
         self._commit = self._kernels.run if has_kernels else partial(operator.setitem, self.committed, 0, 1)
-        self.run: Callable[[], None] = self._commit
+        self.run: Callable[[], object] = self._commit
         if self._numbers.are_copied or self._fallbacks or shards is not None or files is not None:
             self.run = partial(Plan._run_all, this)
         elif self._numbers:
@@ -213,6 +219,13 @@ class Plan:
             raise NonFiniteGradients([key for key in self._order if key in found])
 
     # Taking a step.
+
+    def convert_scalars(self, values: Any) -> None:
+        """Enter scalars of other types; raise `TypeError` if they are not the numbers that the rule takes."""
+        try:
+            self.set_scalars(*values)
+        except (struct.error, TypeError):
+            raise self.composition.error(values) from None
 
     def measure(self, optimizer: Any) -> None:
         """Compute the scalars that follow from sums over arrays; nothing else is written."""
