@@ -152,7 +152,7 @@ def forward(T, batch, extension, start, stop):
 def backward(T, batch, extension, start, stop):
     """Compute the gradients with respect to the outputs of all layers; the scores have been replaced by theirs."""
     params, last = array_of(batch, PARAMS), integer_at(batch, N_LAYERS) - 1
-    counts, height = counts_of(batch), integer_at(batch, SLICE)
+    counts, height, activation = counts_of(batch), integer_at(batch, SLICE), integer_at(batch, ACTIVATION)
     for k in range(last, 0, -1):
         layer, below = layer_at(batch, k), layer_at(batch, k - 1)
         delta = rows_of(T, batch, layer, DELTA, start, stop)
@@ -161,13 +161,15 @@ def backward(T, batch, extension, start, stop):
         if integer_at(batch, TOTAL) < FEWEST_ROWS:
             np.dot(delta, weights.T, d_a)
         else:
-            # Where ReLU or dropout gave zero to the layer above, this gradient is zero, unless it was normalized.
-            above = min(k + 1, last)
-            count = counts[start // height, above] if k < last and integer_at(layer, GAMMA) < 0 else ALL
+            # Where ReLU gave zero to the layer above, this gradient is zero, unless it was normalized. Where dropout
+            # gave zero after a sigmoid, it is NaN if it overflowed.
+            above, count = min(k + 1, last), ALL
+            if k < last and activation == RELU and integer_at(layer, GAMMA) < 0:
+                count = counts[start // height, above]
             masks = masks_of(batch, layer_at(batch, above), start, stop)
             masked_dot(batch, delta, AS_IT_IS, masks, count, weights, TRANSPOSED, d_a)
         # Where dropout gave zero, the derivative of either activation is zero.
-        _activate_backward(T, d_a, inputs_of(T, batch, k, start, stop), integer_at(batch, ACTIVATION))
+        _activate_backward(T, d_a, inputs_of(T, batch, k, start, stop), activation)
         if extension is not None and integer_at(below, GAMMA) >= 0:
             normal, var = rows_of(T, batch, below, NORMAL, start, stop), _statistics(extension, below)[1]
             out = array_of(batch, OUT)

@@ -220,6 +220,20 @@ def test_what_is_not_finite_spreads_as_in_numpy(where, value):
         assert_array_equal(np.isposinf(found[key]), np.isposinf(a), err_msg=key)
 
 
+def test_gradients_that_overflow_where_an_output_was_dropped():
+    """Infinity times the zero of dropout is NaN, which must reach the layers below, however few outputs are kept."""
+    ref, comp = nets([20, 18, 6], activation="sigmoid", use_dropout=True, dropout_ration=0.8)
+    for params in ref.params, comp.params:
+        params["W3"][4] = 1e308
+        params["W4"] *= 1e4
+    x, t = batch(5, n=30)
+    with np.errstate(all="ignore"):
+        expected = seeded(1, ref.gradient, x, t)
+    assert np.isnan(expected["W1"]).all()
+    for key, g in seeded(1, comp.gradient, x, t).items():
+        assert_array_equal(np.isnan(g), np.isnan(expected[key]), err_msg=key)
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_nothing_is_written_outside_of_the_arrays(dtype):
     """Guard words surround everything that the kernel writes."""
