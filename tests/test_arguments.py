@@ -162,7 +162,7 @@ PARAMS = {"W": np.ones((2, 2)), "b": np.ones(2)}
         (
             {"groups": {"b*": 3}},
             TypeError,
-            "the group 'b*' must be a dict of hyperparameters, such as {'lr': 0.01}, not 3",
+            "the group 'b*' must be a dict such as {'lr': 0.01}, not 3",
         ),
         (
             {"groups": {"b*": {"clip_norm": 1}}},

@@ -253,7 +253,7 @@ def test_bad_folders(tmp_path):
         with pytest.raises(TypeError, match=f"state_dir must be the path of a folder, or None, not {bad!r}"):
             fo.Adam(state_dir=bad)
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(FileExistsError):
+    with pytest.raises(NotADirectoryError, match="state_dir must be a folder, not a file"):
         fo.Adam(state_dir=tmp_path / "file")
 
 
@@ -397,6 +397,13 @@ def test_what_a_killed_process_leaves_is_never_continued(line, tmp_path):
     with pytest.raises(RuntimeError, match="cannot be continued"):
         run(fo.Adam(state_dir=tmp_path), 1)
     assert files(tmp_path) == ["m.float32.0.fastoptim"]
+    optimizer, other = fo.Adam(), fo.Adam()
+    run(optimizer, 1, params), run(other, 1, arrays(0))
+    with pytest.raises(RuntimeError, match="cannot be continued"):
+        optimizer.state_dir = tmp_path
+    assert optimizer.state_dir is None
+    assert files(tmp_path) == ["m.float32.0.fastoptim"]
+    assert same_bits(run(optimizer, 1, params), run(other, 1, params))
     for path in tmp_path.iterdir():
         path.unlink()
     run(fo.Adam(state_dir=tmp_path), 1)

@@ -122,8 +122,8 @@ class Attributes(Hooks, Checkpointed):
         for name, value in transforms.items():
             if name not in KEYWORDS:
                 own = [it.name for it in inspect.signature(type(self)).parameters.values() if it.kind < it.VAR_KEYWORD]
-                near = did_you_mean(name, [*own, *sorted(_OPTIONS)])
-                hint = near or f"; it takes {', '.join(own)} and the keywords of every optimizer"
+                takes = f"; it takes {', '.join(own)} and the keywords of every optimizer"
+                hint = did_you_mean(name, [*own, *sorted(_OPTIONS)]) or takes
                 raise TypeError(f"{type(self).__name__} takes no argument {name!r}{hint}")
             setattr(self, name, value)
         if groups is not None:
@@ -187,6 +187,9 @@ class Attributes(Hooks, Checkpointed):
     @exclusive
     def state_dir(self, folder: StrPath | None) -> None:
         files = None if folder is None else StateFiles(folder)
+        if files is not None and self._state is not None:
+            # A checkpoint would replace this state, so a folder that needs one is refused before anything is moved.
+            files.journal.check()
         state = moved(self._state, in_memory if files is None else files.zeros)
         vars(self)["_files"] = files
         self._recompose()
@@ -214,8 +217,7 @@ class Attributes(Hooks, Checkpointed):
     def _checked_group(self, pattern: Pattern, own: Any) -> dict[str, Any]:
         """Return the hyperparameters of a group as numbers and schedules, or raise an error."""
         if not isinstance(own, Mapping):
-            expected = "a dict of hyperparameters, such as {'lr': 0.01}"
-            raise TypeError(f"the group {pattern!r} must be {expected}, not {own!r}")
+            raise TypeError(f"the group {pattern!r} must be a dict such as {{'lr': 0.01}}, not {own!r}")
         known, values = self._names_in_groups(), dict[str, Any]()
         for name, value in own.items():
             if name not in known:

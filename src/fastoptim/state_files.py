@@ -93,7 +93,10 @@ class StateFiles:
             raise TypeError(f"state_dir must be the path of a folder, or None, not {given!r}")
         self.folder = os.fspath(folder)
         self._path = Path(folder).absolute()
-        self._path.mkdir(parents=True, exist_ok=True)
+        try:
+            self._path.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:
+            raise NotADirectoryError(errno.ENOTDIR, "state_dir must be a folder, not a file", str(self._path)) from None
         self._own: set[Path] = set()
         self.journal = Journal(self._path, has_files=any(self._files()))
         if not self.journal.leftover:
