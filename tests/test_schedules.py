@@ -63,7 +63,7 @@ def test_checkpoints_keep_them(name, tmp_path):
         assert other.lr == schedule(6)
 
 
-def test_a_function_of_the_users_is_given_again():
+def test_a_function_of_the_users_is_given_again(tmp_path):
     opt = fo.SGD(lr=lambda k: 1 / (k + 1))
     opt.update({"w": np.ones(1)}, {"w": np.ones(1)})
     other = fo.SGD(lr=lambda k: 1 / (k + 1))
@@ -72,6 +72,10 @@ def test_a_function_of_the_users_is_given_again():
     other = fo.SGD()
     other.load_state_dict(opt.state_dict())
     assert other.lr == 0.5
+    opt.save(tmp_path / "sgd")
+    with pytest.raises(ValueError, match="an optimizer with lr, which no file holds: create one with the same and"):
+        fo.load(tmp_path / "sgd")
+    other.load(tmp_path / "sgd")
 
 
 @pytest.mark.parametrize(

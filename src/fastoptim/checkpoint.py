@@ -37,7 +37,8 @@ def load(path: StrPath, params: Any = None) -> Any:
     OSError
         If the file cannot be read.
     ValueError
-        If the file is damaged or holds anything else, or if ``params`` do not fit. Nothing is changed then.
+        If the file is damaged or holds anything else, if ``params`` do not fit, or if the optimizer had groups, frozen
+        parameters or functions of your own, which only a constructor can give to it. Nothing is changed then.
 
     Notes
     -----
@@ -71,6 +72,9 @@ def _created(path: StrPath, state_dict: StateDict, params: Any) -> Any:
         return _network(_NETWORKS[name], state_dict)
     if package != "fastoptim" or name not in FAMILY:
         raise ValueError(f"{path} holds a {name}, which is not a class of fastoptim: create one and call its `load`")
+    if "not_saved" in state_dict:
+        further = f"an optimizer with {state_dict['not_saved']}, which no file holds"
+        raise ValueError(f"{path} was saved by {further}: create one with the same and call its `load`")
     optimizer = getattr(optimizers, name)()
     optimizer.load_state_dict(state_dict, params)
     return optimizer

@@ -71,7 +71,11 @@ def exclusive(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S,
     @guarded
     @wraps(method)
     def with_guard(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        guard = self._guard
+        try:
+            guard = self._guard
+        except AttributeError:
+            name, given = method.__name__, type(self).__name__
+            raise TypeError(f"{name} is a method of an object, as in opt.{name}(...), not of a {given}") from None
         try:
             del guard[0]
         except IndexError:

@@ -82,7 +82,7 @@ def check_items(state_dict: Any, obj: object, *items: str) -> None:
         raise ValueError(f"the state dict has format {state_dict['format']!r}, expected {FORMAT}")
     if state_dict["class"] != expected["class"]:
         raise ValueError(f"this is a checkpoint of a {state_dict['class']}, not of a {expected['class']}")
-    if state_dict.keys() != {*expected, *items}:
+    if state_dict.keys() - {"not_saved"} != {*expected, *items}:
         raise ValueError(f"the checkpoint has the items {[*state_dict]}, expected {[*expected, *items]}")
 
 
@@ -92,7 +92,8 @@ def check_arrays(what: str, saved: Any, own: Mapping[Any, Array], *, any_dtype: 
         raise ValueError(f"{what} of a checkpoint must be a dict of arrays, not {type(saved).__name__}")
     missing, further = [key for key in own if key not in saved], [key for key in saved if key not in own]
     if missing or further:
-        raise ValueError(f"{what} of the checkpoint lacks the keys {missing} and has {further} that are not expected")
+        parts = [f"{verb} the keys {keys}" for verb, keys in (("lacks", missing), ("has in addition", further)) if keys]
+        raise ValueError(f"{what} of the checkpoint {' and '.join(parts)}")
     for key, array in saved.items():
         if not isinstance(array, np.ndarray) or not is_floating(array.dtype):
             raise ValueError(f"{what} {key!r} of the checkpoint is not a floating-point array")

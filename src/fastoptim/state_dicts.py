@@ -62,7 +62,8 @@ class Checkpointed:
             ``"hyperparameters"``, all public attributes that are numbers, tuples of numbers, strings or None, and
             the schedules of `fastoptim.schedules` as ``{"schedule": [name, *arguments]}``; ``"state"``, None or
             ``{slot: {key: array}}``; ``"params"``, None or ``{key: array}``. The arrays are copies. Attributes of
-            other types, groups and other functions are not included; the constructor sets them.
+            other types, groups and other functions are not included; the constructor sets them. ``"not_saved"``, text,
+            names ``groups``, ``frozen`` and the hyperparameters that are such functions, if there are any.
 
         Raises
         ------
@@ -151,12 +152,17 @@ def state_dict_of(optimizer: Checkpointed, params: Any, state: State | None) -> 
     """Return the state dict of an optimizer, with the parameters if they are given; the arrays are not copied."""
     parameters = saved_parameters(params)
     _check_shapes("the optimizer", optimizer, state or {}, parameters)
-    return format_and_class(optimizer) | {
+    specs = {name: to_spec(schedule) for name, schedule in optimizer._schedules.items()}
+    schedules = {name: {"schedule": spec} for name, spec in specs.items() if spec is not None}
+    not_saved = [name for name in ("groups", "frozen") if getattr(optimizer, name)]
+    not_saved += [name for name in specs if name not in schedules]
+    state_dict = format_and_class(optimizer) | {
         "iter": int(optimizer.iter),
-        "hyperparameters": plain_hyperparameters(optimizer) | _schedules(optimizer),
+        "hyperparameters": plain_hyperparameters(optimizer) | schedules,
         "state": state,
         "params": None if params is None else {parameter.key: parameter.p for parameter in parameters},
     }
+    return state_dict | ({"not_saved": ", ".join(not_saved)} if not_saved else {})
 
 
 def _restore(optimizer: Checkpointed, state_dict: StateDict, params: Any) -> None:
@@ -223,12 +229,6 @@ def saved_parameters(params: Any) -> list[Parameter]:
         hint = ": pass its params" if hasattr(params, "params") else ""
         raise TypeError(f"params must be a dict or a list of arrays, not a {type(params).__name__}{hint}")
     return validate(params, params)
-
-
-def _schedules(optimizer: Checkpointed) -> dict[str, Any]:
-    """Return the schedules as plain values, by name. Custom functions are left out: only their last number is saved."""
-    specs = {name: to_spec(schedule) for name, schedule in optimizer._schedules.items()}
-    return {name: {"schedule": spec} for name, spec in specs.items() if spec is not None}
 
 
 def plain_hyperparameters(optimizer: Checkpointed) -> dict[str, Any]:
