@@ -14,7 +14,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 import fastoptim as fo
 import naive
 from fastoptim import threads
-from fastoptim.kernels import masked
+from fastoptim.kernels import layers, masked
 from fastoptim.kernels.jit import DISABLED, HAS_FMA
 from fastoptim.kernels.masks import fill_masks
 from fastoptim.network import runner
@@ -336,6 +336,18 @@ def test_threads_share_the_samples(monkeypatch):
         net.predict(np.ones((rows, 300), np.float32))
     (memory,) = net._runner._spare
     assert len(memory.programs) <= 16
+
+
+@chosen
+@pytest.mark.parametrize(("rows", "is_normalized", "parts"), [(16, False, 1), (64, True, 1), (65, True, 3)])
+def test_threads_share_no_product_of_few_rows(rows, is_normalized, parts):
+    """It would not be cut, and a parallel region for it may wait for another thread's core."""
+    net = fo.MultiLayerNetExtend(300, [1024], 10, use_batchnorm=is_normalized, seed=0)
+    with fo.num_threads(3):
+        net.predict(np.ones((rows, 300), np.float32))
+    (memory,) = net._runner._spare
+    (program,) = memory.programs.values()
+    assert (program.words[:, layers.PARTS] == (parts if threads.has_safe_threads() else 1)).all()
 
 
 @chosen

@@ -45,12 +45,14 @@ class _Program(Autotuner):
         Whether several threads may be faster.
     """
 
-    __slots__ = ("_calls", "_is_whole", "numbers", "words")
+    __slots__ = ("_calls", "_shares_products", "numbers", "words")
 
     def __init__(self, words: NDArray[np.intp], calls: list[tuple[Any, int, int, int]], is_long: bool) -> None:
+        # The range of a single slice, which is one thread's, is 64.
         super().__init__([] if DISABLED else [(f.address, *rest) for f, *rest in calls], parallel_from=WIDTH + 1)
         self.words, self.numbers, self._calls, self._is_long = words, words.view(np.float64), calls, is_long
-        self._is_whole = bool((words[:, layers.SLICE] == words[:, layers.CAPACITY]).all())
+        # A product of 64 rows or fewer is not cut, so a parallel region would only cost time.
+        self._shares_products = bool((words[:, layers.SLICE] > WIDTH).any())
 
     def run(self) -> None:
         if self._is_long:
@@ -62,7 +64,7 @@ class _Program(Autotuner):
             run(self._address)
 
     def _run_on(self, parts: int) -> None:
-        if self._is_whole:
+        if self._shares_products:
             # Samples that must be processed together are one thread's, and several share each of its products.
             is_shared = parts > 1 and has_safe_threads()
             self.words[:, masked.PARTS] = parts if is_shared else 1
