@@ -53,7 +53,7 @@ __all__ = ["ALL_WORK", "RELU", "SIGMOID", "backward", "forward", "weight_gradien
 
 RELU, SIGMOID = range(2)
 ALL_WORK = 64 * WIDTH
-"""The range of `weight_gradients`, which is cut at multiples of 64."""
+"""The end of the range of `weight_gradients`. Threads cut it at multiples of 64, so into at most 64 parts."""
 
 
 @inline_jit
@@ -211,7 +211,7 @@ def _add_decay(T, batch, begin, size):
 
 @inline_jit
 def _gradient_work(T, batch, k):
-    """Return how many inputs of a layer are not zero, and about how long the gradient of its weights takes."""
+    """Return how many inputs of a layer are not zero, or `ALL`, and the `work` of the gradient of its weights."""
     counts, height, rows = counts_of(batch), integer_at(batch, SLICE), integer_at(batch, ROWS)
     count = counts[0, k]
     if count != ALL:
@@ -225,7 +225,7 @@ def _gradient_work(T, batch, k):
 def weight_gradients(T, batch, start, stop):
     """Add what the rows of the workspace contribute to the gradients with respect to some of the parameters.
 
-    The range goes from 0 to `ALL_WORK`. The weights of all layers are cut so that equal parts of it take about the same
+    The range goes from 0 to `ALL_WORK`. It covers the weights of all layers such that equal parts take about the same
     time; the first part also has all biases. BLAS computes whole layers only, so it needs the whole range.
     """
     n_layers, rows, first = integer_at(batch, N_LAYERS), integer_at(batch, ROWS), integer_at(batch, FIRST)

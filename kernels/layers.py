@@ -39,10 +39,10 @@ _COLUMNS = 8
 # The words of a batch begin with those of `masked_dot`.
 FIRST, ROWS, CAPACITY, TOTAL, SLICE = range(PARTS + 1, 8)
 """The number of the first sample in the workspace; how many samples are in it, and how many it can hold; the number of
-all samples; and how many of them a thread processes together at least."""
+all samples; and the number of samples of a slice. A thread processes whole slices."""
 KIND, ACTIVATION, IS_TRAINING, DROPS, N_UNITS_OF_STATISTICS, N_LAYERS, N_IN_TURN = range(8, 15)
-"""What is wanted, the activation, numbers of an `Extension`, the number of layers, and how many rows of words, of which
-this is the first, are for samples that follow each other through the workspace in one pass."""
+"""What is wanted, the activation, numbers of an `Extension`, the number of layers, and the number of rows of words,
+this one and those after it, that one call goes through: the samples of each use the workspace after those before."""
 DECAY, RATIO = 15, 16
 """The weight decay of a gradient, and the ratio of dropout: float64 numbers."""
 LAYERS, WORKSPACE, BITS, COUNTS, ARRAYS = range(17, 22)
@@ -147,9 +147,9 @@ def masks_of(batch, layer, start, stop):
 
 @inline_jit
 def counts_of(batch):
-    """Return for each slice of the workspace how many inputs of each layer are not zero.
+    """Return a row for each slice of the workspace, which has for each layer the number of inputs that are not zero.
 
-    All those of slices that were processed together are counted in the first of these lines.
+    Where a thread processed several slices together, the row of the first has their sum, and the others have zeros.
     """
     slices = integer_at(batch, CAPACITY) // integer_at(batch, SLICE)
     return matrix_at(np.intp, integer_at(batch, COUNTS), 0, slices, integer_at(batch, N_LAYERS))

@@ -52,7 +52,7 @@ FEWEST_ROWS = 8 if HAS_FMA and not DISABLED else sys.maxsize
 _HIGHEST_DENSITY = 0.1
 """Share of the elements, for each line of the result, above which none is skipped."""
 _EACH_ELEMENT = 0.1
-"""What each element adds to the time that a product takes, by what an element that is not zero adds."""
+"""The time for each element, zero or not, in units of what one that is not zero adds to it."""
 _LARGE = 1 << 20
 """Multiplications of a product from which on several threads share it."""
 
@@ -227,13 +227,16 @@ def _lines_of(out):
 
 @inline_jit
 def _most_skipped(x, out):
-    """Return for how many elements that are not zero skipping takes as long as computing with all."""
+    """Return the number of elements that are not zero up to which skipping zeros is faster than computing with all."""
     return _HIGHEST_DENSITY * min(_lines_of(out), MAX_LINES) * x.size
 
 
 @inline_jit
 def work(x, count, out):
-    """Return about how long a product takes, by what an element that is not zero adds for each line of the result."""
+    """Return about how long a product takes, in units of what an element that is not zero adds for one line.
+
+    For a result of one line, it is 4 to 10 times too little; a layer that is so narrow is mostly a small part.
+    """
     most = _most_skipped(x, out)
     return _lines_of(out) * ((most if count == ALL else min(count, most)) + _EACH_ELEMENT * x.size)
 

@@ -115,7 +115,7 @@ def _native(template: Callable[..., Any], names: dict[str, Any], suffix: str) ->
 def propagate(dtype: np.dtype[Any], compare: Callable[..., Any], is_extended: bool) -> Any:
     """Compile `forward` and `backward`, with one way to compare scores with targets: `labelled` or `weighted`.
 
-    Each 64 of the range stand for one slice of the workspace.
+    The range has 64 numbers for each slice of the workspace, because threads cut it at multiples of 64.
     """
     suffix = f"{compare.__name__}-{dtype.name}{'-extended' * is_extended}"
     names = {"T": dtype.type, "compare": compare}

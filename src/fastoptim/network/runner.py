@@ -23,7 +23,7 @@ __all__ = ["Runner"]
 _AT_A_TIME = 128 * max(2, numba.config.NUMBA_NUM_THREADS)
 """Samples in the workspace at a time; with more for each thread, they and their outputs would leave its cache."""
 _SLICE = 16
-"""Samples that go through a network on one thread at least; with fewer, copying the weights would dominate."""
+"""The fewest samples that a thread takes through a network; with fewer, copying the weights would dominate."""
 _LARGEST_KEPT = 16 << 20
 """The largest memory that is kept for the next call, in bytes."""
 _SHARED_FROM = 1 << 14
