@@ -101,6 +101,7 @@ def test_compare(arguments, error, message):
         ({"dtype": "floaty"}, TypeError, "dtype must be float32 or float64, not 'floaty'"),
         ({"seed": "a"}, ValueError, "seed must be an integer from 0 to 4294967295, not 'a'"),
         ({"seed": -1}, ValueError, "seed must be an integer from 0 to 4294967295, not -1"),
+        ({"weight_init_std": True}, ValueError, "weight_init_std must be a finite number or one of .*, not True"),
     ],
 )
 def test_networks(arguments, error, message):

@@ -56,6 +56,8 @@ def _scale(weight_init_std: Any, inputs: int) -> float:
     name = str(weight_init_std).lower()
     if name in _VARIANCES:
         return float(np.sqrt(_VARIANCES[name] / inputs))
-    if not isinstance(weight_init_std, Real) or not math.isfinite(weight_init_std):
-        raise ValueError(f"weight_init_std must be finite or one of {', '.join(_VARIANCES)}, not {weight_init_std!r}")
+    is_number = isinstance(weight_init_std, Real) and not isinstance(weight_init_std, bool)
+    if not is_number or not math.isfinite(weight_init_std):
+        expected = f"a finite number or one of {', '.join(_VARIANCES)}"
+        raise ValueError(f"weight_init_std must be {expected}, not {weight_init_std!r}")
     return float(weight_init_std)

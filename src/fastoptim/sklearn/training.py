@@ -177,10 +177,10 @@ class MLP(BaseEstimator):  # type: ignore[misc]
 
     def _sizes(self) -> list[int]:
         sizes = self.hidden_layer_sizes
-        sizes = [int(size) for size in sizes] if isinstance(sizes, Iterable) else [int(sizes)]
-        if any(size <= 0 for size in sizes):
-            raise ValueError(f"hidden_layer_sizes must be > 0, got {sizes}.")
-        return sizes
+        sizes = [*sizes] if isinstance(sizes, Iterable) else [sizes]
+        if not all(isinstance(size, Integral) and size > 0 for size in sizes):
+            raise ValueError(f"hidden_layer_sizes must be integers > 0, got {sizes}.")
+        return [int(size) for size in sizes]
 
     def _new_optimizer(self) -> Optimizer:
         """Return the optimizer that ``solver`` stands for, or raise an error."""
