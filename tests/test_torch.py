@@ -359,7 +359,12 @@ def test_parameters_and_gradients_that_are_refused():
     optimizer = fast.Optimizer([p], fo.SGD())
     with pytest.raises(TypeError, match="parameter 1 is"):
         optimizer.add_param_group({"params": [nn.Parameter(torch.zeros(3, device="meta"))]})
+    with pytest.raises(
+        ValueError, match="a group cannot have 'clip_norm', which is for all parameters: give it to the"
+    ):
+        optimizer.add_param_group({"params": [nn.Parameter(torch.zeros(3))], "clip_norm": 1.0, "max_lr": 0.1})
     assert len(optimizer.param_groups) == 1
+    optimizer.add_param_group({"params": [nn.Parameter(torch.zeros(3))], "maximize": False, "max_lr": 0.1, "l2": 0.1})
     with pytest.raises(ValueError, match="two parameters have the name 'a'"):
         fast.Optimizer([{"params": [("a", p)]}, {"params": [("a", nn.Parameter(torch.zeros(2)))]}], fo.SGD())
     with pytest.raises(ValueError, match="non-leaf"):

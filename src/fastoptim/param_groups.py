@@ -9,7 +9,7 @@ from typing import Any
 from fastoptim.arguments import check_object
 from fastoptim.optimizer import Optimizer
 from fastoptim.parameters import FlatDict, Layout
-from fastoptim.transforms import COUNTERS, GROUPED
+from fastoptim.transforms import COUNTERS, GROUPED, KEYWORDS
 
 __all__ = ["Counters", "Members", "ParamGroups"]
 
@@ -89,6 +89,13 @@ class ParamGroups:
         if before and added and self.optimizer.iter:
             counters = self.counters or dict.fromkeys(before, read_counters(self.optimizer))
             self.counters = {**counters, **dict.fromkeys(added, ())}
+
+    def check(self, group: Mapping[str, Any]) -> None:
+        """Raise `ValueError` if a group turns on a keyword of the optimizer that cannot differ between groups."""
+        for name in KEYWORDS:
+            # Groups of torch's optimizers have ``maximize=False``.
+            if name not in self._names and group.get(name) not in (None, False):
+                raise ValueError(f"a group cannot have {name!r}, which is for all parameters: give it to the optimizer")
 
     def follow(self, groups: Sequence[Mapping[str, Any]]) -> None:
         """Set the hyperparameters of the optimizer to those of the groups, where they have changed.

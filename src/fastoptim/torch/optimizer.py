@@ -163,10 +163,19 @@ class Optimizer(torch.optim.Optimizer):  # type: ignore[misc]
         Parameters
         ----------
         param_group : dict
-            ``"params"`` and hyperparameters; what is missing has the number that the optimizer was made with.
+            ``"params"`` and hyperparameters; what is missing has the number that the optimizer was made with. Other
+            names, such as those of schedulers, mean nothing.
+
+        Raises
+        ------
+        TypeError
+            If a parameter is no dense tensor of a floating dtype on the CPU.
+        ValueError
+            If a keyword of the optimizer cannot differ between groups.
         """
         super().add_param_group(param_group)
         try:
+            self._groups.check(self.param_groups[-1])
             self._adopt()
         except BaseException:
             self.param_groups.pop()
