@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import fastoptim as fo
 import mpi_launch
 import script
 
@@ -96,6 +97,20 @@ def test_arrays_are_divided_evenly(sizes, whole, n_ranks):
     loads = [sum(part.stop - part.start for part in each) for each in parts]
     largest = max([size for size, is_whole in zip(sizes, whole, strict=True) if is_whole], default=0)
     assert max(loads) <= max(largest, np.ceil(sum(sizes) / n_ranks) + max(largest, BLOCK))
+
+
+def test_wrong_arguments():
+    from fastoptim.mpi import Sharded
+
+    for arguments, message in (
+        ({"optimizer": fo.SGD}, "an optimizer such as fo.AdamW(), not <class"),
+        ({"comm": 3}, "comm must be a communicator such as MPI.COMM_WORLD, not 3"),
+        ({"averaged": "yes"}, "averaged must be True or False, not 'yes'"),
+    ):
+        with pytest.raises(TypeError, match=re.escape(message)):
+            Sharded(**{"optimizer": fo.SGD(), **arguments})
+    with pytest.raises(AttributeError, match="'lr'"):
+        Sharded(fo.SGD()).lr = 0.1
 
 
 def test_sums_of_blocks_are_added_in_order():

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from mpi4py import MPI
 
-from fastoptim.arguments import check_object
+from fastoptim.arguments import check_object, true_or_false
 from fastoptim.mpi.inputs import check_forms, check_inputs, describe, divide_arrays
 from fastoptim.mpi.shards import Bucket, Dtypes, Shards, make_buckets
 from fastoptim.mpi.states import gather_slot, load, save
@@ -47,7 +47,7 @@ class Sharded:
     Raises
     ------
     TypeError
-        If ``optimizer`` is not an optimizer of this package.
+        If ``optimizer`` is not an optimizer of this package, ``comm`` no communicator, or ``averaged`` no bool.
     ValueError
         If it was updated before.
 
@@ -80,12 +80,17 @@ class Sharded:
 
     optimizer: Optimizer
 
+    # ``sharded.lr = 0.1`` is a mistake for ``sharded.optimizer.lr = 0.1``, and without slots nothing would say so.
+    __slots__ = ("_averaged", "_buckets", "_means", "_shards", "_team", "optimizer")
+
     def __init__(self, optimizer: Any, comm: Any = None, *, averaged: bool = False) -> None:
         check_object("optimizer", optimizer, Optimizer, "an optimizer such as fo.AdamW()")
         if optimizer.iter or optimizer._state is not None or optimizer._shards is not None:
             raise ValueError("the optimizer has made a step already: pass a new one, and read a file by Sharded.load")
-        self.optimizer, self._averaged = optimizer, averaged
-        self._team = Team(MPI.COMM_WORLD if comm is None else comm)
+        comm = MPI.COMM_WORLD if comm is None else comm
+        check_object("comm", comm, MPI.Comm, "a communicator such as MPI.COMM_WORLD")
+        self.optimizer, self._averaged = optimizer, true_or_false("averaged", averaged)
+        self._team = Team(comm)
         self._shards: Shards | None = None
         self._buckets: dict[Dtypes, list[list[Bucket]]] = {}
         self._means: dict[Dtypes, tuple[list[Array], dict[Hashable, Array]]] = {}

@@ -176,9 +176,9 @@ class MLP(BaseEstimator):  # type: ignore[misc]
         return samples
 
     def _sizes(self) -> list[int]:
-        sizes = self.hidden_layer_sizes
+        sizes: Any = self.hidden_layer_sizes
         sizes = [*sizes] if isinstance(sizes, Iterable) else [sizes]
-        if not all(isinstance(size, Integral) and size > 0 for size in sizes):
+        if not all(isinstance(size, int | np.integer) and size > 0 for size in sizes):
             raise ValueError(f"hidden_layer_sizes must be integers > 0, got {sizes}.")
         return [int(size) for size in sizes]
 
