@@ -21,7 +21,7 @@ PRECISIONS = {"float32": None, "bfloat16": "bfloat16", "bfloat16-stochastic": "b
 try:
     import ml_dtypes  # noqa: F401
 except ImportError:
-    print("bfloat16 needs ml_dtypes: pip install fastoptim[bfloat16]")
+    print("bfloat16 needs ml_dtypes: pip install 'fastoptim[bfloat16]'")
     PRECISIONS = {"float32": None}
 
 # %%

@@ -22,7 +22,7 @@ try:
 
     from fastoptim.mpi import Sharded
 except ImportError:
-    print("mpi4py is not installed: pip install fastoptim[mpi]")
+    print("mpi4py is not installed: pip install 'fastoptim[mpi]'")
     raise SystemExit from None
 comm = MPI.COMM_WORLD
 

@@ -45,7 +45,7 @@ def minimize(
     rng: np.random.Generator | int | None = None,
     callback: Callable[..., Any] | None = None,
 ) -> OptimizeResult:
-    """Minimize a function by an optimizer, with the arguments and the result of ``scipy.optimize.minimize``.
+    """Minimize a function by an optimizer, called like ``scipy.optimize.minimize`` and with its result.
 
     In iteration k, the optimizer updates x by the gradient there, and x is projected onto the bounds:
     ``x = clip(update(x, jac(x)), low, high)``. Steps of an optimizer need not descend, so the result is not the last x
