@@ -79,6 +79,7 @@ def test_fallback_is_printed_and_in_the_title(tmp_path, monkeypatch, capsys):
         ("--hidden ", "expected layer sizes"),
         ("--hidden 2147483647,2147483647", "do not fit into memory"),
         ("--optimizers SGD,Zebra", "optimizers must be some of .*, got Zebra"),
+        ("--optimizers SGD,Adm", "got Adm; did you mean 'Adam'?"),
         ("--optimizers ,", "optimizers must be some of"),
         ("--dtype float16", "invalid choice: 'float16'"),
         ("--seed -1", "seed must be"),

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from fastoptim import optimizers
 from fastoptim._files import replacing
 from fastoptim._optional import imported_for
+from fastoptim._suggest import did_you_mean
 from fastoptim.arguments import listed, whole_number
 from fastoptim.comparison.curves import plot_losses
 from fastoptim.comparison.digits import Data
@@ -111,7 +112,9 @@ class Settings:
                 raise TypeError(f"optimizers must be names such as 'Adam', with their defaults, not {name!r}")
         unknown = [name for name in given if name.lower() not in known]
         if unknown or not given:
-            raise ValueError(f"optimizers must be some of {', '.join(OPTIMIZERS)}, got {', '.join(unknown) or 'none'}")
+            hint = did_you_mean(unknown[0], OPTIMIZERS) if unknown else ""
+            got = ", ".join(unknown) or "none"
+            raise ValueError(f"optimizers must be some of {', '.join(OPTIMIZERS)}, got {got}{hint}")
         object.__setattr__(self, "optimizers", tuple(dict.fromkeys(known[name.lower()] for name in given)))
 
 
