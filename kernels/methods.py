@@ -18,9 +18,11 @@ from numpy.typing import NDArray
 
 from fastoptim.kernels.jit import cfunc
 
-__all__ = ["Method", "truth"]
+__all__ = ["ERROR", "Method", "set_number", "truth"]
 
 _NO_ARGUMENT, _ONE_ARGUMENT = 4, 8
+ERROR = 0
+"""What a method returns if an error was raised in it."""
 
 
 class _Definition(ctypes.Structure):
@@ -48,6 +50,21 @@ def truth(_typing: Any, _value: Any) -> Any:
     return types.intp(types.boolean), codegen
 
 
+@intrinsic
+def set_number(_typing: Any, _container: Any, _key: Any, _number: Any) -> Any:
+    """Do what ``container[key] = number`` does, with objects by their addresses; return whether no error was raised."""
+
+    def codegen(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        python = context.get_python_api(builder)
+        container, key = (builder.inttoptr(each, python.pyobj) for each in args[:2])
+        number = python.float_from_double(args[2])
+        status = python.object_setitem(container, key, number)
+        python.decref(number)
+        return builder.icmp_signed("==", status, status.type(0))
+
+    return types.boolean(types.intp, types.intp, types.float64), codegen
+
+
 class Method:
     """Decorates a function that becomes a method of arrays; called with an array, it returns the bound method.
 
@@ -55,7 +72,7 @@ class Method:
     ----------
     function : function
         It takes the ``id`` of the array and, if the method has an argument, that of the argument. Both objects are
-        alive while it runs, and the thread has the GIL. It may not raise, and returns a `truth`.
+        alive while it runs, and the thread has the GIL. It returns a `truth`, or `ERROR`.
 
     Attributes
     ----------

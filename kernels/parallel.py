@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 from numba import prange
 
 from fastoptim.kernels.jit import inline_jit, jit, parallel_jit
-from fastoptim.kernels.memory import call, set_word, word
-from fastoptim.kernels.methods import Method, truth
+from fastoptim.kernels.memory import call, integers, load, set_word, word
+from fastoptim.kernels.methods import ERROR, Method, set_number, truth
 from fastoptim.kernels.table import CALLS, COMMITTED, COUNT, DATA
 
-__all__ = ["run", "run_parallel", "run_short"]
+__all__ = ["run", "run_and_replace", "run_parallel", "run_short"]
 
 _ALIGNMENT = 64
 """Parts begin at multiples of this many elements, so that no two threads write to one cache line."""
@@ -40,6 +41,28 @@ def run(program):
 def run_short(program):
     """Run all calls on this thread, which keeps the GIL: to release it takes as long as updating a hundred elements."""
     _run(word(program, DATA))
+    return truth(True)
+
+
+@Method
+def run_and_replace(words, container):
+    """Do what `run_short` does, then replace the numbers in a container by what the program made of their copies.
+
+    Parameters
+    ----------
+    words : array of intp
+        Address of the program, number of the numbers, and for each of them the ``id`` of its key and the address of its
+        float64 copy.
+    container : dict or list
+        Where the numbers are. If it raises an error, so does this, and some numbers may have been replaced.
+    """
+    program, count = integers(word(words, DATA), 2)
+    _run(program)
+    numbers = word(words, DATA) + 8 * 2
+    for k in range(count):
+        key, copy = word(numbers, 2 * k), word(numbers, 2 * k + 1)
+        if not set_number(container, key, load((np.float64,), (copy,), 0)[0]):
+            return ERROR
     return truth(True)
 
 

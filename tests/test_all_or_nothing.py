@@ -12,7 +12,7 @@ import fastoptim as fo
 import script
 from counting import WAYS, Count, assert_steps, ones
 from fastoptim import parameters, threads
-from fastoptim.update import fallback, plan
+from fastoptim.update import fallback, numbers, plan
 
 
 @pytest.mark.parametrize("on_nonfinite", ["ignore", "raise"])
@@ -153,17 +153,19 @@ def test_interruption_before_and_after_the_kernels(way, steps, where, monkeypatc
     make, dtypes = WAYS[way]
     params, opt = make(), Count()
     grads = ones(params, dtypes)
-    method, left = threads.run_short, []
+    left = []
 
-    def interrupted(run):
+    def interrupted(run, *args):
         if where == "before" and left:
             fail(left)
-        run()
+        run(*args)
         if left:
             fail(left)
 
     # Plans keep what they run.
-    monkeypatch.setattr(threads, "run_short", lambda program: partial(interrupted, method(program)))
+    for module, name in ((threads, "run_short"), (numbers, "run_and_replace")):
+        method = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda array, method=method: partial(interrupted, method(array)))
     for _ in range(steps):
         opt.update(params, grads)
     left.append(KeyboardInterrupt())
@@ -173,6 +175,31 @@ def test_interruption_before_and_after_the_kernels(way, steps, where, monkeypatc
     assert_steps(opt, params, steps + is_finished)
     opt.update(params, grads)
     assert_steps(opt, params, steps + is_finished + 1)
+
+
+class Interrupted(dict):
+    """A dict that an interruption meets while the value of a key is replaced."""
+
+    key, left = None, ()
+
+    def __setitem__(self, key, value):
+        if self.left and key == self.key:
+            fail(self.left)
+        super().__setitem__(key, value)
+
+
+@pytest.mark.parametrize("key", "abc")
+@pytest.mark.parametrize("c", [0.0, np.float64(0)], ids=["Python floats", "floats of two types"])
+def test_interruption_while_numbers_are_replaced(key, c):
+    params, opt, grads = Interrupted(a=0.0, b=0.0, c=c), Count(), {"a": 1.0, "b": 1.0, "c": 1.0}
+    for _ in range(2):
+        opt.update(params, grads)
+    params.key, params.left = key, [KeyboardInterrupt()]
+    with pytest.raises(KeyboardInterrupt):
+        opt.update(params, grads)
+    assert_steps(opt, params, 3)
+    opt.update(params, grads)
+    assert_steps(opt, params, 4)
 
 
 @pytest.mark.parametrize("where", ["before", "after"])

@@ -89,6 +89,19 @@ def test_a_method_returns_references_that_its_caller_owns():
     assert [sys.getrefcount(each) for each in objects] == pytest.approx(before, abs=100)
 
 
+def test_numbers_and_keys_are_kept_alive_by_the_dict_alone():
+    keys = [f"key {k}" for k in range(3)]
+    params, opt = dict.fromkeys(keys, 1.0), fo.SGD()
+    grads = dict.fromkeys(params, 0.5)
+    opt.update(params, grads)
+    before = [sys.getrefcount(each) for each in (params, grads, *keys)]
+    for _ in range(1000):
+        opt.update(params, grads)
+    assert [sys.getrefcount(each) for each in (params, grads, *keys)] == before
+    others = {key: float(f"1.{k}") for k, key in enumerate(keys)}
+    assert [sys.getrefcount(params[key]) for key in keys] == [sys.getrefcount(others[key]) for key in keys]
+
+
 def test_a_method_takes_as_many_arguments_as_its_function():
     program = np.zeros(2, np.intp)
     run = run_short(program)

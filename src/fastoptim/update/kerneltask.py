@@ -65,6 +65,8 @@ class KernelTask:
     ----------
     keys : list
         Keys of the rows.
+    program : ndarray of intp
+        What `run` runs.
     committed : ndarray
         Of one word, which is 1 once `run` has run all kernels.
     """
@@ -123,7 +125,8 @@ class KernelTask:
         self._autotuner = Autotuner(program)
         # Touched rows are many or few in each step.
         self.run = self._autotuner.run if self._resized else self._autotuner.runner()
-        self.committed = self._autotuner.program[:1]
+        self.program = self._autotuner.program
+        self.committed = self.program[:1]
         self._words = words
         self._extents = np.array([each[table.LOW : table.HIGH + 1] for each in forms], np.intp).reshape(-1, 2)
         self._dtypes = [row.p.dtype for row in rows], [row.g.dtype for row in rows]

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
+from fastoptim.kernels.parallel import run_and_replace
+from fastoptim.kernels.table import COMMITTED
+from fastoptim.update.layout import address
 from fastoptim.update.validate import Array, Parameter
 
 __all__ = ["Numbers"]
-
-
-def _taken(kind: type, array: Array) -> Any:
-    return kind(array[()])
 
 
 class Numbers:
@@ -49,14 +48,13 @@ class Numbers:
         kinds = {type(number) for each in parameters for number in (each.value, each.gradient)}
         are_floats = kinds == {float} and are_all_bound
         self._copies: list[tuple[int, int, type, Array]] = []
-        self._new: list[tuple[Any, Callable[[], Any]]] = []
+        self._replaced: list[tuple[Any, type, Array]] = []
         for k, parameter in enumerate(parameters):
             if not isinstance(parameter.value, np.ndarray):
                 params[parameter.key] = parameter.value
                 kind, p = type(parameter.value), parameter.p
                 self._copies.append((0, k, kind, p))
-                # Of all ways to take a number out of an array, `item` is the fastest.
-                self._new.append((parameter.key, p.item if kind is float else partial(_taken, kind, p)))
+                self._replaced.append((parameter.key, kind, p))
                 parameter.value = parameter.value if are_floats else p
             if not isinstance(parameter.gradient, np.ndarray):
                 self._copies.append((1, k, type(parameter.gradient), parameter.g))
@@ -87,34 +85,24 @@ class Numbers:
     def write(self) -> None:
         """Replace the numbers by what the update made of their copies; to do so twice does no harm."""
         if (params := self.params) is not None:
-            for key, new in self._new:
-                params[key] = new()
+            for key, kind, copy in self._replaced:
+                params[key] = kind(copy.item())
 
     def release(self) -> None:
         """Let go of the container, which would be kept alive until the next step."""
         self.params = None
 
-    def runner(self, commit: Callable[[], object], committed: Array) -> Callable[[], None]:
-        """Return what takes a step where all numbers are replaced and there is nothing else to do.
-
-        Parameters
-        ----------
-        commit : callable
-            Runs the kernels.
-        committed : ndarray
-            Its word is 1 once they have run.
-        """
-        news = self._new
+    def runner(self, program: Array) -> Callable[[], None]:
+        """Return what takes a step where all are Python floats: it runs a program, and replaces them."""
+        pairs = [(id(key), address(copy)) for key, _, copy in self._replaced]
+        run_all = run_and_replace(np.array([address(program), len(pairs), *chain(*pairs)], np.intp))
 
         def run() -> None:
             try:
-                commit()
-                params: Any = self.params
-                for key, new in news:
-                    params[key] = new()
+                run_all(self.params)
             except BaseException:
                 # An interruption, such as KeyboardInterrupt, must not leave half of a step behind.
-                if committed[0]:
+                if program[COMMITTED]:
                     self.write()
                 raise
             finally:

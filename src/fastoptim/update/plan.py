@@ -172,7 +172,7 @@ class Plan:
         if self._numbers.are_copied or self._fallbacks or shards is not None or files is not None:
             self.run = partial(Plan._run_all, this)
         elif self._numbers:
-            self.run = self._numbers.runner(self._commit, self.committed)
+            self.run = self._numbers.runner(self._kernels.program)
         arrays = [row.p for row in rows], [row.g for row in rows], [row.rows for row in rows]
         for task in self._fallbacks:
             task.bind(*arrays)
