@@ -202,7 +202,8 @@ def _compile(
         "SUM_BLOCK": BLOCK * len(squares),
         "SUM_KINDS": (np.float64 if promotes else computed[0],) * len(squares),
         "SUM_SIZE": 8 if promotes else np.dtype(computed[0]).itemsize,
-        "ONE_STREAM": getattr(rule, "reads", ()) == {"g"},
+        # With several streams, or copies of strided gradients, fetching ahead would only cost time.
+        "FETCHED": sizes[1] if getattr(rule, "reads", ()) == {"g"} and not strided[1] else 0,
         "IS_GRADIENT": not promotes
         and kinds[1] is computed[0]
         and len(squares) == 1

@@ -202,32 +202,38 @@ def store_rounded(_typing: Any, kinds: Any, addresses: Any, index: Any, values: 
 
 
 @_intrinsic
-def add_up(_typing: Any, T: Any, _address: Any, count: Any, _squares: Any) -> Any:
+def add_up(_typing: Any, T: Any, _address: Any, count: Any, _squares: Any, _read: Any, size: Any) -> Any:
     """Return the float64 sum of ``count`` numbers of type ``T``, or of their squares; the count is a multiple of 64.
 
-    Eight vectors of eight partial sums each are added pairwise in the end. LLVM may not reorder a sum by itself, so it
-    would add one number after the other. A square of a float32 number is exact in float64, so that a fused
-    multiply-add gives the same bits.
+    Eight vectors of eight partial sums each are added pairwise in the end, as LLVM may not reorder a sum by itself. The
+    square of a float32 number is exact in float64, so that a fused multiply-add gives the same bits. Meanwhile ``size``
+    bytes for each number are fetched, from 4 KB after an address on into the fastest cache, and from 16 KB after it
+    into the next one: of a single stream, processors fetch too little ahead by themselves.
     """
     vector, is_double = ir.VectorType(ir.DoubleType(), 8), T.instance_type == types.float64
     function = ir.FunctionType(vector, [vector] * 3)
 
     def codegen(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
-        given = ir.VectorType(context.get_value_type(T.instance_type), 8)
-
-        def added(total: Any, place: int) -> Any:
-            x = builder.load(_element(builder, given, args[1], _WORD(place)), align=T.instance_type.bitwidth // 8)
-            x = x if is_double else builder.fpext(x, vector)
-            if is_double or not HAS_FMA:
-                squared = builder.fadd(total, builder.fmul(x, x))
-            else:
-                fma = cgutils.get_or_insert_function(builder.module, function, "llvm.fma.v8f64")
-                squared = builder.call(fma, [x, x, total])
-            return builder.select(args[3], squared, builder.fadd(total, x))
-
-        sums = [ir.Constant(vector, None)] * 8
-        for place in range(count.literal_value // 8):
-            sums[place % 8] = added(sums[place % 8], place)
+        given, step = ir.VectorType(context.get_value_type(T.instance_type), 8), 64 * size.literal_value
+        places = [cgutils.alloca_once_value(builder, ir.Constant(vector, None)) for _ in range(8)]
+        # LLVM does not unroll the loop around a long text, and would then choose between x and 1 for each vector.
+        with cgutils.for_range(builder, _WORD(count.literal_value // 64)) as loop:
+            read = builder.add(args[4], builder.mul(loop.index, _WORD(step)))
+            for offset in range(0, step, _LINE):
+                _fetch(builder, builder.add(read, _WORD(offset + 4096)), 3)
+                _fetch(builder, builder.add(read, _WORD(offset + 16384)), 2)
+            for k, place in enumerate(places):
+                index = builder.add(builder.mul(loop.index, _WORD(8)), _WORD(k))
+                x = builder.load(_element(builder, given, args[1], index), align=T.instance_type.bitwidth // 8)
+                x = x if is_double else builder.fpext(x, vector)
+                factor, total = builder.select(args[3], x, ir.Constant(vector, [1.0] * 8)), builder.load(place)
+                if is_double or not HAS_FMA:
+                    total = builder.fadd(total, builder.fmul(x, factor))
+                else:
+                    fma = cgutils.get_or_insert_function(builder.module, function, "llvm.fma.v8f64")
+                    total = builder.call(fma, [x, factor, total])
+                builder.store(total, place)
+        sums = [builder.load(place) for place in places]
         while len(sums) > 1:
             sums = [builder.fadd(*pair) for pair in zip(sums[::2], sums[1::2], strict=True)]
         for width in (4, 2, 1):
@@ -235,7 +241,7 @@ def add_up(_typing: Any, T: Any, _address: Any, count: Any, _squares: Any) -> An
             sums = [builder.fadd(*(builder.shuffle_vector(sums[0], sums[0], half) for half in halves))]
         return builder.extract_element(sums[0], ir.IntType(32)(0))
 
-    return types.float64(T, types.intp, count, types.boolean), codegen
+    return types.float64(T, types.intp, count, types.boolean, types.intp, size), codegen
 
 
 @_intrinsic
@@ -252,21 +258,24 @@ def scratch(_typing: Any, T: Any, count: Any) -> Any:
     return types.intp(T, count), codegen
 
 
+def _fetch(builder: Any, address: Any, cache: int) -> None:
+    byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+    function = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
+    fetch = cgutils.get_or_insert_function(builder.module, function, "llvm.prefetch.p0i8")
+    # For reading; into cache 3, the fastest, or 2, the next one; data.
+    builder.call(fetch, [builder.inttoptr(address, byte), number(0), number(cache), number(1)])
+
+
 @_intrinsic
 def prefetch(_typing: Any, kinds: Any, addresses: Any, index: Any, count: Any) -> Any:
     """Read ``count`` elements, a constant, of several arrays into the fastest cache; they may be none that exist."""
     dtypes = _dtypes(kinds)
 
     def codegen(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
-        byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
-        function = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
-        fetch = cgutils.get_or_insert_function(builder.module, function, "llvm.prefetch.p0i8")
         for dtype, pointer in zip(dtypes, cgutils.unpack_tuple(builder, args[1], len(dtypes)), strict=True):
             first = builder.ptrtoint(_element(builder, _in_memory(context, dtype), pointer, args[2]), _WORD)
             for offset in range(0, count.literal_value * dtype.bitwidth // 8, _LINE):
-                place = builder.inttoptr(builder.add(first, _WORD(offset)), byte)
-                # For reading, to the fastest cache, data.
-                builder.call(fetch, [place, number(0), number(3), number(1)])
+                _fetch(builder, builder.add(first, _WORD(offset)), 3)
         return context.get_dummy_value()
 
     return types.void(kinds, addresses, index, count), codegen
@@ -281,8 +290,7 @@ def copy_elements(
 
     def codegen(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
         _, to, to_step, source, source_step, count = args
-        element = _in_memory(context, dtype).as_pointer()
-        size = dtype.bitwidth // 8
+        element, size = _in_memory(context, dtype).as_pointer(), dtype.bitwidth // 8
         packed = builder.and_(*(builder.icmp_signed("==", step, _WORD(size)) for step in (to_step, source_step)))
         with builder.if_else(packed) as (then, otherwise):
             with then:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from fastoptim.kernels.jit import jit
-from fastoptim.kernels.memory import add_up, integers, load, prefetch, scalars, scratch, set_word, store, word
+from fastoptim.kernels.memory import add_up, integers, load, scalars, scratch, set_word, store, word
 from fastoptim.kernels.strided import BLOCK, FROM_ARRAY, GRADIENT, PARAMETER, copy_block
 from fastoptim.kernels.table import NEXT, START, STOP, SUMS, VALUE, WALK, P
 
@@ -32,7 +32,7 @@ SUM_BLOCK: int
 SUM_KINDS: Any
 SUM_SIZE: int
 IS_GRADIENT: bool
-ONE_STREAM: bool
+FETCHED: int
 rule: Any
 
 FLOAT = (np.float64,)
@@ -56,11 +56,9 @@ def sum_blocks(row, start, stop):
         if STRIDED[GRADIENT]:
             g = g_block - first * SIZES[1]
             copy_block(KINDS[1], walk, GRADIENT, sources[1], first, count, SIZES[1], g_block, FROM_ARRAY)
-        elif ONE_STREAM:
-            # Processors fetch ahead too little if there is one stream; with several, this would only cost time.
-            prefetch(KINDS[1:2], (g,), first + BLOCK, BLOCK)
+        read = g + first * SIZES[1]
         if IS_GRADIENT and count == BLOCK:
-            total = add_up(SUM_KINDS[0], g + first * SIZES[1], BLOCK, SQUARES[0])
+            total = add_up(SUM_KINDS[0], read, BLOCK, SQUARES[0], read, FETCHED)
             store(FLOAT, (sums,), first // BLOCK, total)
             first += BLOCK
             continue
@@ -73,7 +71,7 @@ def sum_blocks(row, start, stop):
             numbers = block + SUM_SIZE * k * BLOCK
             for i in range(count, BLOCK):
                 store(SUM_KINDS[:1], (numbers,), i, 0.0)
-            total = add_up(SUM_KINDS[0], numbers, BLOCK, SQUARES[k])
+            total = add_up(SUM_KINDS[0], numbers, BLOCK, SQUARES[k], read, FETCHED)
             store(FLOAT, (sums,), first // BLOCK * N_SUMS + k, total)
         first += BLOCK
 
