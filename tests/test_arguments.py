@@ -55,6 +55,17 @@ def test_schedules_take_numbers_of_numpy(number):
     assert schedules.cosine(2.0, number)(4) == pytest.approx(0)
 
 
+@pytest.mark.parametrize("loss", [None, "a", [1.0, 2.0]])
+def test_a_loss_that_is_no_number(loss):
+    schedule = schedules.ReduceOnPlateau(0.1)
+    assert_raises(TypeError, f"loss must be a number, not {loss!r}", lambda: schedule.observe(loss))
+
+
+def test_nested_parameters_are_not_flattened():
+    message = "'a' is a dict; fo.flatten(fo.tree(params)) is the flat dict of nested params"
+    assert_raises(TypeError, message, lambda: fo.flatten({"a": {"b": np.ones(2)}}))
+
+
 def test_a_schedule_of_nan_is_an_error():
     assert_raises(ValueError, "value must be a number, not nan", lambda: schedules.cosine(float("nan"), 5))
 
@@ -193,6 +204,8 @@ PARAMS = {"W": np.ones((2, 2)), "b": np.ones(2)}
             TypeError,
             "Adam takes no argument 'nesterov'; it takes lr, beta1, beta2, eps, like and .*",
         ),
+        ({"grad_scale": "1/128"}, TypeError, "grad_scale must be a finite number, not '1/128' of type str"),
+        ({"grad_scale": float("inf")}, ValueError, "grad_scale must be a finite number, not inf"),
         ({"lookahead": (0.5, 5)}, ValueError, "alpha of lookahead must be in (0, 1], not 5"),
         ({"lookahead": (5, "a")}, TypeError, "alpha of lookahead must be a number, not 'a'"),
         ({"betas": (0.9, 0.99)}, TypeError, "Adam takes no argument 'betas'; did you mean 'beta1' and 'beta2'?"),

@@ -35,7 +35,7 @@ class Hyperparameter:
     Parameters
     ----------
     low, high : float
-        The ends of the interval. ``high`` is included unless ``below`` is true.
+        The ends of the interval, by default those of all finite numbers. ``high`` is included unless ``below`` is true.
     is_fixed : bool
         Whether it is one number for all steps and all parameters: neither a schedule, nor a group's.
 
@@ -47,7 +47,9 @@ class Hyperparameter:
         If the number is not finite or not in the interval.
     """
 
-    def __init__(self, low: float, high: float = _LARGEST, *, below: bool = False, is_fixed: bool = False) -> None:
+    def __init__(
+        self, low: float = -_LARGEST, high: float = _LARGEST, *, below: bool = False, is_fixed: bool = False
+    ) -> None:
         self.low, self.high, self.below, self.is_fixed = low, high, below, is_fixed
 
     def __set_name__(self, owner: type, name: str) -> None:
@@ -92,10 +94,11 @@ class Hyperparameter:
 
     @property
     def _expected(self) -> str:
-        interval = (
-            f">= {self.low}" if self.high == _LARGEST else f"in [{self.low}, {self.high}{')' if self.below else ']'}"
-        )
-        return f"{self.name} must be a finite number {interval}"
+        if self.high == _LARGEST:
+            interval = f" >= {self.low}" if self.low > -_LARGEST else ""
+        else:
+            interval = f" in [{self.low}, {self.high}{')' if self.below else ']'}"
+        return f"{self.name} must be a finite number{interval}"
 
 
 class Switch(Hyperparameter):

@@ -222,8 +222,8 @@ def flatten(params: Mapping[Any, Any], dtype: DTypeLike | None = None) -> FlatDi
     Raises
     ------
     TypeError
-        If ``params`` is not a mapping, if an array is masked, if the arrays have several dtypes and ``dtype`` is not
-        given, or if the dtype is not a floating one.
+        If ``params`` is not a mapping or is nested, if an array is masked, if the arrays have several dtypes and
+        ``dtype`` is not given, or if the dtype is not a floating one.
 
     Examples
     --------
@@ -238,6 +238,8 @@ def flatten(params: Mapping[Any, Any], dtype: DTypeLike | None = None) -> FlatDi
     """
     if not isinstance(params, Mapping):
         raise TypeError(f"flatten takes a dict of arrays, not {type(params).__name__}")
+    if nested := [key for key, value in params.items() if isinstance(value, Mapping)]:
+        raise TypeError(f"{nested[0]!r} is a dict; fo.flatten(fo.tree(params)) is the flat dict of nested params")
     arrays = _arrays(params)
     dtypes = {array.dtype for array in arrays.values()} if dtype is None else {np.dtype(dtype)}
     if len(dtypes) > 1:

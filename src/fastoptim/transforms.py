@@ -119,7 +119,7 @@ KEYWORDS = {
     each.name: each
     for each in (
         Keyword("maximize", true_or_false, off=False),
-        Keyword("grad_scale", Hyperparameter(-1e300)),
+        Keyword("grad_scale", Hyperparameter()),
         Keyword("accumulate", whole_number),
         Keyword("centralize", true_or_false, off=False),
         Keyword("clip_value", Hyperparameter(0)),

@@ -140,10 +140,20 @@ class ReduceOnPlateau:
         return self.value
 
     def observe(self, loss: float) -> None:
-        """Compare a loss with the best one so far; reduce the number if too many were no better."""
+        """Compare a loss with the best one so far; reduce the number if too many were no better.
+
+        Raises
+        ------
+        TypeError
+            If the loss is not one number.
+        """
+        try:
+            loss = float(loss)
+        except (TypeError, ValueError):
+            raise TypeError(f"loss must be a number, not {loss!r}") from None
         # A first loss that is NaN is not the best: no later one would be below it.
         if loss < (inf if self.best is None else self.best * (1 - self.threshold)):
-            self.best, self.n_bad = float(loss), 0
+            self.best, self.n_bad = loss, 0
         else:
             self.n_bad += 1
         if self.n_cool > 0:
