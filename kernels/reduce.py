@@ -7,11 +7,13 @@ vectorized. The division of an update among threads decides only which thread su
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
 
-from fastoptim.kernels.jit import jit
+from fastoptim.concurrency import compiling
+from fastoptim.kernels.jit import bind_globals, cfunc
 from fastoptim.kernels.memory import add_up, integers, load, scalars, scratch, set_word, store, word
 from fastoptim.kernels.strided import BLOCK, FROM_ARRAY, GRADIENT, PARAMETER, copy_block
 from fastoptim.kernels.table import NEXT, START, STOP, SUMS, VALUE, WALK, P
@@ -76,15 +78,28 @@ def sum_blocks(row, start, stop):
         first += BLOCK
 
 
-@jit
-def add_blocks(row, n_rows, n_sums, totals):
-    """Add the sums of the blocks of each row, and store the totals of all rows one after the other."""
+def _add_blocks(sums, _start, _stop):
+    row, n_rows, n_sums, totals = integers(sums, 4)
     for j in range(n_rows):
-        sums, size = word(row, SUMS), word(row, STOP) - word(row, START)
+        blocks, size = word(row, SUMS), word(row, STOP) - word(row, START)
         for k in range(n_sums):
             total = 0.0
-            if sums:
+            if blocks:
                 for b in range((size + BLOCK - 1) // BLOCK):
-                    total += load(FLOAT, (sums,), b * n_sums + k)[0]
+                    total += load(FLOAT, (blocks,), b * n_sums + k)[0]
             store(FLOAT, (totals,), j * n_sums + k, total)
         row = word(row, NEXT)
+
+
+@cache
+@compiling()
+def add_blocks() -> Any:
+    """Compile what adds the sums of the blocks of each row, and stores the totals of all rows one after the other.
+
+    Returns
+    -------
+    kernel
+        Its ``address`` is that of a native function of three integers, as a program calls them. The first is the
+        address of four: the address of the first row, the numbers of rows and of sums, and the address of the totals.
+    """
+    return cfunc(bind_globals(_add_blocks, {}, ""), 3, is_current=lambda: True)

@@ -161,12 +161,13 @@ class KernelTask:
             (end - width * n, n) if row.kernel else None
             for row, end, n in zip(rows, ends, n_blocks.tolist(), strict=True)
         ]
-        self._sums = [(int(starts[0]), *each.shape, address(each)) for each in self._totals]
+        added = np.array([(starts[0], *each.shape, address(each)) for each in self._totals], np.intp).reshape(-1, 4)
+        self._kept.append(added)
         words[:, table.SUMS] = np.where(
             n_blocks > 0, address(self._blocks) + 8 * width * (np.cumsum(n_blocks) - n_blocks), 0
         )
         programs = []
-        for each in sums:
+        for each, given in zip(sums, added, strict=True):
             program: list[Call] = []
             first = 0
             for segment in segments:
@@ -176,6 +177,8 @@ class KernelTask:
                     program += calls(kernel.address, int(starts[first]), segment)
                     self._kept.append(kernel)
                 first += len(segment)
+            if program:
+                program.append((add_blocks().address, address(given), 0, 1))
             programs.append(Autotuner(program))
         return programs
 
@@ -186,8 +189,6 @@ class KernelTask:
             # No row has a kernel, and nothing compiled can run.
             return totals
         self._measures[k].run()
-        if self.keys:
-            add_blocks(*self._sums[k])
         for _, row in self._resized:
             totals[row] = self._touched[row].sums(totals.shape[1])
         return totals

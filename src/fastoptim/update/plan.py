@@ -128,6 +128,10 @@ class Plan:
         # Scalars that follow from sums may differ between arrays.
         each_row = not all(each.is_shared for each in composition.sums)
         self._scalars = np.zeros((len(rows), count)) if each_row else self._given
+        # Right after a pass over memory little of Python is in the caches, so these views are made now.
+        self._columns = [
+            (self._scalars[:, each.columns], self._scalars[:, : each.columns.stop]) for each in composition.sums
+        ]
         self._groups = np.array([row.group for row in rows], np.intp)
         self._compositions: list[Any] = [composition if row.slot_shapes is None else composition.arrays for row in rows]
         self.takes_arrays, self.views = any(row.slot_shapes is not None for row in rows), list[Any]()
@@ -238,8 +242,8 @@ class Plan:
                 sums[task.rows] = task.measure(functions, each.squares, self._lines(task.rows))
             if self._shards is not None:
                 sums[...] = self._shards.total(self._kernels.keys, self._kernels.blocks(k), sums)
-            known = self._scalars[:, : each.columns.stop]
-            self._scalars[:, each.columns] = each.finish(optimizer, sums, known, self._sizes)
+            columns, known = self._columns[k]
+            columns[...] = each.finish(optimizer, sums, known, self._sizes)
 
     def _lines(self, rows: slice) -> list[tuple[Any, ...]]:
         """Return the scalars of some rows, preceded by the optimizer where `array_rule` updates the row."""
