@@ -228,10 +228,10 @@ def test_gradients_that_overflow_where_an_output_was_dropped():
         params["W4"] *= 1e4
     x, t = batch(5, n=30)
     with np.errstate(all="ignore"):
-        expected = seeded(1, ref.gradient, x, t)
+        expected, found = seeded(1, ref.gradient, x, t), seeded(1, comp.gradient, x, t)
     assert np.isnan(expected["W1"]).all()
-    for key, g in seeded(1, comp.gradient, x, t).items():
-        assert_array_equal(np.isnan(g), np.isnan(expected[key]), err_msg=key)
+    for key, g in expected.items():
+        assert_array_equal(np.isnan(found[key]), np.isnan(g), err_msg=key)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
