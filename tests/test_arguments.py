@@ -202,7 +202,7 @@ PARAMS = {"W": np.ones((2, 2)), "b": np.ones(2)}
         (
             {"nesterov": True},
             TypeError,
-            "Adam takes no argument 'nesterov'; it takes lr, beta1, beta2, eps, like and .*",
+            "Adam takes no argument 'nesterov'; its own are lr, beta1, beta2, eps, like",
         ),
         ({"grad_scale": "1/128"}, TypeError, "grad_scale must be a finite number, not '1/128' of type str"),
         ({"grad_scale": float("inf")}, ValueError, "grad_scale must be a finite number, not inf"),

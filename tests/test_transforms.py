@@ -351,6 +351,10 @@ def test_groups_are_optimizers_of_their_own(flat, accumulate):
         for n in range(7):
             other.update(expected, {key: numbers(n)[key]})
         assert_bits(expected[key], params[key], key)
+    for mapping, key in ((opt.groups, "b*"), (next(iter(opt.groups.values())), "lr")):
+        with pytest.raises(TypeError, match="does not support item assignment"):
+            mapping[key] = {}
+    opt.groups = {**opt.groups, "s": {"lr": 0.5}}
     opt.groups = None
     assert opt.groups == {}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Self, Unpack
 
 from numpy.typing import NDArray
@@ -122,8 +123,7 @@ class Attributes(Hooks, Checkpointed):
         for name, value in transforms.items():
             if name not in KEYWORDS:
                 own = [it.name for it in inspect.signature(type(self)).parameters.values() if it.kind < it.VAR_KEYWORD]
-                takes = f"; it takes {', '.join(own)} and the keywords of every optimizer"
-                hint = did_you_mean(name, [*own, *sorted(_OPTIONS)]) or takes
+                hint = did_you_mean(name, [*own, *sorted(_OPTIONS)]) or f"; its own are {', '.join(own)}"
                 raise TypeError(f"{type(self).__name__} takes no argument {name!r}{hint}")
             setattr(self, name, value)
         if groups is not None:
@@ -148,9 +148,9 @@ class Attributes(Hooks, Checkpointed):
         self._recompose()
 
     @property
-    def groups(self) -> dict[Pattern, dict[str, Any]]:
-        """Hyperparameters of groups of parameters, by a pattern of keys or a function of key and array."""
-        return {pattern: dict(own) for pattern, own in self._groups.rules}
+    def groups(self) -> Mapping[Pattern, Mapping[str, Any]]:
+        """Hyperparameters by a pattern of keys, or a function of key and array; assign a dict to change them."""
+        return MappingProxyType({pattern: MappingProxyType(own) for pattern, own in self._groups.rules})
 
     @groups.setter
     @exclusive
@@ -292,7 +292,7 @@ class Attributes(Hooks, Checkpointed):
         shown = {name: value for name, value in shown.items() if value or name not in chosen}
         if public.get("like") == next(iter(getattr(type(self), "defaults", ())), None):
             shown.pop("like", None)
-        others = {"groups": self.groups, "frozen": self.frozen, "state_dir": self.state_dir}
+        others = {"groups": dict(self._groups.rules), "frozen": self.frozen, "state_dir": self.state_dir}
         return shown | {name: value for name, value in others.items() if value} | counted
 
     if not TYPE_CHECKING:  # With `__setattr__`, type checkers would accept any attribute.
