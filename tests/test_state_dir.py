@@ -1,6 +1,8 @@
 """State in memory-mapped files: `state_dir`."""
 
 import copy
+import inspect
+import math
 import mmap
 import os
 import pickle
@@ -14,6 +16,8 @@ import pytest
 import fastoptim as fo
 import script
 from fastoptim import mapped, threads
+from fastoptim.family import FAMILY
+from fastoptim.hyperparameters import Hyperparameter
 from fastoptim.param_groups import ParamGroups
 from fastoptim.update import segments
 
@@ -246,6 +250,19 @@ def test_a_folder_belongs_to_one_optimizer(tmp_path):
     with pytest.raises(RuntimeError, match="in use"):
         optimizer.state_dir = tmp_path
     run(optimizer, 1, params)
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_a_constructor_that_fails_does_not_take_the_folder(name, tmp_path):
+    cls = getattr(fo, name)
+    own = [it for it in inspect.signature(cls).parameters if isinstance(cls._declared.get(it), Hyperparameter)]
+    assert own
+    for argument in own:
+        # In a notebook, the traceback lives until the next error.
+        with pytest.raises(ValueError, match=f"^{argument} must be") as kept:
+            cls(**{argument: math.nan}, state_dir=tmp_path)
+        fo.SGD(state_dir=tmp_path)
+        del kept
 
 
 def test_bad_folders(tmp_path):

@@ -78,8 +78,8 @@ class Adam(AdamLike):
         like: str = "notes",
         **options: Unpack[Options],
     ) -> None:
-        super().__init__(**options)
         self._follow(like, lr=lr, beta1=beta1, beta2=beta2, eps=eps)
+        super().__init__(**options)
 
     def scalars(self) -> tuple[float, ...]:
         """Return the corrected learning rate, ``1 - beta1``, ``1 - beta2`` and the epsilon of this step."""
@@ -227,8 +227,8 @@ class RAdam(AdamLike):
         like: str = "torch",
         **options: Unpack[Options],
     ) -> None:
-        super().__init__(**options)
         self._follow(like, lr=lr, beta1=beta1, beta2=beta2, eps=eps)
+        super().__init__(**options)
 
     def scalars(self) -> tuple[float, ...]:
         """Return the step size, ``1 - beta1``, ``1 - beta2``, the weight of the root, and epsilon."""

@@ -77,8 +77,8 @@ class AMSGrad(AdamLike):
         like: str = "torch",
         **options: Unpack[Options],
     ) -> None:
-        super().__init__(**options)
         self._follow(like, lr=lr, beta1=beta1, beta2=beta2, eps=eps)
+        super().__init__(**options)
 
     def scalars(self) -> tuple[float, ...]:
         """Return the step size, ``1 - beta1``, ``1 - beta2``, the scale of v, and epsilon."""
@@ -147,8 +147,8 @@ class AdaMax(AdamLike):
         like: str = "torch",
         **options: Unpack[Options],
     ) -> None:
-        super().__init__(**options)
         self._follow(like, lr=lr, beta1=beta1, beta2=beta2, eps=eps)
+        super().__init__(**options)
 
     def scalars(self) -> tuple[float, ...]:
         """Return the step size, ``1 - beta1``, ``beta2``, and epsilon inside and outside of the maximum."""

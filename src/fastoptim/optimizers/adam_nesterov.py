@@ -84,8 +84,8 @@ class NAdam(AdamLike):
         like: str = "torch",
         **options: Unpack[Options],
     ) -> None:
-        super().__init__(**options)
         self._follow(like, lr=lr, beta1=beta1, beta2=beta2, eps=eps, momentum_decay=momentum_decay)
+        super().__init__(**options)
 
     def scalars(self) -> tuple[float, ...]:
         """Return the weights of gradient and mean, ``1 - beta1``, ``1 - beta2``, and epsilon."""
@@ -165,12 +165,12 @@ class Adan(AdamLike):
         eps: Number = 1e-8,
         **options: Unpack[Options],
     ) -> None:
-        super().__init__(**options)
         self.lr = lr
         self.beta1 = beta1
         self.beta2 = beta2
         self.beta3 = beta3
         self.eps = eps
+        super().__init__(**options)
 
     def scalars(self) -> tuple[float, ...]:
         """Return the step sizes of both means, one minus each beta, ``beta2``, epsilon, and the factor of the decay."""

@@ -66,11 +66,11 @@ class Grams(AdamLike):
         eps: Number = 1e-8,
         **options: Unpack[Options],
     ) -> None:
-        super().__init__(**options)
         self.lr = lr
         self.beta1 = beta1
         self.beta2 = beta2
         self.eps = eps
+        super().__init__(**options)
 
     def scalars(self) -> tuple[float, ...]:
         """Return the step size, ``1 - beta1``, ``1 - beta2``, and epsilon."""
@@ -135,8 +135,8 @@ class ADOPT(AdamLike):
         like: str = "optax",
         **options: Unpack[Options],
     ) -> None:
-        super().__init__(**options)
         self._follow(like, lr=lr, beta1=beta1, beta2=beta2, eps=eps)
+        super().__init__(**options)
 
     def scalars(self) -> tuple[float, ...]:
         """Return the learning rate, ``1 - beta1``, ``1 - beta2`` (1 in the first step), the bound, and epsilon."""
@@ -203,13 +203,13 @@ class AdEMAMix(AdamLike):
         eps: Number = 1e-8,
         **options: Unpack[Options],
     ) -> None:
-        super().__init__(**options)
         self.lr = lr
         self.beta1 = beta1
         self.beta2 = beta2
         self.beta3 = beta3
         self.alpha = alpha
         self.eps = eps
+        super().__init__(**options)
 
     def scalars(self) -> tuple[float, ...]:
         """Return the step sizes of both means, one minus each beta, and epsilon."""

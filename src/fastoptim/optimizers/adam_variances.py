@@ -71,8 +71,8 @@ class AdaBelief(AdamLike):
         like: str = "optax",
         **options: Unpack[Options],
     ) -> None:
-        super().__init__(**options)
         self._follow(like, lr=lr, beta1=beta1, beta2=beta2, eps=eps)
+        super().__init__(**options)
 
     def scalars(self) -> tuple[float, ...]:
         """Return the step size, one minus each beta, what is added to s, the weight of its root, and epsilon."""
@@ -137,11 +137,11 @@ class Yogi(AdamLike):
         eps: Number = 1e-3,
         **options: Unpack[Options],
     ) -> None:
-        super().__init__(**options)
         self.lr = lr
         self.beta1 = beta1
         self.beta2 = beta2
         self.eps = eps
+        super().__init__(**options)
 
     def initial_state(self) -> Mapping[str, float | str]:
         """Return 1e-6 for both means, as the authors' code does."""

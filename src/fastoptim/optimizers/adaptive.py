@@ -82,9 +82,9 @@ class AdaGrad(BuiltIn):
         like: str = "notes",
         **options: Unpack[Options],
     ) -> None:
-        super().__init__(**options)
         self._follow(like, lr=lr, initial_accumulator=initial_accumulator, eps=eps)
         self.lr_decay = lr_decay
+        super().__init__(**options)
 
     def variant(self) -> tuple[str, ...] | None:
         """Return the slot of the rule with epsilon inside the root, or None for the notes' rule."""
@@ -190,10 +190,10 @@ class RMSprop(BuiltIn):
         like: str = "notes",
         **options: Unpack[Options],
     ) -> None:
-        super().__init__(**options)
         self._follow(like, lr=lr, decay_rate=decay_rate, eps=eps)
         self.centered = centered
         self.momentum = momentum
+        super().__init__(**options)
 
     def variant(self) -> tuple[str, ...] | None:
         """Return the slots of the variant, or None for the notes' rule: h alone, and epsilon outside of the root."""
@@ -272,8 +272,8 @@ class AdaDelta(BuiltIn):
         like: str = "torch",
         **options: Unpack[Options],
     ) -> None:
-        super().__init__(**options)
         self._follow(like, lr=lr, rho=rho, eps=eps)
+        super().__init__(**options)
 
     def scalars(self) -> tuple[float, ...]:
         """Return the learning rate, ``1 - rho``, and epsilon."""

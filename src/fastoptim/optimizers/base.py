@@ -54,6 +54,9 @@ def _holds_parameters(value: Any) -> bool:
 class BuiltIn(Optimizer):
     """An optimizer of this package. Setting an unknown attribute is an error; a user's subclass may have any.
 
+    Constructors set their hyperparameters before they call that of the base class, which takes the folder of
+    ``state_dir``: an error in one of them must not leave the folder to an object that only the traceback refers to.
+
     Attributes
     ----------
     defaults : dict

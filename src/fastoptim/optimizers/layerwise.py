@@ -87,10 +87,10 @@ class LAMB(AdamLike):
         like: str = "optax",
         **options: Unpack[Options],
     ) -> None:
-        super().__init__(**options)
         self._follow(like, lr=lr, beta1=beta1, beta2=beta2, eps=eps)
         if "weight_decay" not in options:
             self.weight_decay = self.defaults[like].get("weight_decay")
+        super().__init__(**options)
 
     def scalars(self) -> tuple[float, ...]:
         """Return the learning rate, ``1 - beta1``, ``1 - beta2``, both corrections, epsilon, and the two decays."""
@@ -181,10 +181,10 @@ class LARS(BuiltIn):
         like: str = "paper",
         **options: Unpack[Options],
     ) -> None:
-        super().__init__(**options)
         self.lr = lr
         self.trust_coefficient = trust_coefficient
         self._follow(like, momentum=momentum, eps=eps)
+        super().__init__(**options)
 
     def scalars(self) -> tuple[float, ...]:
         """Return the learning rate inside and outside of the momentum, the momentum, and what the ratio depends on."""

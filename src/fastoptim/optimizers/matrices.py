@@ -100,7 +100,6 @@ class Muon(AdamLike):
         like: str = "optax",
         **options: Unpack[Options],
     ) -> None:
-        super().__init__(**options)
         self.lr = lr
         self.momentum = momentum
         self.beta1 = beta1
@@ -111,6 +110,7 @@ class Muon(AdamLike):
         self._follow(like)
         if "weight_decay" not in options:
             self.weight_decay = self.defaults[like].get("weight_decay")
+        super().__init__(**options)
 
     def scalars(self) -> tuple[float, ...]:
         """Return the factors of g and m in the step of other arrays, ``1 - beta1``, ``1 - beta2``, and epsilon."""
@@ -218,12 +218,12 @@ class Adafactor(BuiltIn):
         clip_threshold: Number = 1.0,
         **options: Unpack[Options],
     ) -> None:
-        super().__init__(**options)
         self.lr = lr
         self.decay_rate = decay_rate
         self.eps = eps
         self.eps2 = eps2
         self.clip_threshold = clip_threshold
+        super().__init__(**options)
 
     def scalars(self) -> tuple[float, ...]:
         """Return the relative step, the share of this step in the means, the bounds, and the decay."""

@@ -111,7 +111,6 @@ class Prodigy(AdamLike):
         safeguard_warmup: bool = False,
         **options: Unpack[Options],
     ) -> None:
-        super().__init__(**options)
         self.lr = lr
         self.beta1 = beta1
         self.beta2 = beta2
@@ -121,6 +120,7 @@ class Prodigy(AdamLike):
         self.d_coef = d_coef
         self.bias_correction = bool(bias_correction)
         self.safeguard_warmup = bool(safeguard_warmup)
+        super().__init__(**options)
 
     def initial_state(self) -> Mapping[str, float | str]:
         """Return a copy of the parameters for ``p0``."""

@@ -99,12 +99,12 @@ class ScheduleFreeSGD(BuiltIn):
         power: Number = 2.0,
         **options: Unpack[Options],
     ) -> None:
-        super().__init__(**options)
         self.lr = lr
         self.beta1 = beta1
         self.warmup = warmup
         self.rho = rho
         self.power = power
+        super().__init__(**options)
 
     def initial_state(self) -> Mapping[str, float | str]:
         """Return a copy of the parameters for ``z``."""
@@ -264,9 +264,9 @@ class ScheduleFreeAdamW(ScheduleFreeSGD):
         power: Number = 2.0,
         **options: Unpack[Options],
     ) -> None:
-        super().__init__(lr, beta1, warmup=warmup, rho=rho, power=power, **options)
         self.beta2 = beta2
         self.eps = eps
+        super().__init__(lr, beta1, warmup=warmup, rho=rho, power=power, **options)
 
     def scalars(self) -> tuple[float, ...]:
         """Return the scalars of `ScheduleFreeSGD`, the root of the correction, ``1 - beta2``, and epsilon."""

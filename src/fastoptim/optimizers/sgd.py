@@ -54,8 +54,8 @@ class SGD(BuiltIn):
     defaults: ClassVar[dict[str, dict[str, float]]] = _RATES
 
     def __init__(self, lr: Number | None = None, *, like: str = "notes", **options: Unpack[Options]) -> None:
-        super().__init__(**options)
         self._follow(like, lr=lr)
+        super().__init__(**options)
 
     def scalars(self) -> tuple[float, ...]:
         """Return the learning rate."""
@@ -128,10 +128,10 @@ class Momentum(BuiltIn):
         like: str = "notes",
         **options: Unpack[Options],
     ) -> None:
-        super().__init__(**options)
         self._follow(like, lr=lr)
         self.momentum = momentum
         self.dampening = dampening
+        super().__init__(**options)
 
     def variant(self) -> tuple[str, ...] | None:
         """Return the slot of the rule for PyTorch's velocity or dampening, or None for the notes' rule."""
@@ -193,9 +193,9 @@ class Nesterov(BuiltIn):
     def __init__(
         self, lr: Number | None = None, momentum: Number = 0.9, *, like: str = "notes", **options: Unpack[Options]
     ) -> None:
-        super().__init__(**options)
         self._follow(like, lr=lr)
         self.momentum = momentum
+        super().__init__(**options)
 
     def scalars(self) -> tuple[float, ...]:
         """Return the factor of the gradient in the velocity, ``momentum``, and the factors of both in the step."""

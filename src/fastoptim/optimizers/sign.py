@@ -42,8 +42,8 @@ class SignSGD(BuiltIn):
     rule: ClassVar[Callable[..., Any]] = staticmethod(rules.sign_sgd)
 
     def __init__(self, lr: Number = 0.001, **options: Unpack[Options]) -> None:
-        super().__init__(**options)
         self.lr = lr
+        super().__init__(**options)
 
     def scalars(self) -> tuple[float, ...]:
         """Return the learning rate."""
@@ -90,9 +90,9 @@ class Signum(BuiltIn):
     beta1 = Hyperparameter(0, 1, below=True)
 
     def __init__(self, lr: Number = 0.001, beta1: Number = 0.9, **options: Unpack[Options]) -> None:
-        super().__init__(**options)
         self.lr = lr
         self.beta1 = beta1
+        super().__init__(**options)
 
     def scalars(self) -> tuple[float, ...]:
         """Return the learning rate and ``1 - beta1``."""
@@ -165,12 +165,12 @@ class Rprop(BuiltIn):
         step_max: Number = 50.0,
         **options: Unpack[Options],
     ) -> None:
-        super().__init__(**options)
         self.lr = lr
         self.eta_minus = eta_minus
         self.eta_plus = eta_plus
         self.step_min = step_min
         self.step_max = step_max
+        super().__init__(**options)
 
     def scalars(self) -> tuple[float, ...]:
         """Return the first step size, the two factors, and the two bounds."""
@@ -233,12 +233,12 @@ class Lion(BuiltIn):
         like: str = "paper",
         **options: Unpack[Options],
     ) -> None:
-        super().__init__(**options)
         self._follow(like, lr=lr)
         self.beta1 = beta1
         self.beta2 = beta2
         if "weight_decay" not in options:
             self.weight_decay = self.defaults[like].get("weight_decay")
+        super().__init__(**options)
 
     def scalars(self) -> tuple[float, ...]:
         """Return the learning rate, ``beta1``, ``1 - beta1`` and ``1 - beta2``."""
