@@ -206,6 +206,7 @@ PARAMS = {"W": np.ones((2, 2)), "b": np.ones(2)}
         ),
         ({"grad_scale": "1/128"}, TypeError, "grad_scale must be a finite number, not '1/128' of type str"),
         ({"grad_scale": float("inf")}, ValueError, "grad_scale must be a finite number, not inf"),
+        ({"like": ["torch"]}, ValueError, "like must be one of 'notes', 'torch', 'optax', 'keras', not ['torch']"),
         ({"lookahead": (0.5, 5)}, ValueError, "alpha of lookahead must be in (0, 1], not 5"),
         ({"lookahead": (5, "a")}, TypeError, "alpha of lookahead must be a number, not 'a'"),
         ({"betas": (0.9, 0.99)}, TypeError, "Adam takes no argument 'betas'; did you mean 'beta1' and 'beta2'?"),
@@ -214,6 +215,15 @@ PARAMS = {"W": np.ones((2, 2)), "b": np.ones(2)}
 )
 def test_optimizers(arguments, error, message):
     assert_raises(error, message, lambda: fo.Adam(**arguments))
+
+
+@pytest.mark.parametrize(
+    ("name", "argument"),
+    [("Prodigy", "bias_correction"), ("Prodigy", "safeguard_warmup"), ("Muon", "nesterov"), ("RMSprop", "centered")],
+)
+def test_switches_of_rules(name, argument):
+    message = f"{argument} must be True or False, not 'no'"
+    assert_raises(TypeError, message, lambda: getattr(fo, name)(**{argument: "no"}))
 
 
 def test_the_schedule_of_a_users_class():

@@ -27,7 +27,7 @@ Variants = Mapping[tuple[str, ...], Callable[..., Any]]
 
 
 def _known_library(owner: BuiltIn, name: str, library: str) -> str:
-    if library not in owner.defaults:
+    if not isinstance(library, str) or library not in owner.defaults:
         names = ", ".join(map(repr, owner.defaults))
         raise ValueError(f"{name} must be one of {names}, not {library!r}")
     return library

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from math import sqrt
 from typing import Any, ClassVar, Unpack
 
+from fastoptim.arguments import true_or_false
 from fastoptim.hyperparameters import Hyperparameter
 from fastoptim.kernels import adam_rules, matrix
 from fastoptim.optimizers.base import AdamLike, BuiltIn, Slot
@@ -106,7 +107,7 @@ class Muon(AdamLike):
         self.beta2 = beta2
         self.eps = eps
         self.consistent_rms = consistent_rms
-        self.nesterov = bool(nesterov)
+        self.nesterov = true_or_false("nesterov", nesterov)
         self._follow(like)
         if "weight_decay" not in options:
             self.weight_decay = self.defaults[like].get("weight_decay")

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
+from fastoptim.arguments import true_or_false
 from fastoptim.hyperparameters import Hyperparameter
 from fastoptim.kernels import rules
 from fastoptim.optimizers.base import AdamLike, Slot
@@ -118,8 +119,8 @@ class Prodigy(AdamLike):
         self.eps = eps
         self.d = self.d0 = d0
         self.d_coef = d_coef
-        self.bias_correction = bool(bias_correction)
-        self.safeguard_warmup = bool(safeguard_warmup)
+        self.bias_correction = true_or_false("bias_correction", bias_correction)
+        self.safeguard_warmup = true_or_false("safeguard_warmup", safeguard_warmup)
         super().__init__(**options)
 
     def initial_state(self) -> Mapping[str, float | str]:
