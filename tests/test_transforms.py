@@ -359,6 +359,30 @@ def test_groups_are_optimizers_of_their_own(flat, accumulate):
     assert opt.groups == {}
 
 
+def test_groups_of_a_class_without_a_constructor():
+    class Plain(fo.Optimizer):
+        lr = 0.5
+        n_ratios = 0
+
+        def scalars(self):
+            return (self.lr,)
+
+        @staticmethod
+        def rule(p, g, lr):
+            return p - lr * g
+
+    params = {"W": 1.0, "b": 1.0}
+    Plain(groups={"b": {"lr": 0.25}}).update(params, {"W": 1.0, "b": 1.0})
+    assert params == {"W": 0.5, "b": 0.75}
+    expected = r"a group cannot have 'rate'; it may have clip_array_norm, clip_value, grad_scale, l2, lr, weight_decay$"
+    with pytest.raises(ValueError, match=expected):
+        Plain(groups={"b": {"rate": 0.25}})
+    with pytest.raises(TypeError, match="no argument 'lr'; set the attribute, or write an __init__ that does"):
+        Plain(lr=0.25)
+    with pytest.raises(TypeError, match="no argument 'speed'; its own are none"):
+        Plain(speed=0.25)
+
+
 def test_what_changes_between_steps_reaches_the_groups():
     groups = {"b": {"lr": 0.5}}
     opt, other = fo.Adam(LR, groups=groups), fo.Adam(0.3, 0.1, groups=groups)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Self, Unpack
@@ -21,7 +20,16 @@ from fastoptim.serialize import StrPath
 from fastoptim.state_dicts import Checkpointed
 from fastoptim.state_files import StateFiles, in_memory, moved
 from fastoptim.tables import Table, size_of
-from fastoptim.transforms import COUNTERS, GROUPED, KEYWORDS, PRECISION, Keyword, Transforms
+from fastoptim.transforms import (
+    COUNTERS,
+    KEYWORDS,
+    OPTIONS,
+    PRECISION,
+    Keyword,
+    Transforms,
+    arguments_of,
+    names_in_groups,
+)
 from fastoptim.update.composition import Composition
 from fastoptim.update.plan import Plan
 from fastoptim.update.scalars import checked
@@ -33,9 +41,6 @@ MAX_PLANS = 4
 """Number of plans kept, for several dicts updated in turn; each takes a few kilobytes and keeps no arrays alive."""
 
 _ON_NONFINITE = "ignore", "raise", "skip"
-
-_OPTIONS = {*KEYWORDS, "groups", "frozen", "on_nonfinite", "state_dir"}
-"""The keywords of every optimizer."""
 
 
 class Attributes(Hooks, Checkpointed):
@@ -122,8 +127,10 @@ class Attributes(Hooks, Checkpointed):
         self.on_nonfinite = on_nonfinite
         for name, value in transforms.items():
             if name not in KEYWORDS:
-                own = [it.name for it in inspect.signature(type(self)).parameters.values() if it.kind < it.VAR_KEYWORD]
-                hint = did_you_mean(name, [*own, *sorted(_OPTIONS)]) or f"; its own are {', '.join(own)}"
+                own = arguments_of(type(self))
+                hint = did_you_mean(name, [*own, *sorted(OPTIONS)]) or f"; its own are {', '.join(own) or 'none'}"
+                if hasattr(self, name):
+                    hint = "; set the attribute, or write an __init__ that does"
                 raise TypeError(f"{type(self).__name__} takes no argument {name!r}{hint}")
             setattr(self, name, value)
         if groups is not None:
@@ -218,11 +225,11 @@ class Attributes(Hooks, Checkpointed):
         """Return the hyperparameters of a group as numbers and schedules, or raise an error."""
         if not isinstance(own, Mapping):
             raise TypeError(f"the group {pattern!r} must be a dict such as {{'lr': 0.01}}, not {own!r}")
-        known, values = self._names_in_groups(), dict[str, Any]()
+        known, values = names_in_groups(self), dict[str, Any]()
         for name, value in own.items():
             if name not in known:
                 has = f"; it may have {', '.join(sorted(known))}"
-                hint = ", which is for all parameters" + has if name in _OPTIONS else did_you_mean(name, known) or has
+                hint = ", which is for all parameters" + has if name in OPTIONS else did_you_mean(name, known) or has
                 raise ValueError(f"a group cannot have {name!r}{hint}")
             try:
                 number = checked(self, name, at_step(name, value, self.iter))
@@ -237,16 +244,6 @@ class Attributes(Hooks, Checkpointed):
         new = [{name: checked(self, name, value) for name, value in own.items()} for own in groups]
         rules = tuple((pattern, own) for (pattern, _), own in zip(self._groups.rules, new, strict=True))
         vars(self).update(_groups=Groups(rules, self._groups.frozen), _views=None)
-
-    def _names_in_groups(self) -> set[str]:
-        """Return the names of the hyperparameters that a group may have."""
-        cls = type(self)
-        names = {name for name, it in cls._declared.items() if isinstance(it, Hyperparameter)}
-        # Custom classes have plain attributes, which their constructor may set only after the groups.
-        plain = {name for name, value in vars(self).items() if isinstance(value, float | int) and name[0] != "_"}
-        unfit = {"iter", "skipped", "options", *self.shared, *_OPTIONS - GROUPED}
-        names |= (plain | GROUPED | {*inspect.signature(cls).parameters}) - unfit
-        return {name for name in names if not getattr(cls._declared.get(name), "is_fixed", False)}
 
     def _is_on(self, name: str) -> bool:
         """Tell whether a hyperparameter is not 0, or is set by a schedule or a group."""

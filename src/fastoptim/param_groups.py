@@ -9,7 +9,7 @@ from typing import Any
 from fastoptim.arguments import check_object
 from fastoptim.optimizer import Optimizer
 from fastoptim.parameters import FlatDict, Layout
-from fastoptim.transforms import COUNTERS, GROUPED, KEYWORDS
+from fastoptim.transforms import COUNTERS, GROUPED, KEYWORDS, names_in_groups
 
 __all__ = ["Counters", "Members", "ParamGroups"]
 
@@ -68,7 +68,7 @@ class ParamGroups:
             which = "has made a step already" if optimizer.iter else "has groups or frozen parameters of its own"
             raise ValueError(f"the optimizer {which}: pass a new one, and give hyperparameters to the groups in params")
         self.optimizer = optimizer
-        names = optimizer._names_in_groups()
+        names = names_in_groups(optimizer)
         self._initial = {name: value for name in names if (value := getattr(optimizer, name, None)) is not None}
         self.defaults = dict(self._initial)
         if names.issuperset(_BETAS):

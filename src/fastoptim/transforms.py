@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -20,12 +21,15 @@ __all__ = [
     "EXTRA_SLOTS",
     "GROUPED",
     "KEYWORDS",
+    "OPTIONS",
     "PRECISION",
     "Keyword",
     "Number",
     "Options",
     "Transforms",
+    "arguments_of",
     "centralized",
+    "names_in_groups",
 ]
 
 Number = float | Schedule
@@ -136,6 +140,9 @@ KEYWORDS = {
 }
 """The attributes of transforms, in the order in which `repr` shows them."""
 
+OPTIONS = {*KEYWORDS, "groups", "frozen", "on_nonfinite", "state_dir"}
+"""The keywords of every optimizer."""
+
 PRECISION = {"state_dtype", "state_seed"}
 """Those that are no transforms: they change how state is stored, not what is computed."""
 
@@ -145,6 +152,26 @@ COUNTERS = {"accumulate": "accumulated", "ema": "averages"}
 
 EXTRA_SLOTS = {"accumulate": "gradient_mean", "ema": "averaged", "lookahead": "slow"}
 """The state of transforms."""
+
+
+def arguments_of(cls: Any) -> list[str]:
+    """Return the arguments that the constructor of a class names, without those of every optimizer."""
+    _, *parameters = inspect.signature(cls.__init__).parameters.values()
+    named = [it.name for it in parameters if it.kind in (it.POSITIONAL_OR_KEYWORD, it.KEYWORD_ONLY)]
+    return [name for name in named if name not in OPTIONS]
+
+
+def names_in_groups(optimizer: Any) -> set[str]:
+    """Return the names of the hyperparameters that a group may have."""
+    cls = type(optimizer)
+    names = {name for name, it in cls._declared.items() if isinstance(it, Hyperparameter)}
+    # Custom classes and their objects have plain attributes, which a constructor may set only after the groups.
+    custom = [base for base in cls.__mro__ if not base.__module__.startswith("fastoptim.")]
+    plain = {name: value for each in (*reversed(custom), optimizer) for name, value in vars(each).items()}
+    names |= {name for name, value in plain.items() if isinstance(value, float | int) and name[0] != "_"}
+    names |= {*arguments_of(cls), *GROUPED}
+    names -= {"iter", "skipped", "n_ratios", *optimizer.shared, *OPTIONS - GROUPED}
+    return {name for name in names if not getattr(cls._declared.get(name), "is_fixed", False)}
 
 
 def centralized(grads: Any) -> Any:
