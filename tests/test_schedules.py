@@ -78,6 +78,30 @@ def test_a_function_of_the_users_is_given_again(tmp_path):
     other.load(tmp_path / "sgd")
 
 
+def test_a_number_of_a_class_becomes_a_schedule():
+    class Plain(fo.Optimizer):
+        lr = 0.5
+
+        def scalars(self):
+            return (self.lr,)
+
+        @staticmethod
+        def rule(p, g, lr):
+            return p - lr * g
+
+    opt, params = Plain(), {"w": 1.0}
+    opt.lr = schedules.linear(0.5, 0.25, 2)
+    for _ in range(2):
+        opt.update(params, {"w": 1.0})
+    assert (params["w"], opt.lr) == (1 - 0.5 - 0.375, 0.25)
+    other = Plain()
+    other.load_state_dict(opt.state_dict())
+    assert (other.lr, other._schedules) == (0.25, {"lr": schedules.linear(0.5, 0.25, 2)})
+    other.lr = 1.0
+    other.update(params, {"w": 1.0})
+    assert (other.lr, other._schedules) == (1.0, {})
+
+
 @pytest.mark.parametrize(
     "spec", [["exec"], ["step", 1.0, 0], ["one_cycle", 1.0, 10, 0.3, 0.0], "step", ["step", "1"], [1], {}]
 )

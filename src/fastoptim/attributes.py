@@ -303,12 +303,12 @@ class Attributes(Hooks, Checkpointed):
                 vars(self)["iter"] = value = whole_number("iter", value, least=0)
                 for other, schedule in self._schedules.items():
                     vars(self)[other] = checked(self, other, schedule(value))
-            elif not hasattr(cls, name) and not name.startswith("_") and is_schedule(value):
+            elif isinstance(getattr(cls, name, 0.0), float | int) and not name.startswith("_") and is_schedule(value):
                 number = at_step(name, value, self.iter)
                 vars(self).update({name: number, "_schedules": {**self._schedules, name: value}, "_extended": True})
             else:
                 super().__setattr__(name, value)
-                if name in self._schedules and not hasattr(cls, name):
+                if name in self._schedules:
                     vars(self)["_schedules"] = {key: own for key, own in self._schedules.items() if key != name}
 
         def __delattr__(self, name):

@@ -154,8 +154,7 @@ def state_dict_of(optimizer: Checkpointed, params: Any, state: State | None) -> 
     _check_shapes("the optimizer", optimizer, state or {}, parameters)
     specs = {name: to_spec(schedule) for name, schedule in optimizer._schedules.items()}
     schedules = {name: {"schedule": spec} for name, spec in specs.items() if spec is not None}
-    not_saved = [name for name in ("groups", "frozen") if getattr(optimizer, name)]
-    not_saved += [name for name in specs if name not in schedules]
+    not_saved = [*(n for n in ("groups", "frozen") if getattr(optimizer, n)), *(n for n in specs if n not in schedules)]
     state_dict = format_and_class(optimizer) | {
         "iter": int(optimizer.iter),
         "hyperparameters": plain_hyperparameters(optimizer) | schedules,
@@ -253,7 +252,8 @@ def _checked_hyperparameters(saved: Any, optimizer: Checkpointed) -> dict[str, A
     schedules = {
         name: from_spec(value["schedule"])
         for name, value in saved.items()
-        if isinstance(value, Mapping) and value.keys() == {"schedule"} and name in own.keys() | KEYWORDS.keys()
+        if isinstance(value, Mapping) and value.keys() == {"schedule"}
+        if name in own.keys() | KEYWORDS.keys() or isinstance(getattr(cls, name, None), Number)
     }
     try:
         saved |= {name: schedule(0) for name, schedule in schedules.items()}
