@@ -390,7 +390,7 @@ CASES = [
     *(
         (fo.Muon, {"like": x, "nesterov": y, "weight_decay": None}, muon(x, y))
         for x in ("torch", "optax")
-        for y in (0, 1)
+        for y in (False, True)
     ),
     (fo.Muon, {"consistent_rms": 0.2}, muon("optax", rms=0.2)),
     (fo.Adafactor, {}, adafactor()),
