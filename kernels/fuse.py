@@ -36,6 +36,8 @@ Kind = type | Stored
 
 def n_scalars(rule: Any, slots: Sequence[str]) -> int:
     """Return how many scalars a rule takes after the parameter, the gradient and its state."""
+    if rule is None:
+        raise TypeError("the optimizer has no rule: define rule(p, g, ...) in its class, with @staticmethod above it")
     if not isinstance(getattr(rule, "py_func", rule), FunctionType):
         name = getattr(rule, "__qualname__", repr(rule))
         raise TypeError(f"the rule ({name}) must be a function of numbers alone: define it with @staticmethod above it")

@@ -82,7 +82,7 @@ def test_scalars_that_do_not_fit(values):
         def rule(p, g, lr):
             return p - lr * g
 
-    with pytest.raises(AssertionError, match=r"scalars\(\) must return a tuple of the 1 numbers"):
+    with pytest.raises(AssertionError, match=r"after its state, 1 number, but it returned"):
         fo.check_rule(Rule)
 
 

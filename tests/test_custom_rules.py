@@ -202,10 +202,43 @@ def test_scalars_that_do_not_fit_the_rule_are_an_error(scalars):
 
     params = {"w": np.ones(3)}
     opt = Rule()
-    with pytest.raises(TypeError, match=r"scalars\(\) must return a tuple of the 1 numbers"):
+    with pytest.raises(TypeError, match=r"after its state, 1 number, but it returned"):
         opt.update(params, {"w": np.ones(3)})
     assert opt.iter == 0
     assert_array_equal(params["w"], np.ones(3))
+
+
+def test_class_without_a_rule_is_an_error():
+    with pytest.raises(TypeError, match=r"has no rule: define rule\(p, g, \.\.\.\) in its class"):
+        type("Rule", (fo.Optimizer,), {"scalars": lambda _: ()})().update({"w": np.ones(3)}, {"w": np.ones(3)})
+
+
+def test_transforms_that_are_no_tuple_or_take_what_no_attribute_gives_are_errors():
+    def halved(g, share):
+        return g * share
+
+    with pytest.raises(TypeError, match=r"Rule\.before must be a tuple of functions: \(halved,\)"):
+        type("Rule", (fo.SGD,), {"before": halved})
+    opt = type("Rule", (fo.SGD,), {"before": (halved,)})()
+    with pytest.raises(TypeError, match="halved takes 'share', which is no attribute of Rule"):
+        opt.update({"w": np.ones(3)}, {"w": np.ones(3)})
+
+
+def test_schedule_of_a_plain_attribute_must_return_a_number():
+    class Rule(fo.Optimizer):
+        lr = 0.1
+
+        def scalars(self):
+            return (self.lr,)
+
+        @staticmethod
+        def rule(p, g, lr):
+            return p - lr * g
+
+    opt = Rule()
+    opt.lr = lambda step: 0.1 if step == 0 else None
+    with pytest.raises(TypeError, match="lr must be a number, not None"):
+        opt.update({"w": np.ones(3)}, {"w": np.ones(3)})
 
 
 def test_rule_that_is_not_a_static_method_is_an_error():

@@ -326,6 +326,21 @@ def test_dict_with_integer_keys_and_list_are_an_error(pair, was_list):
     assert_error(opt, arrays, as_dicts[1], TypeError, "dict")
 
 
+@pytest.mark.parametrize(
+    ("params", "hint"),
+    [
+        (fo.MultiLayerNet(3, [2], 2), "did you mean its .params?"),
+        (iter([np.ones(3)]), "list(x) is a list of what an iterable x yields"),
+        (np.ones(3), "for a single array w with gradient g: update([w], [g])"),
+        ({"w": 1}, "write 1.0"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+def test_message_says_what_to_type_instead(params, hint):
+    with pytest.raises(TypeError, match=re.escape(f"; {hint}")):
+        fo.SGD().update(params, {"w": np.ones(3)})
+
+
 @pytest.mark.parametrize("dtype", [np.float16, np.float64])
 def test_read_only_state_is_an_error(pair, dtype):
     """The flag is checked when parameters are bound at new addresses, not when the same arrays are updated again."""

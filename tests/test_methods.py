@@ -67,7 +67,7 @@ def test_scalars_that_are_not_as_many_numbers_change_nothing(wrong):
     opt.update(params, {"w": np.ones(3)})
     before = params["w"].copy()
     opt._convert = lambda _: wrong
-    with pytest.raises(TypeError, match=r"tuple of the 2 numbers.* but it returned "):
+    with pytest.raises(TypeError, match=r"after its state, 2 numbers, but it returned "):
         opt.update(params, {"w": np.ones(3)})
     assert_bits(params["w"], before)
     assert opt.iter == 1

@@ -221,7 +221,7 @@ def test_scalars_that_do_not_fit():
         def scalars(self):
             return (self.lr, 1.0)
 
-    with pytest.raises(TypeError, match=r"scalars\(\) must return a tuple of the 1 numbers"):
+    with pytest.raises(TypeError, match=r"after its state, 1 number, but it returned"):
         fo.sweep(Wrong, start(), {"lr": LRS}, gradient, 1)
 
 

@@ -151,6 +151,9 @@ class Optimizer(Attributes):
         slots: Any = cls.slots
         if isinstance(slots, str):
             raise TypeError(f"{cls.__name__}.slots must be a tuple of names, such as ({slots!r},)")
+        for name in ("before", "after"):
+            if callable(function := getattr(cls, name)):
+                raise TypeError(f"{cls.__name__}.{name} must be a tuple of functions: ({function.__name__},)")
         taken = [name for name in slots if hasattr(Optimizer(), name)]
         if taken:
             raise TypeError(f"{cls.__name__}.slots cannot have the name {taken[0]!r}, which every optimizer has")

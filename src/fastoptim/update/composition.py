@@ -73,8 +73,8 @@ class Composition:
     def error(self, values: Any) -> TypeError:
         """Return the error to raise if `Optimizer.scalars` returned something else than its numbers."""
         return TypeError(
-            f"hyperparameters must be numbers: scalars() must return a tuple of the {self.n_rule_scalars} numbers that "
-            f"the rule takes after its state, but it returned {values!r}"
+            f"hyperparameters must be numbers: scalars() must return a tuple of what the rule takes after its state, "
+            f"{self.n_rule_scalars} number{'' if self.n_rule_scalars == 1 else 's'}, but it returned {values!r}"
         )
 
 
@@ -245,7 +245,7 @@ def _compose(
                     "values among p, g and slots, then hyperparameters, and returns the new values of "
                     f"{changed!r} and the slots it takes"
                 )
-            rest = [partial(_attribute, name) for name in names[len(takes) :]]
+            rest = [partial(_attribute, name, function.__qualname__) for name in names[len(takes) :]]
             add(function, " ".join(takes), " ".join(gives), *rest)
 
     if "maximize" in on or "grad_scale" in on:
@@ -302,5 +302,7 @@ def _names(function: Any) -> list[str]:
     return list(inspect.signature(function).parameters)
 
 
-def _attribute(name: str, optimizer: Any) -> float:
+def _attribute(name: str, function: str, optimizer: Any) -> float:
+    if not hasattr(optimizer, name):
+        raise TypeError(f"{function} takes {name!r}, which is no attribute of {type(optimizer).__name__}")
     return float(getattr(optimizer, name))

@@ -7,6 +7,7 @@ from math import nan
 from numbers import Real
 from typing import Any
 
+from fastoptim.arguments import check_number
 from fastoptim.hyperparameters import Hyperparameter
 from fastoptim.transforms import COUNTERS, Keyword
 from fastoptim.update.plan import Plan
@@ -18,7 +19,10 @@ def checked(optimizer: Any, name: str, value: Any) -> float:
     """Return a value as a number that the hyperparameter may have, or raise an error."""
     declared = type(optimizer)._declared.get(name)
     check = declared.check if isinstance(declared, Keyword) else declared
-    return check.checked(value) if isinstance(check, Hyperparameter) else float(value)
+    if isinstance(check, Hyperparameter):
+        return check.checked(value)
+    check_number(name, value)
+    return float(value)
 
 
 def _running(name: str, group: int) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -106,7 +106,13 @@ def _triples(params: Any, grads: Any, frozen: Collection[Hashable]) -> Iterator[
         triples = zip(range(len(params)), params, grads, strict=False)
         yield from (triple for triple in triples if triple[0] not in frozen)
     else:
-        hint = "; for a single array w with gradient g: update([w], [g])" if isinstance(params, np.ndarray) else ""
+        hint = ""
+        if isinstance(params, np.ndarray):
+            hint = "; for a single array w with gradient g: update([w], [g])"
+        elif hasattr(params, "params"):
+            hint = "; did you mean its .params?"
+        elif any(isinstance(x, Iterable) and not isinstance(x, Mapping | list | tuple) for x in (params, grads)):
+            hint = "; list(x) is a list of what an iterable x yields"
         raise TypeError(
             "update takes two dicts or two lists of arrays, "
             f"not params of type {type(params).__name__} with grads of type {type(grads).__name__}{hint}"
@@ -121,7 +127,7 @@ def _parameter(key: Hashable, value: Any, gradient: Any) -> Parameter:
     if not isinstance(value, np.ndarray | np.floating | float) or isinstance(value, np.ma.MaskedArray):
         raise TypeError(
             f"parameter {key!r} is of type {type(value).__name__}, expected a NumPy array or a floating-point number"
-            f"{how_to_convert(value)}"
+            f"{f'; write {value}.0' if type(value) is int else how_to_convert(value)}"
         )
     p = _own(value)
     if not is_floating(p.dtype):
