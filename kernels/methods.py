@@ -16,7 +16,7 @@ from numba import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from fastoptim.kernels.jit import cfunc
+from fastoptim.kernels.jit import DISABLED, cfunc
 
 __all__ = ["ERROR", "Method", "set_number", "truth"]
 
@@ -97,6 +97,8 @@ class Method:
         return definition
 
     def __call__(self, array: NDArray[Any]) -> Callable[..., bool]:
-        """Bind the method to an array, which it keeps alive."""
+        """Bind the method to an array, which it keeps alive; without compilation, it does nothing and returns False."""
+        if DISABLED:
+            return lambda *_: False
         bound: Callable[..., bool] = _make(ctypes.addressof(self._definition), array, None)
         return bound

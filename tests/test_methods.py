@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import fastoptim as fo
+import script
 from fastoptim.kernels import table
 from fastoptim.kernels.jit import DISABLED
 from fastoptim.kernels.parallel import run_short
@@ -122,3 +123,22 @@ def test_a_bound_method_keeps_its_array_alive():
     assert method((1.0,)) is False
     del method
     assert reference() is None
+
+
+def test_without_compilation_no_method_is_compiled(tmp_path):
+    source = """
+        import numpy as np
+
+        import fastoptim as fo
+
+        params, numbers = {"w": np.ones(2)}, {"x": 1.0, "y": 2.0}
+        opt, other = fo.SGD(0.5), fo.SGD(0.5)
+        for _ in range(2):
+            opt.update(params, {"w": np.ones(2)})
+            other.update(numbers, {"x": 1.0, "y": 1.0})
+        print(params["w"].tolist(), numbers)
+        """
+    cache = tmp_path / "cache"
+    found = script.run(source, tmp_path, NUMBA_DISABLE_JIT="1", NUMBA_CACHE_DIR=str(cache))
+    assert found == "[0.0, 0.0] {'x': 0.0, 'y': 1.0}"
+    assert not list(cache.rglob("*.nb*"))

@@ -113,7 +113,7 @@ class Plan:
         self.state = attach_state(composition.rule, slots, count, parameters, state, initial, precision, zeros)
         self._given = np.zeros((n_groups, count))
         words = np.array([address(self._given), self._given.size, id(tuple), id(float)], np.intp)
-        self.takes_scalars: Callable[[Any], bool] = (lambda _: False) if DISABLED else table.set_scalars(words)
+        self.takes_scalars: Callable[[Any], bool] = table.set_scalars(words)
         pack = struct.Struct(f"{self._given.size}d").pack_into
         self.set_scalars: Callable[..., None] = partial(pack, self._given.reshape(-1).data, 0)
         self._order = [parameter.key for parameter in parameters]
