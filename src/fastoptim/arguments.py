@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import sys
 from collections.abc import Iterable
 from numbers import Real
 from pathlib import Path
@@ -11,7 +12,16 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["check_function", "check_number", "check_object", "checked_path", "listed", "true_or_false", "whole_number"]
+__all__ = [
+    "check_function",
+    "check_number",
+    "check_object",
+    "checked_path",
+    "is_masked",
+    "listed",
+    "true_or_false",
+    "whole_number",
+]
 
 
 def true_or_false(name: str, value: Any, hint: str = "") -> bool:
@@ -19,6 +29,11 @@ def true_or_false(name: str, value: Any, hint: str = "") -> bool:
     if not isinstance(value, bool | np.bool_):
         raise TypeError(f"{name} must be True or False, not {value!r}{hint}")
     return bool(value)
+
+
+def is_masked(value: Any) -> bool:
+    """Tell whether a value is a masked array, without importing `numpy.ma`, which takes a fifth of the first update."""
+    return isinstance(value, getattr(sys.modules.get("numpy.ma"), "MaskedArray", ()))
 
 
 def whole_number(name: str, value: Any, least: int = 1, most: int | None = None) -> int:

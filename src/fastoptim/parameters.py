@@ -9,6 +9,7 @@ from typing import Any, NoReturn, Self
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from fastoptim.arguments import is_masked
 from fastoptim.dtypes import is_floating
 from fastoptim.tables import Table, shortened, size_of
 
@@ -185,7 +186,7 @@ class FlatDict(dict[Any, Any]):
 
 
 def _arrays(values: Mapping[Any, Any]) -> dict[Any, NDArray[Any]]:
-    masked = [key for key, value in values.items() if isinstance(value, np.ma.MaskedArray)]
+    masked = [key for key, value in values.items() if is_masked(value)]
     if masked:
         raise TypeError(f"{masked[0]!r} is a masked array, and a buffer has no place for its mask; fill it first")
     return {key: np.asarray(value) for key, value in values.items()}

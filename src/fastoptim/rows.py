@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastoptim.arguments import is_masked
 from fastoptim.kernels import table
 from fastoptim.kernels.fuse import fuse
 from fastoptim.kernels.jit import DISABLED
@@ -92,7 +93,7 @@ class Rows:
 
     def __init__(self, indices: ArrayLike, values: NDArray[Any]) -> None:
         for name, array in (("indices", indices), ("values", values)):
-            if isinstance(array, np.ma.MaskedArray):
+            if is_masked(array):
                 raise TypeError(f"the {name} of Rows are a masked array, and a gradient has no place for its mask")
         if not isinstance(values, np.ndarray) or values.dtype.kind != "f":
             kind = f"dtype {values.dtype}" if isinstance(values, np.ndarray) else f"type {type(values).__name__}"

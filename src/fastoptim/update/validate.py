@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastoptim.arguments import is_masked
 from fastoptim.conversions import how_to_convert, with_arrays
 from fastoptim.dtypes import is_bfloat16, is_floating
 from fastoptim.rows import Rows, sum_rows
@@ -124,7 +125,7 @@ def _own(value: Any, dtype: type | None = None) -> Array:
 
 
 def _parameter(key: Hashable, value: Any, gradient: Any) -> Parameter:
-    if not isinstance(value, np.ndarray | np.floating | float) or isinstance(value, np.ma.MaskedArray):
+    if not isinstance(value, np.ndarray | np.floating | float) or is_masked(value):
         raise TypeError(
             f"parameter {key!r} is of type {type(value).__name__}, expected a NumPy array or a floating-point number"
             f"{f'; write {value}.0' if type(value) is int else how_to_convert(value)}"
@@ -140,7 +141,8 @@ def _parameter(key: Hashable, value: Any, gradient: Any) -> Parameter:
     if isinstance(gradient, Rows):
         rows, g = sum_rows(key, p.shape, gradient)
         return Parameter(key, value, g, p, g, rows=rows)
-    if not isinstance(gradient, np.ndarray | np.number | float | int) or isinstance(gradient, np.ma.MaskedArray | bool):
+    is_other = is_masked(gradient) or isinstance(gradient, bool)
+    if is_other or not isinstance(gradient, np.ndarray | np.number | float | int):
         raise TypeError(
             f"the gradient of {key!r} is of type {type(gradient).__name__}, expected one like its parameter"
             f"{how_to_convert(gradient)}"
