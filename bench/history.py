@@ -72,7 +72,7 @@ def draw(results: Results) -> Figure | None:
             axes.plot(range(len(points)), y, marker="o", color=COLORS[label], label=label)
         axes.set_title(f"{library}'s time by fastoptim's", loc="left")
         axes.set_xticks(range(len(points)), [name for name, _ in points])
-        axes.set(ylim=(0, None), xlim=(-0.5, len(points) - 0.5))
+        axes.set(ylim=(0, 1.05 * axes.get_ylim()[1]), xlim=(-0.5, len(points) - 0.5))
         axes.yaxis.set_major_formatter("{x:g}×")
         axes.grid(axis="y", color="0.9", linewidth=0.8)
         axes.spines[["top", "right"]].set_visible(False)
