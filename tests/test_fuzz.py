@@ -155,6 +155,11 @@ class Updates(RuleBasedStateMachine):
             for key in keys(params):
                 if isinstance(params[key], np.ndarray):
                     params[key].flags.writeable = True
+        # A parameter that was made read-only may have been an array of the state.
+        for opt in self.opts:
+            for slot in opt.slots:
+                for array in (getattr(opt, slot) or {}).values():
+                    array.flags.writeable = True
         if self.expected_errors():
             self.forget_state()
 
