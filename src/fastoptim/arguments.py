@@ -32,7 +32,7 @@ def true_or_false(name: str, value: Any, hint: str = "") -> bool:
 
 
 def is_masked(value: Any) -> bool:
-    """Tell whether a value is a masked array, without importing `numpy.ma`, which takes a fifth of the first update."""
+    """Tell whether a value is a masked array, without importing `numpy.ma`, which NumPy does on first use."""
     return isinstance(value, getattr(sys.modules.get("numpy.ma"), "MaskedArray", ()))
 
 

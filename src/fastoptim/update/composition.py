@@ -303,6 +303,8 @@ def _names(function: Any) -> list[str]:
 
 
 def _attribute(name: str, function: str, optimizer: Any) -> float:
-    if not hasattr(optimizer, name):
-        raise TypeError(f"{function} takes {name!r}, which is no attribute of {type(optimizer).__name__}")
-    return float(getattr(optimizer, name))
+    try:
+        value = getattr(optimizer, name)
+    except AttributeError:
+        raise TypeError(f"{function} takes {name!r}, which is no attribute of {type(optimizer).__name__}") from None
+    return float(value)
